@@ -1,0 +1,1 @@
+"""The network, its precisions, and how they are measured. Knows nothing of HTTP or metrics."""

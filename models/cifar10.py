@@ -1,0 +1,107 @@
+"""CIFAR-10: the official binary data set (read, verify, download) and the bundled sample."""
+
+import argparse
+import hashlib
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+MEAN = (0.49140, 0.48216, 0.44653)
+STD = (0.24703, 0.24349, 0.26159)
+"""Per channel over the 50,000 training images, on the scale 0 to 1."""
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+FOLDER = "cifar-10-batches-bin"
+RECORD = 1 + 3 * 32 * 32
+SHA1 = {
+    "data_batch_1.bin": "aadd24acce27caa71bf4b10992e9e7b2d74c2540",
+    "data_batch_2.bin": "c0ba65cce70568cd57b4e03e9ac8d2a5367c1795",
+    "data_batch_3.bin": "1dd00a74ab1d17a6e7d73e185b69dbf31242f295",
+    "data_batch_4.bin": "aab85764eb3584312d3c7f65fd2fd016e36a258e",
+    "data_batch_5.bin": "26e2849e66a845b7f1e4614ae70f4889ae604628",
+    "test_batch.bin": "67eb016db431130d61cd03c7ad570b013799c88c",
+}
+SPLITS = {"train": tuple(SHA1)[:5], "test": tuple(SHA1)[5:]}
+
+Images = NDArray[np.uint8]
+"""`[N, 3, 32, 32] uint8`, RGB, channel first."""
+Labels = NDArray[np.int64]
+"""`[N] int64`, indices into CLASSES."""
+
+
+class DatasetError(Exception):
+    """The data set is missing, damaged, or could not be downloaded."""
+
+
+def default_root() -> Path:
+    """Where the data set lies when nobody names a place: `CIFAR10_DIR`, else `~/.cache/cifar10`."""
+    return Path(os.environ.get("CIFAR10_DIR") or Path.home() / ".cache" / "cifar10")
+
+
+def read(root: Path, split: str) -> tuple[Images, Labels]:
+    """The images and labels of `split` (`train` or `test`), in official order, each file verified by SHA-1.
+
+    Raises:
+        DatasetError: a file is missing or is not the official one.
+    """
+    records = np.concatenate([_records(root / FOLDER / name) for name in SPLITS[split]])
+    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)
+
+
+def _records(path: Path) -> NDArray[np.uint8]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{path} is missing: run `python -m models.cifar10 --root {path.parent.parent}` to download CIFAR-10, "
+            "or set CIFAR10_DIR to the folder that holds cifar-10-batches-bin/"
+        ) from None
+    if (found := hashlib.sha1(data, usedforsecurity=False).hexdigest()) != SHA1[path.name]:
+        raise DatasetError(f"{path} is damaged: SHA-1 {found}, expected {SHA1[path.name]}; delete it and download again")
+    return np.frombuffer(data, np.uint8).reshape(-1, RECORD)
+
+
+def ensure(root: Path) -> None:
+    """Make sure that the official files are under `root`, downloading them (with a progress bar) if they are not.
+
+    Raises:
+        DatasetError: there is no network, the archive is not the official one, or a file is damaged.
+    """
+    if all((root / FOLDER / name).exists() for name in SHA1):
+        return
+    from torchvision.datasets.utils import download_url  # noqa: PLC0415 - torch is not needed to read the files
+
+    archive = root / Path(URL).name
+    try:
+        download_url(URL, str(root), md5=MD5)
+    except (OSError, RuntimeError) as error:
+        raise DatasetError(
+            f"could not download {URL} ({error}). Offline: copy the archive to {archive}, "
+            f"or the six unpacked .bin files to {root / FOLDER}, from a machine that has a network"
+        ) from error
+    with tarfile.open(archive) as tar:
+        tar.extractall(root, filter="data")
+    archive.unlink()
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.cifar10", description="Download and verify CIFAR-10.")
+    parser.add_argument("--root", type=Path, default=default_root(), help="folder for cifar-10-batches-bin/ (%(default)s)")
+    root: Path = parser.parse_args(argv).root
+    try:
+        ensure(root)
+        for split in SPLITS:
+            images, _ = read(root, split)
+            print(f"{split}: {len(images):,} images, SHA-1 verified, in {root / FOLDER}")
+    except DatasetError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

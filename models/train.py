@@ -1,0 +1,217 @@
+"""Train the ResNet18 on CIFAR-10: `python -m models.train --data DIR --out DIR`.
+
+SGD with Nesterov momentum, a one-cycle learning rate (linear warm-up, cosine to zero), label smoothing, random crops and
+flips. Early epochs may run on smaller images ("progressive resizing", https://dawn.cs.stanford.edu/benchmark/), which
+halves the cost on a CPU. Every step is a function of (seed, step), so a run that was stopped goes on as if it had not been.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models import cifar10
+from models.resnet import resnet18
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a training run; a checkpoint resumes only under the recipe that it was started with."""
+
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    warmup: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    crop_padding: int = 4
+    resolutions: str = "16@0.4,24@0.85,32@1"
+    held_out: int = 0
+    seed: int = 0
+
+    def learning_rate_at(self, progress: float) -> float:
+        """The learning rate at `progress` (0 to 1): linear warm-up, then cosine to zero."""
+        if progress < self.warmup:
+            return self.learning_rate * progress / self.warmup
+        return self.learning_rate * 0.5 * (1 + np.cos(np.pi * (progress - self.warmup) / (1 - self.warmup)))
+
+    def resolution_at(self, progress: float) -> int:
+        """The image side in pixels at `progress`, from `SIDE@UNTIL,...`."""
+        for side, until in (part.split("@") for part in self.resolutions.split(",")):
+            if progress < float(until):
+                return int(side)
+        return 32
+
+
+def augment(pixels: Tensor, padding: int, side: int, generator: torch.Generator) -> Tensor:
+    """Random crop and flip, then resize and normalise.
+
+    Args:
+        pixels: `[N, 3, 32, 32] uint8`.
+        padding: reflected border that the 32x32 crop may reach into, in pixels.
+        side: height and width of what comes back, in pixels.
+        generator: a CPU generator; equal states give equal batches.
+
+    Returns:
+        `[N, 3, side, side] float32, normalised`.
+    """
+    count = len(pixels)
+    padded = F.pad(pixels.float(), (padding,) * 4, mode="reflect")
+    offsets = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator)
+    window = torch.arange(32)
+    flip = torch.rand(count, 1, generator=generator) < 0.5
+    rows = offsets[0] + window
+    columns = torch.where(flip, offsets[1] + window.flip(0), offsets[1] + window)
+    index = torch.arange(count, device=pixels.device)[:, None, None, None]
+    channel = torch.arange(3, device=pixels.device)[None, :, None, None]
+    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+    cropped = padded[index, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    if side != 32:
+        cropped = F.interpolate(cropped, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+    return normalise(cropped)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """`[N, 3, H, W]` pixels of 0 to 255 to float32 with the training set's mean 0 and standard deviation 1."""
+    mean = torch.tensor(cifar10.MEAN, device=pixels.device).view(3, 1, 1) * 255
+    std = torch.tensor(cifar10.STD, device=pixels.device).view(3, 1, 1) * 255
+    return (pixels.float() - mean) / std
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Top-1 accuracy (0 to 1) of `net` on `[N, 3, 32, 32] uint8` images, without test-time augmentation."""
+    net.eval()
+    correct = sum(int((net(normalise(x)).argmax(1) == y).sum()) for x, y in zip(images.split(500), labels.split(500), strict=True))
+    net.train()
+    return correct / len(images)
+
+
+class Run:
+    """One training run: network, optimiser and the step it has reached."""
+
+    def __init__(self, recipe: Recipe, device: torch.device, steps_per_epoch: int) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.device = device
+        self.steps_per_epoch = steps_per_epoch
+        self.total_steps = recipe.epochs * steps_per_epoch
+        self.step = 0
+        self.seconds = 0.0
+        self.net = resnet18().to(device)
+        if device.type == "cuda":
+            self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        decayed = [p for p in self.net.parameters() if p.ndim > 1]
+        plain = [p for p in self.net.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True)
+
+    def train_step(self, images: Tensor, labels: Tensor) -> float:
+        """One optimiser step on the batch that (seed, step) names; gives the loss."""
+        recipe = self.recipe
+        epoch, position = divmod(self.step, self.steps_per_epoch)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch))
+        chosen = order[position * recipe.batch_size : (position + 1) * recipe.batch_size].to(images.device)
+        progress = self.step / self.total_steps
+        generator = torch.Generator().manual_seed((recipe.seed + 1) * 1_000_000_007 + self.step)
+        inputs = augment(images[chosen], recipe.crop_padding, recipe.resolution_at(progress), generator)
+        if self.device.type == "cuda":
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate_at(progress)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss = F.cross_entropy(self.net(inputs), labels[chosen], label_smoothing=recipe.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.step += 1
+        return float(loss.detach())
+
+    def save(self, path: Path) -> None:
+        state = {
+            "recipe": asdict(self.recipe),
+            "step": self.step,
+            "seconds": self.seconds,
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, path)
+
+    def resume(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["recipe"] != asdict(self.recipe):
+            sys.exit(f"error: {path} was started with {state['recipe']}; give the same flags, or another --out")
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def train(recipe: Recipe, data: Path, out: Path, device: torch.device, save_every: float) -> Run:
+    """Run `recipe` to its end, resuming from `out/last.pt`; `save_every` is in seconds."""
+    pixels, classes = cifar10.read(data, "train")
+    kept = len(pixels) - recipe.held_out
+    order = np.random.default_rng(12345).permutation(len(pixels))
+    images, labels = (torch.from_numpy(a[order]).to(device) for a in (pixels, classes))
+    run = Run(recipe, device, kept // recipe.batch_size)
+    out.mkdir(parents=True, exist_ok=True)
+    last = out / "last.pt"
+    if last.exists():
+        run.resume(last)
+    started, saved = time.perf_counter() - run.seconds, time.perf_counter()
+    smooth = None
+    with tqdm(total=run.total_steps, initial=run.step, unit="step", mininterval=2) as bar:
+        while run.step < run.total_steps:
+            loss = run.train_step(images[:kept], labels[:kept])
+            smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+            run.seconds = time.perf_counter() - started
+            bar.update()
+            bar.set_postfix(epoch=f"{run.step / run.steps_per_epoch:.2f}/{recipe.epochs}", loss=f"{smooth:.3f}", refresh=False)
+            if recipe.held_out and run.step % run.steps_per_epoch == 0:
+                bar.write(f"epoch {run.step // run.steps_per_epoch}: held-out {accuracy(run.net, images[kept:], labels[kept:]):.4f}")
+            if time.perf_counter() - saved > save_every or run.step == run.total_steps:
+                run.save(last)
+                saved = time.perf_counter()
+    return run
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    defaults = Recipe()
+    parser = argparse.ArgumentParser(
+        prog="python -m models.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=cifar10.default_root(), help="holds cifar-10-batches-bin/ (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/train"), help="where last.pt and the checkpoint go (%(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    parser.add_argument("--save-every", type=float, default=120, metavar="SECONDS", help="(%(default)s)")
+    for name, value in asdict(defaults).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="(%(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    recipe = Recipe(**{name: getattr(args, name) for name in asdict(Recipe())})
+    try:
+        cifar10.ensure(args.data)
+        run = train(recipe, args.data, args.out, torch.device(args.device), args.save_every)
+    except cifar10.DatasetError as error:
+        sys.exit(f"error: {error}")
+    images, labels = (torch.from_numpy(a).to(run.device) for a in cifar10.read(args.data, "test"))
+    top1 = accuracy(run.net, images, labels)
+    print(json.dumps({"test_accuracy": top1, "training_seconds": round(run.seconds)}))
+
+
+if __name__ == "__main__":
+    main()
