@@ -7,6 +7,7 @@ halves the cost on a CPU. Every step is a function of (seed, step), so a run tha
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -43,7 +44,7 @@ class Recipe:
         """The learning rate at `progress` (0 to 1): linear warm-up, then cosine to zero."""
         if progress < self.warmup:
             return self.learning_rate * progress / self.warmup
-        return self.learning_rate * 0.5 * (1 + np.cos(np.pi * (progress - self.warmup) / (1 - self.warmup)))
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
 
     def resolution_at(self, progress: float) -> int:
         """The image side in pixels at `progress`, from `SIDE@UNTIL,...`."""
