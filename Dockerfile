@@ -1,0 +1,33 @@
+# The service with its weights, for a GPU where there is one:
+#     docker build -t precision-service .
+#     docker run --rm --gpus all -p 8000:8000 precision-service
+# For the CPU only, several GB smaller; torch and torchvision come from the same place, as they must:
+#     docker build -t precision-service:cpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu .
+#     docker run --rm -p 8000:8000 precision-service:cpu
+FROM python:3.12-slim
+
+# Empty: torch with its CUDA libraries. An index of other builds of the same versions otherwise; it is asked for these two
+# only (--no-deps), what they depend on follows in the next step.
+ARG TORCH_INDEX=""
+RUN --mount=type=bind,source=constraints.txt,target=/src/constraints.txt \
+    pip install --no-cache-dir --root-user-action=ignore -c /src/constraints.txt \
+        ${TORCH_INDEX:+--no-deps --index-url "${TORCH_INDEX}"} torch torchvision
+RUN --mount=type=bind,target=/src \
+    pip install --no-cache-dir --root-user-action=ignore -c /src/constraints.txt '/src[service]'
+
+RUN useradd --create-home --uid 10001 precision
+USER 10001
+WORKDIR /home/precision
+
+# PROMETHEUS_MULTIPROC_DIR is not set, on purpose: all metrics live in the HTTP process, workers report to it over their
+# sockets. There is no directory to create, to wipe at start or to mount, and the service ignores the variable.
+ENV PYTHONUNBUFFERED=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# ready, not live: what waits for a healthy container wants predictions. No proxy may come in between, hence http.client.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=300s --retries=4 \
+    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/health/ready'); exit(c.getresponse().status != 200)"]
+CMD ["python", "-m", "service", "--host", "0.0.0.0", "--port", "8000"]

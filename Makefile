@@ -1,0 +1,73 @@
+# `make` lists what there is. Every target sets up .venv by itself, once.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+PYTHON ?= python3
+# Not taken from the environment, where HOST and URL may mean something else: `make serve PORT=9000`.
+HOST = 127.0.0.1
+PORT = 8000
+VARIANTS =
+URL =
+CONCURRENCY =
+DURATION =
+OUT := reports/$(shell date -u +%Y%m%dT%H%M%SZ)
+# further flags for the command that a target ends in: `make test FLAGS='-k metrics'`, `make compare FLAGS=--help`
+FLAGS =
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+LOADTEST = --out $(OUT) $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY)) \
+	$(if $(DURATION),--duration $(DURATION)) $(FLAGS)
+
+.PHONY: help
+help: ## list the targets (this)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(INSTALLED) ## set up .venv with the exact versions of constraints.txt; PYTHON= names the interpreter
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+		echo "error: Python 3.11, 3.12 or 3.13 is needed, and '$(PYTHON)' is $$($(PYTHON) -V 2>&1 || true);" \
+			"name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear .venv || { \
+		echo "error: '$(PYTHON)' cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; \
+		exit 1; }
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[service,loadtest,dev]'
+	@touch $@
+
+.PHONY: serve
+serve: $(INSTALLED) ## start the service; PORT=8000 HOST=127.0.0.1 VARIANTS=fp32,fp16,int8
+	@exec $(BIN)/python -m service --host $(HOST) --port $(PORT) $(if $(VARIANTS),--variants $(VARIANTS)) $(FLAGS)
+
+.PHONY: test
+test: lint ## lint, types, tests
+	$(BIN)/python -m pytest $(FLAGS)
+
+.PHONY: compare
+compare: $(INSTALLED) ## load test over every variant; URL= of a running service, VARIANTS= CONCURRENCY=1,8 DURATION=20 OUT=
+	@exec $(BIN)/python $(if $(URL),-m loadtest --url $(URL),deploy/compare.py) $(LOADTEST)
+
+.PHONY: lint
+lint: $(INSTALLED) ## ruff and mypy, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: fmt
+fmt: $(INSTALLED) ## format, and fix what ruff can fix safely
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+.PHONY: constraints
+constraints: ## resolve the exact versions again after a change in pyproject.toml; UPGRADE=1 raises all of them
+	@tool=$$(mktemp -d) && trap 'rm -rf "$$tool"' EXIT && $(PYTHON) -m venv "$$tool" && "$$tool/bin/pip" install -q uv && \
+		"$$tool/bin/uv" pip compile -q $(if $(UPGRADE),--upgrade) pyproject.toml -o constraints.txt
+
+.PHONY: clean
+clean: ## remove .venv and the caches; reports/ and runs/ stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

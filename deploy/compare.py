@@ -1,0 +1,102 @@
+"""Start the service on a free port, run the load test against it, stop it: what `make compare` does.
+
+    python deploy/compare.py --out reports/today [--variants fp32,int8] [any other flag of `python -m loadtest`]
+
+The service's output goes to DIR/service.log. However this ends, no process of the service is left behind.
+"""
+
+import argparse
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+START_SECONDS = 600
+STOP_SECONDS = 30
+HOST = "127.0.0.1"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])
+
+
+def is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/health/ready")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
+    """Return once `/health/ready` says 200.
+
+    Raises:
+        RuntimeError: the service ended, or was not ready within START_SECONDS.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while not is_ready(port):
+        if service.poll() is not None:
+            raise RuntimeError(f"the service ended with status {service.returncode} before it was ready")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the service was not ready after {START_SECONDS} seconds")
+        time.sleep(0.2)
+
+
+def stop(service: subprocess.Popen[bytes]) -> None:
+    """End the service, and whatever of its process group outlives it; a second Ctrl-C does not cut this short."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    service.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        service.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(service.pid, signal.SIGKILL)
+    service.wait()
+
+
+@contextmanager
+def running_service(flags: list[str], log: Path) -> Iterator[str]:
+    """The URL of a service that is ready; it runs in its own session, so Ctrl-C reaches it only through `stop`."""
+    port = free_port()
+    command = [sys.executable, "-m", "service", "--host", HOST, "--port", str(port), *flags]
+    with log.open("wb") as output:
+        service = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        print(f"starting the service on port {port}, its log is {log}", flush=True)
+        wait_until_ready(service, port)
+        yield f"http://{HOST}:{port}"
+    finally:
+        stop(service)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="deploy/compare.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--out", type=Path, required=True, help="where the reports and service.log go")
+    parser.add_argument("--variants", help="what the service loads, comma-separated (default: what it loads by itself)")
+    known, _ = parser.parse_known_args(argv)
+    known.out.mkdir(parents=True, exist_ok=True)
+    log = known.out / "service.log"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with running_service(["--variants", known.variants] if known.variants else [], log) as url:
+            return subprocess.run([sys.executable, "-m", "loadtest", "--url", url, *argv], check=False).returncode
+    except RuntimeError as error:
+        print(*log.read_text(errors="replace").splitlines()[-20:], f"error: {error}", sep="\n", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
