@@ -1,0 +1,65 @@
+"""The CPU of this process: cores it may use, instruction sets it has. Linux; elsewhere it knows less and says so."""
+
+import os
+import platform
+from pathlib import Path
+
+ISA_FLAGS = ("amx_int8", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
+VNNI_FLAGS = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
+ONEDNN_CAPS_WITHOUT_VNNI = frozenset({"SSE41", "AVX", "AVX2", "AVX512_CORE"})
+"""Values of ONEDNN_MAX_CPU_ISA below VNNI: https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html"""
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, capped by the cgroup's CPU quota (v2 or v1), at least 1."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(affinity, int(cgroup_quota() or affinity)))
+
+
+def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """CPUs' worth of time that the cgroup grants, None if it is not limited."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if quota == "max" or int(quota) <= 0:
+        return None
+    return int(quota) / int(period)
+
+
+def flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The CPU's feature flags as the kernel names them; empty where the kernel does not tell."""
+    for line in _lines(cpuinfo):
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def isa() -> str:
+    """The instruction sets that decide the speed here, best first: `avx512_vnni+avx2`; `baseline` if there is none."""
+    return "+".join(flag for flag in ISA_FLAGS if flag in flags()) or "baseline"
+
+
+def has_vnni() -> bool:
+    """Whether u8 x s8 products are summed in 32 bits. Without VNNI pairs are summed in 16 bits and can saturate."""
+    cap = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    return cap.upper() not in ONEDNN_CAPS_WITHOUT_VNNI and not VNNI_FLAGS.isdisjoint(flags())
+
+
+def name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's model name."""
+    for line in _lines(cpuinfo):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

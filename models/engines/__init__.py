@@ -1,0 +1,1 @@
+"""One module per way to run the network. `models.variants.load` chooses among them."""

@@ -1,0 +1,87 @@
+"""What every engine is and gives back. numpy only, so that a process without torch can name these types."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.variants import Variant
+
+IMAGE_SHAPE = (3, 32, 32)
+CLASS_COUNT = 10
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The logits of one batch and what they cost."""
+
+    logits: NDArray[np.float32]
+    """`[N, 10] float32`."""
+    copy_in_seconds: float
+    """Host to device. On the CPU the pixels are used where they lie: the time to wrap them."""
+    inference_seconds: float
+    """Pixels on the device to logits on the device, normalisation included, the device synchronised at both ends."""
+    copy_out_seconds: float
+    """Device to host."""
+    wall_seconds: float
+    """The whole call by the host's clock; more than the sum of the phases by what launching and waiting cost."""
+    memory_bytes: int
+    """What the batch needed beyond the resident weights; 0 where it was not measured (a batch size never warmed up)."""
+    memory_kind: str
+    """`activation_peak` (CPU: allocated at most at once by a forward of this batch size, measured once at warm-up) or
+    `cuda_peak` (the caching allocator's peak during this batch, minus what was allocated before it)."""
+
+
+@dataclass(frozen=True)
+class EngineCard:
+    """What runs, and on what. `dataclasses.asdict` of it is JSON."""
+
+    variant: str
+    device: str
+    device_name: str
+    dtype: str
+    backend: str
+    isa: str
+    """Instruction sets that matter for the engine (`amx_int8+avx512_vnni+...`), or the GPU's compute capability (`sm_90`)."""
+    threads: int
+    torch: str
+    checkpoint_sha256: str
+    serialized_bytes: int
+    """Size of the file that this variant needs: the fp32 checkpoint, the half precision file, the INT8 artifact."""
+    parameter_bytes: int
+    """Resident weights and biases, as packed for the backend."""
+    buffer_bytes: int
+    """Resident constants that are not learnt: scales, normalisation, staging."""
+    notes: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """A loaded variant. One thread may call it at a time."""
+
+    variant: Variant
+    device: str
+    card: EngineCard
+
+    def run(self, pixels: NDArray[np.uint8]) -> Execution:
+        """The logits of `[N, 3, 32, 32] uint8` C-contiguous RGB pixels, N >= 1.
+
+        Raises:
+            ValueError: another shape, dtype or memory layout.
+        """
+        ...
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        """Run each batch size, so that first requests meet no set-up cost; on the CPU measure its activation peak."""
+        ...
+
+
+def check_pixels(pixels: NDArray[np.uint8]) -> None:
+    """Raise ValueError unless `pixels` is what `Engine.run` takes."""
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+        raise ValueError(f"pixels must be a uint8 array, not {getattr(pixels, 'dtype', type(pixels).__name__)}")
+    if pixels.ndim != 4 or pixels.shape[1:] != IMAGE_SHAPE or len(pixels) < 1:
+        raise ValueError(f"pixels must have shape [N, 3, 32, 32] with N >= 1, not {list(pixels.shape)}")
+    if not pixels.flags.c_contiguous:
+        raise ValueError("pixels must be C-contiguous (channel first); use numpy.ascontiguousarray")

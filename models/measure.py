@@ -1,0 +1,88 @@
+"""The only clock and the only scales of the project: device-synchronised seconds by phase, bytes by kind."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.profiler import profile
+
+
+class Phases(NamedTuple):
+    """Seconds of one batch, the device synchronised at every border."""
+
+    copy_in: float
+    inference: float
+    copy_out: float
+    wall: float
+    """By the host's clock, from the first border to the last."""
+
+
+class Clock(Protocol):
+    """Times three phases: `start`, then `border` twice, then `stop`."""
+
+    def start(self) -> None: ...
+    def border(self) -> None: ...
+    def stop(self) -> Phases: ...
+
+
+class HostClock:
+    """For the CPU, which has done the work when the call returns."""
+
+    def start(self) -> None:
+        self.times = [time.perf_counter()]
+
+    def border(self) -> None:
+        self.times.append(time.perf_counter())
+
+    def stop(self) -> Phases:
+        self.border()
+        a, b, c, d = self.times
+        return Phases(b - a, c - b, d - c, d - a)
+
+
+class CudaClock:
+    """CUDA events on the current stream beside the host's clock; `stop` waits for the stream."""
+
+    def __init__(self) -> None:
+        self.events = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
+
+    def start(self) -> None:
+        torch.cuda.current_stream().synchronize()
+        self.started = time.perf_counter()
+        self.next = 0
+        self.border()
+
+    def border(self) -> None:
+        self.events[self.next].record()  # type: ignore[no-untyped-call]
+        self.next += 1
+
+    def stop(self) -> Phases:
+        self.border()
+        self.events[3].synchronize()  # type: ignore[no-untyped-call]
+        wall = time.perf_counter() - self.started
+        a, b, c, d = self.events
+        copy_in, inference, copy_out = (x.elapsed_time(y) / 1000 for x, y in ((a, b), (b, c), (c, d)))
+        return Phases(copy_in, inference, copy_out, wall)
+
+
+def activation_peak(forward: Callable[[], object]) -> int:
+    """Bytes that `forward` has allocated on the CPU at most at once, beyond what was there before it.
+
+    The running sum over torch's allocation events of one call, oneDNN's scratch memory included. What is allocated once and
+    kept (an input buffer for a new batch size) counts too if this is the first call.
+    """
+    with profile(profile_memory=True, use_kineto=False) as recorded:  # Kineto would write to stderr
+        forward()
+    events = [e for e in recorded.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    now = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+def nbytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes that the tensors hold, weights packed by oneDNN included."""
+    return sum(torch.ops.mkldnn._nbytes(t) if t.is_mkldnn else t.nbytes for t in tensors)  # type: ignore[misc]

@@ -1,0 +1,66 @@
+"""The precisions as rows of data, and `load`, which turns a row into a running engine. Imports torch only in `load`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from models.engines.base import Engine
+
+
+class VariantUnavailable(Exception):  # noqa: N818 - a state of the machine, not a fault
+    """This machine cannot run the variant; the text says why."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One precision of the network."""
+
+    name: str
+    dtype: str
+    """`float32`, `float16` or `int8`."""
+    device: str
+    """`cpu`, `cuda`, or `auto`: a GPU if there is one, else the CPU."""
+    backend: str
+    reference: str | None
+    """The variant that it is fairly held against: the same device, threads and care."""
+    summary: str
+
+
+VARIANTS = {
+    row.name: row
+    for row in (
+        Variant("fp32", "float32", "auto", "cudnn or onednn", None, "Single precision, the reference; TF32 off."),
+        Variant("fp16", "float16", "cuda", "cudnn", "fp32", "Half precision weights and activations on tensor cores."),
+        Variant("int8", "int8", "cpu", "onednn", "fp32-cpu", "Static INT8: convolutions, residual additions and linear layer."),
+        Variant("fp32-cpu", "float32", "cpu", "onednn", None, "Single precision on the CPU, INT8's fair baseline."),
+        Variant(
+            "int8-dynamic", "int8", "cpu", "onednn", "fp32-cpu",
+            "The classic dynamic recipe: only the linear layer in INT8, every convolution in FP32.",
+        ),
+    )
+}  # fmt: skip
+DEFAULT_VARIANTS = ("fp32", "fp16", "int8")
+
+
+def load(name: str, *, device: str | None = None, threads: int | None = None, checkpoint: Path | None = None) -> Engine:
+    """Load a variant: weights verified, folded, quantized and placed, but not warmed up.
+
+    Args:
+        name: a key of VARIANTS.
+        device: `cpu`, `cuda` or `cuda:N`; None follows the row. `cpu` also runs fp16, slowly, for functional tests.
+        threads: CPU threads of this process; None takes the cores available (`models.cpu.available_cores`).
+        checkpoint: None takes the environment variable CHECKPOINT, else the bundled one. For `int8` it may be the INT8
+            artifact that `python -m models.quantize --artifact` writes.
+
+    Raises:
+        KeyError: no such variant.
+        VariantUnavailable: the machine lacks what the variant needs.
+        models.checkpoint.CheckpointError: the weights, or what was derived from them, are missing, damaged or mismatched.
+    """
+    from models.engines import loading  # noqa: PLC0415 - torch belongs to the processes that run engines
+
+    return loading.load(VARIANTS[name], device, threads, checkpoint)
