@@ -1,0 +1,52 @@
+"""`python -m service`: load every variant, warm up, test itself, serve."""
+
+import logging
+import os
+import socket
+import sys
+import warnings
+from typing import Any
+
+from service.settings import Settings, parse
+
+
+def main(argv: list[str] | None = None) -> None:
+    serve(parse(argv))
+
+
+def serve(settings: Settings, **parts: Any) -> None:
+    """Run the service until it is told to stop; `parts` go to `build_server`."""
+    # Everything is measured in this one process (service.metrics), so a multi-process directory has no use here.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    # Unbound OpenMP threads fell to a twentieth of their speed on a busy machine; workers inherit this.
+    os.environ.setdefault("OMP_PROC_BIND", "true")
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    warnings.filterwarnings("ignore", module="PIL")  # damaged metadata in a client's image is no news
+
+    from models.checkpoint import CheckpointError  # noqa: PLC0415 - after the environment is set
+    from service.server import build_server  # noqa: PLC0415
+
+    sock = _bind(settings)
+    try:
+        server = build_server(settings, **parts)
+    except CheckpointError as error:
+        sys.exit(f"error: {error}")
+    host, port = sock.getsockname()[:2]
+    print(f"Serving {', '.join(settings.variants)} on http://{host}:{port}", flush=True)
+    server.run(sock)
+
+
+def _bind(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((settings.host, settings.port))
+    except OSError as error:
+        sys.exit(f"error: cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another --port")
+    sock.set_inheritable(False)
+    return sock
+
+
+if __name__ == "__main__":
+    main()

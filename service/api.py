@@ -1,0 +1,75 @@
+"""The one LitAPI: every variant is an instance of it, told apart by its row in models.variants."""
+
+import logging
+import time
+from dataclasses import asdict
+from typing import Any
+
+import litserve
+import numpy as np
+from models.engines.base import Engine, Execution
+from models.variants import VARIANTS, VariantUnavailable, load
+from numpy.typing import NDArray
+
+from service.engine.worker import SocketLoop
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
+    """One variant. `setup` runs in the worker process; the HTTP process only holds the row and the settings.
+
+    After `setup`, either `card` describes the loaded, warmed-up and self-tested engine, or `refusal` says why there is
+    none: `{"state": "unavailable" | "failed", "reason": ...}`.
+    """
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        super().__init__(max_batch_size=settings.max_batch_size, api_path=f"/predict/{name}", loop=SocketLoop())
+        self.variant = VARIANTS[name]
+        self.settings = settings
+        self.refusal: dict[str, str] | None = None
+        self.card: dict[str, Any] = {}
+
+    def setup(self, device: str) -> None:
+        logging.basicConfig(level=self.settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+        try:
+            self.engine, self.card = self._start()
+        except VariantUnavailable as error:
+            self.refusal = {"state": "unavailable", "reason": str(error)}
+        except Exception as error:
+            logger.exception("%s did not start", self.variant.name)
+            self.refusal = {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
+
+    def _start(self) -> tuple[Engine, dict[str, Any]]:
+        began = time.perf_counter()
+        engine = self.load_engine()
+        loaded = time.perf_counter()
+        engine.warm_up(range(1, self.settings.max_batch_size + 1))
+        warmed = time.perf_counter()
+        card = asdict(engine.card) | {
+            "device": engine.device,
+            "load_seconds": loaded - began,
+            "warmup_seconds": warmed - loaded,
+            "selftest_agreement": self.agreement(engine),
+            "memory_kind": engine.run(np.zeros((1, 3, 32, 32), np.uint8)).memory_kind,
+        }
+        return engine, card
+
+    def load_engine(self) -> Engine:
+        device = "cpu" if self.variant.name == "fp16" and self.settings.fp16_on_cpu else None
+        return load(
+            self.variant.name,
+            device=device,
+            threads=self.settings.threads or None,
+            checkpoint=self.settings.checkpoint,
+        )
+
+    def agreement(self, engine: Engine) -> float:
+        from models import selftest
+
+        return selftest.agreement(engine)
+
+    def predict(self, pixels: NDArray[np.uint8]) -> Execution:
+        """Run `[N, 3, 32, 32] uint8` pixels as one batch."""
+        return self.engine.run(pixels)

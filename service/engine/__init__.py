@@ -1,0 +1,1 @@
+"""What LitServe lacks: a transport without a manager process, batching, bounded queues, supervision."""

@@ -1,0 +1,87 @@
+"""The part that overrides LitServe's private methods; LitServe is pinned, and a contract test holds what is used here.
+
+Kept from LitServe: the LitAPI and its `setup` in a spawned worker (`inference_worker`), the LitLoop, the FastAPI app.
+Replaced: the Manager process and its queues, the forked HTTP processes, the monitor, and the signal handling
+(docs/decisions/0001-one-http-process.md says why).
+"""
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import litserve
+import uvicorn
+from fastapi import FastAPI
+from litserve.loops import inference_worker
+from starlette.middleware.gzip import GZipMiddleware
+
+from service.api import PrecisionAPI
+from service.engine.pool import Observer, Pool
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
+    """A LitServer with one HTTP process (this one) and one supervised worker process per variant.
+
+    `pools` maps each variant's name to its Pool.
+    """
+
+    def __init__(self, apis: list[PrecisionAPI], settings: Settings, observer: Observer) -> None:
+        super().__init__(apis, accelerator="cpu", timeout=settings.request_timeout)
+        self.settings = settings
+        self.app.user_middleware = [m for m in self.app.user_middleware if m.cls is not GZipMiddleware]
+        self.pools = {api.variant.name: Pool(api.variant.name, settings, self._spawner(api), observer) for api in apis}
+
+    def _register_internal_endpoints(self) -> None:
+        """LitServe's `/`, `/health` and `/info` are replaced by this service's own routes."""
+
+    def _register_api_endpoints(self, lit_api: Any, request_type: Any, response_type: Any) -> None:
+        """One route serves all variants (service.routes.predict), so LitServe registers none."""
+
+    def _spawner(self, api: PrecisionAPI) -> Callable[[socket.socket], multiprocessing.process.BaseProcess]:
+        context = multiprocessing.get_context("spawn")
+
+        def spawn(link: socket.socket) -> multiprocessing.process.BaseProcess:
+            arguments = (api, "cpu", 0, link, None, {}, self._callback_runner, False)
+            process = context.Process(
+                target=inference_worker, args=arguments, name=f"worker-{api.variant.name}", daemon=True
+            )
+            process.start()
+            return process
+
+        return spawn
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Supervise every pool while the app runs; afterwards no worker is left."""
+        tasks = [asyncio.create_task(pool.supervise(), name=name) for name, pool in self.pools.items()]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(result, Exception):
+                    logger.error("a supervisor ended with %r", result)
+
+    def run(self, sock: socket.socket) -> None:  # type: ignore[override]
+        """Serve on a bound socket until SIGTERM or SIGINT, then drain and return."""
+        config = uvicorn.Config(
+            self.app,
+            log_level=self.settings.log_level,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=self.settings.drain_timeout,
+        )
+        # uvicorn raises the signal again once it has drained: an orderly stop must exit with 0, not die of the signal.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        uvicorn.Server(config).run(sockets=[sock])

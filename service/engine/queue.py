@@ -1,0 +1,108 @@
+"""The bounded queue of one variant: entries wait here until a worker takes them as a batch."""
+
+import asyncio
+import time
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine.wire import Result
+from service.errors import ServiceError
+
+
+class Entry:
+    """Images of one request on their way through one executed batch.
+
+    `pixels` is `[n, 3, 32, 32] uint8`. `answer` ends as the batch's `(Result, batch size)` with this entry's logits, or as
+    a ServiceError. An entry that was answered (deadline, client gone) before a worker took it is never computed.
+    """
+
+    __slots__ = ("alone", "answer", "enqueued", "pixels", "queue")
+
+    def __init__(self, pixels: NDArray[np.uint8], queue: "Queue") -> None:
+        self.pixels = pixels
+        self.queue: Queue | None = queue
+        self.alone = False
+        self.enqueued = time.perf_counter()
+        self.answer: asyncio.Future[tuple[Result, int]] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: ServiceError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+        if self.queue is not None:
+            self.queue.forget(self)
+
+
+class Queue:
+    """First come, first served; at most `capacity` images wait."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.images = 0
+        self._entries: deque[Entry] = deque()
+        self._filled = asyncio.Event()
+
+    def put(self, pixels: list[NDArray[np.uint8]]) -> list[Entry]:
+        """Queue the parts of one request together, or none of them.
+
+        Raises:
+            ServiceError: `overloaded`.
+        """
+        count = sum(map(len, pixels))
+        if self.images and self.images + count > self.capacity:
+            raise ServiceError(
+                "overloaded", f"{self.images} images are waiting, at most {self.capacity} may; try again later"
+            )
+        entries = [Entry(part, self) for part in pixels]
+        self._entries.extend(entries)
+        self.images += count
+        self._filled.set()
+        return entries
+
+    def put_back(self, entries: list[Entry]) -> None:
+        """Return entries to the head of the queue, each to be executed alone."""
+        for entry in reversed(entries):
+            if not entry.answer.done():
+                entry.queue, entry.alone = self, True
+                self._entries.appendleft(entry)
+                self.images += len(entry.pixels)
+        if self._entries:
+            self._filled.set()
+
+    def forget(self, entry: Entry) -> None:
+        """Stop counting an entry that was answered while it waited; `take` drops it."""
+        entry.queue = None
+        self.images -= len(entry.pixels)
+
+    async def take(self, limit: int, patience: float = 0.0) -> list[Entry]:
+        """The next batch: at least one entry, at most `limit` images, waiting `patience` seconds for it to fill."""
+        while True:
+            await self._filled.wait()
+            if patience and self.images < limit:
+                await asyncio.sleep(patience)
+            if batch := self._next(limit):
+                return batch
+
+    def _next(self, limit: int) -> list[Entry]:
+        batch: list[Entry] = []
+        room = limit
+        while self._entries:
+            entry = self._entries[0]
+            waiting = entry.queue is not None
+            if waiting and batch and (entry.alone or batch[0].alone or len(entry.pixels) > room):
+                break
+            self._entries.popleft()
+            if waiting:
+                self.forget(entry)
+                room -= len(entry.pixels)
+                batch.append(entry)
+        if not self._entries:
+            self._filled.clear()
+        return batch
+
+    def fail_all(self, error: ServiceError) -> None:
+        for entry in self._entries:
+            entry.fail(error)
+        self._entries.clear()
+        self._filled.clear()

@@ -1,0 +1,97 @@
+"""Frames between the HTTP process and a worker, over a Unix stream socket pair.
+
+A frame is one byte of kind, four bytes of payload length, and the payload. Pixels and logits travel as raw bytes, only the
+start-up card and errors are JSON. Clock readings are `time.perf_counter()`, which on Linux is one clock for all processes.
+"""
+
+import asyncio
+import json
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BATCH, RESULT, ERROR, READY, REFUSED = b"B", b"R", b"E", b"Y", b"N"
+IMAGE_SHAPE = (3, 32, 32)
+IMAGE_BYTES = 3 * 32 * 32
+_HEADER = struct.Struct("<cI")
+_MEASURED = struct.Struct("<5dq")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One executed batch as the worker measured it.
+
+    `logits` is `[N, 10] float32`; times are seconds, device-synchronised; `started` and `finished` are readings of
+    `time.perf_counter()`; `memory_bytes` is what the batch needed beyond the resident weights.
+    """
+
+    logits: NDArray[np.float32]
+    started: float
+    finished: float
+    copy_in: float
+    inference: float
+    copy_out: float
+    memory_bytes: int
+
+
+def frame(kind: bytes, payload: bytes = b"") -> bytes:
+    return _HEADER.pack(kind, len(payload)) + payload
+
+
+def message(kind: bytes, document: dict[str, Any]) -> bytes:
+    return frame(kind, json.dumps(document).encode())
+
+
+def pack_result(result: Result) -> bytes:
+    measured = _MEASURED.pack(
+        result.started, result.finished, result.copy_in, result.inference, result.copy_out, result.memory_bytes
+    )
+    return frame(RESULT, measured + np.ascontiguousarray(result.logits, np.float32).tobytes())
+
+
+def unpack_result(payload: bytes) -> Result:
+    started, finished, copy_in, inference, copy_out, memory_bytes = _MEASURED.unpack_from(payload)
+    logits = np.frombuffer(payload, np.float32, offset=_MEASURED.size).reshape(-1, 10)
+    return Result(logits, started, finished, copy_in, inference, copy_out, memory_bytes)
+
+
+def unpack_pixels(payload: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(payload, np.uint8).reshape(-1, *IMAGE_SHAPE)
+
+
+def receive(sock: socket.socket) -> tuple[bytes, bytes] | None:
+    """The next frame's kind and payload, or None when the other side is gone. Blocks."""
+    header = _receive_exactly(sock, _HEADER.size)
+    if header is None:
+        return None
+    kind, length = _HEADER.unpack(header)
+    payload = _receive_exactly(sock, length)
+    return None if payload is None else (kind, payload)
+
+
+def _receive_exactly(sock: socket.socket, length: int) -> bytes | None:
+    buffer = bytearray(length)
+    view, filled = memoryview(buffer), 0
+    while filled < length:
+        try:
+            count = sock.recv_into(view[filled:])
+        except ConnectionResetError:
+            return None
+        if count == 0:
+            return None
+        filled += count
+    return bytes(buffer)
+
+
+async def receive_async(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """The next frame's kind and payload.
+
+    Raises:
+        asyncio.IncompleteReadError: the other side is gone.
+    """
+    kind, length = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+    return kind, await reader.readexactly(length)

@@ -1,0 +1,62 @@
+"""The loop of a worker process: one batch in, one answer out, until the other side of the socket is gone."""
+
+import logging
+import signal
+import socket
+import time
+from typing import Any
+
+from litserve.loops.base import LitLoop
+
+from service.engine import wire
+
+logger = logging.getLogger(__name__)
+
+
+class SocketLoop(LitLoop):
+    """A LitLoop that serves batches from a socket. The HTTP process batches, so the worker never polls.
+
+    The end of the socket is the end of the worker: it cannot outlive the process that started it.
+    """
+
+    def __call__(
+        self,
+        lit_api: Any,
+        device: str,
+        worker_id: int,
+        request_queue: socket.socket,
+        transport: Any,
+        workers_setup_status: Any,
+        callback_runner: Any,
+    ) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        link = request_queue
+        try:
+            if lit_api.refusal is not None:
+                link.sendall(wire.message(wire.REFUSED, lit_api.refusal))
+                return
+            link.sendall(wire.message(wire.READY, lit_api.card))
+            while (received := wire.receive(link)) is not None:
+                link.sendall(self._answer(lit_api, received[1]))
+        except BrokenPipeError:
+            return
+
+    def _answer(self, lit_api: Any, payload: bytes) -> bytes:
+        started = time.perf_counter()
+        try:
+            execution = lit_api.predict(wire.unpack_pixels(payload))
+        except Exception as error:
+            logger.exception("the engine raised")
+            return wire.message(wire.ERROR, {"detail": type(error).__name__})
+        return wire.pack_result(
+            wire.Result(
+                logits=execution.logits,
+                started=started,
+                finished=time.perf_counter(),
+                copy_in=execution.copy_in_seconds,
+                inference=execution.inference_seconds,
+                copy_out=execution.copy_out_seconds,
+                memory_bytes=execution.memory_bytes,
+            )
+        )

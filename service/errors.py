@@ -1,0 +1,61 @@
+"""The one table of errors: reason -> status -> metric label."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A row: `word` is the outcome label in the metrics and the end of the problem's `type`."""
+
+    word: str
+    status: int
+    title: str
+    retry_after: int | None = None
+
+
+REASONS = {
+    row.word: row
+    for row in (
+        Reason("malformed", 400, "The request could not be read"),
+        Reason("not_an_image", 400, "The body is not a PNG, JPEG or WebP image"),
+        Reason("unknown_variant", 404, "There is no such variant"),
+        Reason("too_large", 413, "The request is too large"),
+        Reason("unsupported_type", 415, "The content type is not supported"),
+        Reason("unacceptable", 422, "The request is well-formed but not acceptable"),
+        Reason("client_closed", 499, "The client went away"),
+        Reason("internal", 500, "The service has a bug"),
+        Reason("overloaded", 503, "Too many images are waiting", retry_after=1),
+        Reason("starting", 503, "The variant is starting", retry_after=5),
+        Reason("worker_lost", 503, "The worker died while it held this request", retry_after=1),
+        Reason("unavailable", 503, "The variant cannot run on this machine", retry_after=3600),
+        Reason("failed", 503, "The variant failed to start", retry_after=60),
+        Reason("shutting_down", 503, "The service is shutting down", retry_after=5),
+        Reason("deadline", 504, "The deadline of the request passed"),
+    )
+}
+
+
+class ServiceError(Exception):
+    """A request that ends in an error of the table; `detail` says what was expected or what to do."""
+
+    def __init__(self, word: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = REASONS[word]
+        self.detail = detail
+
+
+def problem(error: ServiceError, request_id: str) -> dict[str, str | int]:
+    """The `application/problem+json` body (RFC 9457)."""
+    return {
+        "type": f"urn:precision-service:problem:{error.reason.word}",
+        "title": error.reason.title,
+        "status": error.reason.status,
+        "detail": error.detail,
+        "request_id": request_id,
+    }
+
+
+def http_error(status: int, detail: str) -> dict[str, str | int]:
+    """The same body for errors outside the table, such as an unknown path (404) or method (405)."""
+    return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}

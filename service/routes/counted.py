@@ -1,0 +1,79 @@
+"""Every HTTP prediction gets a request id, a problem+json body when it fails, and is counted once."""
+
+import asyncio
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import ServiceError, problem
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def request_id_of(request: Request) -> str:
+    """The client's X-Request-ID where it is harmless (1 to 128 of A-Z a-z 0-9 . _ : -), else a new one."""
+    given = request.headers.get("x-request-id", "")
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def problem_response(error: ServiceError, request_id: str) -> Response:
+    headers = {"X-Request-ID": request_id}
+    if error.reason.retry_after is not None:
+        headers["Retry-After"] = str(error.reason.retry_after)
+    body = json.dumps(problem(error, request_id))
+    return Response(body, error.reason.status, headers, "application/problem+json")
+
+
+class CountedRoute(APIRoute):
+    """A route whose every request ends in exactly one outcome of the error table, or `ok`.
+
+    The handler may set `request.state.variant` when the path does not name it.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def counted(request: Request) -> Response:
+            began = time.perf_counter()
+            variant = request.path_params["variant"]
+            request.state.began = began
+            request.state.request_id = request_id_of(request)
+            metrics = request.app.state.metrics
+            metrics.started(variant)
+            outcome = "shutting_down"
+            try:
+                response = await handler(request)
+                outcome = "ok"
+                response.headers["X-Request-ID"] = request.state.request_id
+                return response
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                failure = as_service_error(error)
+                outcome = failure.reason.word
+                return problem_response(failure, request.state.request_id)
+            finally:
+                metrics.ended(variant, outcome, time.perf_counter() - began)
+
+        return counted
+
+
+def as_service_error(error: Exception) -> ServiceError:
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        return ServiceError("unacceptable", f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    logger.exception("a request met a bug", exc_info=error)
+    return ServiceError("internal", "the service met an unexpected error; it was logged")

@@ -1,0 +1,83 @@
+"""What is served, how it is, and its metrics."""
+
+import platform
+from typing import Any
+
+from fastapi import APIRouter
+from models import cpu
+from models.variants import VARIANTS
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+
+from service import __version__
+from service.engine.pool import Pool
+from service.metrics import CONTENT_TYPE
+from service.schemas import VariantCard, Variants
+
+
+def router() -> APIRouter:
+    routes = APIRouter(tags=["service"])
+    routes.add_api_route("/", index, include_in_schema=False)
+    routes.add_api_route(
+        "/variants", variants, response_model=Variants, summary="What is served, on what, and how large it is"
+    )
+    routes.add_api_route("/health/live", live, summary="200: the process answers")
+    routes.add_api_route("/health/ready", ready, summary="200: every variant that can load answers; else 503")
+    routes.add_api_route("/health", ready, summary="As /health/ready; LitServe's path")
+    routes.add_api_route("/metrics", metrics, response_class=PlainTextResponse, summary="Prometheus metrics")
+    return routes
+
+
+async def index() -> Response:
+    return RedirectResponse("/docs")
+
+
+async def live() -> Response:
+    return PlainTextResponse("ok\n")
+
+
+async def ready(request: Request) -> Response:
+    """Variants that cannot run on this machine do not count, unless nothing else is left."""
+    states = {name: pool.state for name, pool in pools_of(request).items()}
+    possible = [state for state in states.values() if state != "unavailable"]
+    is_ready = bool(possible) and all(state == "ready" for state in possible)
+    return JSONResponse({"ready": is_ready, "variants": states}, 200 if is_ready else 503)
+
+
+async def metrics(request: Request) -> Response:
+    return Response(request.app.state.metrics.exposition(), media_type=CONTENT_TYPE)
+
+
+async def variants(request: Request) -> Response:
+    cards = [card_of(pool) for pool in pools_of(request).values()]
+    document = Variants(variants=cards, checkpoint=request.app.state.checkpoint, service=fingerprint())  # type: ignore[call-arg]
+    return Response(document.model_dump_json(), media_type="application/json")
+
+
+def pools_of(request: Request) -> dict[str, Pool]:
+    pools: dict[str, Pool] = request.app.state.pools
+    return pools
+
+
+def card_of(pool: Pool) -> VariantCard:
+    row = VARIANTS[pool.variant]
+    known: dict[str, Any] = {
+        "name": row.name,
+        "dtype": row.dtype,
+        "backend": row.backend,
+        "reference": row.reference,
+        "summary": row.summary,
+    }
+    now = {"state": pool.state, "reason": pool.reason, "max_batch_size": pool.settings.max_batch_size}
+    return VariantCard.model_validate(known | pool.card | now)
+
+
+def fingerprint() -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "cpu": cpu.name(),
+        "isa": cpu.isa(),
+        "cores": cpu.available_cores(),
+        "platform": platform.platform(),
+    }

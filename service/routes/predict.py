@@ -1,0 +1,257 @@
+"""`POST /predict/{variant}` and `POST /compare`."""
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Query
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
+
+from models.cifar10 import CLASSES
+from service import bodies
+from service.engine.pool import Pool
+from service.engine.wire import Result
+from service.errors import REASONS, ServiceError
+from service.routes.counted import CountedRoute, as_service_error, problem_response, request_id_of
+from service.schemas import (
+    Candidate,
+    Compared,
+    CompareResponse,
+    JSONBody,
+    Memory,
+    Prediction,
+    PredictResponse,
+    Problem,
+    Timing,
+)
+from service.settings import Settings
+
+TopK = Annotated[int, Query(ge=1, le=len(CLASSES), description="how many classes to name per image")]
+Logits = Annotated[bool, Query(description="give the ten logits of each image, too")]
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "One image, several, or raw pixels.",
+        "content": {
+            **dict.fromkeys(bodies.IMAGE_TYPES, _BINARY),
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                }
+            },
+            "application/json": {
+                "schema": JSONBody.model_json_schema(),
+                "example": {"image": "iVBORw0KGgoAAAANSUhEUgAA..."},
+            },
+            "application/octet-stream": {
+                "schema": {"type": "string", "format": "binary", "description": "N x 3072 bytes, uint8, channel first"}
+            },
+        },
+    }
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI answers for error statuses, from the error table."""
+    by_status = {status: [row for row in REASONS.values() if row.status == status] for status in statuses}
+    return {
+        status: {
+            "description": "; ".join(f"{row.title} (`{row.word}`)" for row in rows),
+            "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+        }
+        for status, rows in by_status.items()
+    }
+
+
+def router() -> APIRouter:
+    routes = APIRouter()
+    counted = APIRouter(route_class=CountedRoute)
+    counted.add_api_route(
+        "/predict/{variant}", predict, methods=["POST"], response_model=PredictResponse, openapi_extra=BODY,
+        responses=problems(400, 404, 413, 415, 422, 500, 503, 504), tags=["predict"], summary="Classify images with one variant",
+    )  # fmt: skip
+    routes.add_api_route(
+        "/compare", compare, methods=["POST"], response_model=CompareResponse, openapi_extra=BODY,
+        responses=problems(400, 413, 415, 422, 500, 503), tags=["predict"], summary="Every ready variant's answer side by side",
+    )  # fmt: skip
+    routes.include_router(counted)
+    return routes
+
+
+async def predict(request: Request, variant: str, top_k: TopK = 1, logits: Logits = False) -> Response:
+    pool = pool_of(request, variant)
+    pixels, received, decoded = await read_pixels(request)
+    results = await execute(request, pool, pixels)
+    answer, phases = assemble(request, pool, results, received, decoded, top_k, logits)
+    body = answer.model_dump_json(exclude_none=True)
+    finish(request, pool, len(pixels), phases, max(result.memory_bytes for result, _, _ in results))
+    timing = ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in phases.items())
+    return Response(body, headers={"Server-Timing": timing}, media_type="application/json")
+
+
+async def compare(request: Request, top_k: TopK = 1, logits: Logits = False) -> Response:
+    request.state.began = time.perf_counter()
+    request.state.request_id = request_id_of(request)
+    try:
+        pixels, received, decoded = await read_pixels(request)
+        pools: dict[str, Pool] = request.app.state.pools
+        compared = await asyncio.gather(
+            *(_compare_one(request, pool, pixels, received, decoded, top_k) for pool in pools.values())
+        )
+    except Exception as error:
+        return problem_response(as_service_error(error), request.state.request_id)
+    columns = dict(zip(pools, compared, strict=True))
+    _hold_against_reference(columns)
+    if not logits:
+        for column in columns.values():
+            for prediction in column.answer.predictions if column.answer else ():
+                prediction.logits = None
+    document = CompareResponse(reference="fp32", variants=columns, request_id=request.state.request_id)
+    headers = {"X-Request-ID": request.state.request_id}
+    return Response(document.model_dump_json(exclude_none=True), headers=headers, media_type="application/json")
+
+
+async def _compare_one(
+    request: Request, pool: Pool, pixels: NDArray[np.uint8], received: float, decoded: float, top_k: int
+) -> Compared:
+    try:
+        results = await execute(request, pool, pixels)
+    except ServiceError as error:
+        return Compared(error=error.detail)
+    answer, _ = assemble(request, pool, results, received, decoded, top_k, logits=True)
+    return Compared(answer=answer)
+
+
+def _hold_against_reference(columns: dict[str, Compared]) -> None:
+    reference = columns.get("fp32")
+    if reference is None or reference.answer is None:
+        return
+    for column in columns.values():
+        if column.answer is None:
+            continue
+        pairs = list(zip(column.answer.predictions, reference.answer.predictions, strict=True))
+        column.agrees = [a.class_index == b.class_index for a, b in pairs]
+        column.max_logit_difference = [float(np.abs(np.subtract(a.logits or 0, b.logits or 0)).max()) for a, b in pairs]
+
+
+def pool_of(request: Request, variant: str) -> Pool:
+    pools: dict[str, Pool] = request.app.state.pools
+    if variant not in pools:
+        raise ServiceError("unknown_variant", f"expected one of: {', '.join(pools)}")
+    return pools[variant]
+
+
+async def read_pixels(request: Request) -> tuple[NDArray[np.uint8], float, float]:
+    """The request's images as `[N, 3, 32, 32] uint8`, and the seconds that receiving and decoding them took."""
+    settings: Settings = request.app.state.settings
+    began = time.perf_counter()
+    body = await bodies.read(request, settings.max_body_bytes)
+    received = time.perf_counter()
+    parts = await bodies.encoded_parts(request.headers, body, settings)
+    if len(body) < bodies.THREAD_BYTES:
+        pixels = bodies.decode(parts, body, settings)
+    else:
+        pixels = await asyncio.to_thread(bodies.decode, parts, body, settings)
+    return pixels, received - began, time.perf_counter() - received
+
+
+async def execute(request: Request, pool: Pool, pixels: NDArray[np.uint8]) -> list[tuple[Result, int, float]]:
+    """Run the images; for each part its Result, the size of the batch it was in, and its seconds in the queue.
+
+    Raises:
+        ServiceError: see Pool; `client_closed` when the client goes away, and what was not started is then not computed.
+    """
+    settings: Settings = request.app.state.settings
+    entries = pool.submit(pixels, settings.request_timeout)
+    watcher = asyncio.ensure_future(_disconnected(request))
+    gone = ServiceError("client_closed", "the client went away")
+    watcher.add_done_callback(lambda task: None if task.cancelled() else [entry.fail(gone) for entry in entries])
+    try:
+        answers = [await entry.answer for entry in entries]
+    except ServiceError as error:
+        for entry in entries:
+            entry.fail(error)
+            entry.answer.exception()
+        raise
+    finally:
+        watcher.cancel()
+    return [
+        (result, size, result.started - entry.enqueued) for entry, (result, size) in zip(entries, answers, strict=True)
+    ]
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def assemble(
+    request: Request,
+    pool: Pool,
+    results: list[tuple[Result, int, float]],
+    received: float,
+    decoded: float,
+    top_k: int,
+    logits: bool,
+) -> tuple[PredictResponse, dict[str, float]]:
+    """The answer, and the request's phases so far in seconds; of a request split over batches the phases add up."""
+    assembling = time.perf_counter()
+    first, _, queued = results[0]
+    phases = {
+        "receive": received,
+        "decode": decoded,
+        "queue": queued,
+        "copy_in": sum(result.copy_in for result, _, _ in results),
+        "inference": sum(result.inference for result, _, _ in results),
+        "copy_out": sum(result.copy_out for result, _, _ in results),
+    }
+    predictions = predictions_of(np.concatenate([result.logits for result, _, _ in results]), top_k, logits)
+    timing = Timing(
+        **{f"{name}_seconds": seconds for name, seconds in phases.items()},
+        total_seconds=time.perf_counter() - request.state.began,
+    )
+    answer = PredictResponse(
+        variant=pool.variant,
+        device=pool.card["device"],
+        predictions=predictions,
+        batch_size=max(size for _, size, _ in results),
+        timing=timing,
+        memory=Memory(peak_bytes=max(result.memory_bytes for result, _, _ in results), kind=pool.card["memory_kind"]),
+        request_id=request.state.request_id,
+    )
+    request.state.assembling = assembling
+    return answer, phases
+
+
+def finish(request: Request, pool: Pool, images: int, phases: dict[str, float], memory_bytes: int) -> None:
+    """Complete the phases with `encode` and `other` and hand them to the metrics."""
+    now = time.perf_counter()
+    phases["encode"] = now - request.state.assembling
+    phases["other"] = max(0.0, now - request.state.began - sum(phases.values()))
+    request.app.state.metrics.answered(pool.variant, images, phases, memory_bytes)
+
+
+def predictions_of(logits: NDArray[np.float32], top_k: int, with_logits: bool) -> list[Prediction]:
+    """`[N, 10] float32` logits as answers, classes by falling probability."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
+    return [
+        _prediction(row, best, values if with_logits else None)
+        for row, best, values in zip(probabilities.tolist(), order.tolist(), logits.tolist(), strict=True)
+    ]
+
+
+def _prediction(probabilities: list[float], best: list[int], logits: list[float] | None) -> Prediction:
+    candidates = [Candidate(label=CLASSES[i], class_index=i, probability=probabilities[i]) for i in best]
+    top = candidates[0]
+    return Prediction(
+        label=top.label, class_index=top.class_index, probability=top.probability, top_k=candidates, logits=logits
+    )

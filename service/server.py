@@ -1,0 +1,59 @@
+"""Put the service together."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from models import checkpoint
+from service import __version__
+from service.api import PrecisionAPI
+from service.engine.litserver import PrecisionServer
+from service.errors import ServiceError, http_error
+from service.metrics import Metrics
+from service.routes import info, predict
+from service.routes.counted import as_service_error, problem_response, request_id_of
+from service.settings import Settings
+
+
+def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI] = PrecisionAPI) -> PrecisionServer:
+    """The service, ready to `run`; `api` makes the LitAPI of a variant (tests give one with faults).
+
+    Raises:
+        CheckpointError: the weights are missing or damaged.
+    """
+    path = settings.checkpoint or checkpoint.default_path()
+    card = checkpoint.read_card(path)
+    checkpoint.verified(path, card.sha256)
+    metrics = Metrics(settings.variants)
+    server = PrecisionServer([api(name, settings) for name in settings.variants], settings, metrics)
+    metrics.watch(
+        queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
+        worker_pids=lambda: {name: pool.pid for name, pool in server.pools.items() if pool.pid is not None},
+    )
+    app: FastAPI = server.app
+    app.title, app.version = "Precision service", __version__
+    app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
+    app.state.settings, app.state.metrics, app.state.pools, app.state.checkpoint = settings, metrics, server.pools, asdict(card)
+    app.include_router(predict.router())
+    app.include_router(info.router())
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(RequestValidationError, _problem)
+    app.add_exception_handler(ServiceError, _problem)
+    return server
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    request_id = request_id_of(request)
+    body = http_error(error.status_code, error.detail) | {"request_id": request_id}
+    headers = dict(error.headers or {}) | {"X-Request-ID": request_id}
+    return JSONResponse(body, error.status_code, headers, "application/problem+json")
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    return problem_response(as_service_error(error), request_id_of(request))

@@ -1,0 +1,78 @@
+"""Settings: one field is one environment variable (`PRECISION_PORT`) and one flag (`--port`)."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from models.variants import DEFAULT_VARIANTS, VARIANTS
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "PRECISION_"
+
+
+class Settings(BaseSettings):
+    """What can be set. Seconds, bytes, images and pixels unless a description says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    variants: Annotated[tuple[str, ...], NoDecode] = Field(
+        DEFAULT_VARIANTS, description=f"comma-separated, of: {', '.join(VARIANTS)}"
+    )
+    checkpoint: Path | None = Field(None, description="weights to serve instead of the bundled ones (.safetensors)")
+    fp16_on_cpu: bool = Field(False, description="run fp16 on the CPU, for functional tests: slow, never a default")
+    threads: int = Field(0, ge=0, description="threads of each CPU worker; 0 takes the cores available")
+    max_batch_size: int = Field(32, ge=1, le=1024, description="most images in one executed batch")
+    batch_timeout: float = Field(
+        0.0, ge=0, le=1, description="how long a batch that is not full waits for more, seconds"
+    )
+    max_waiting_images: int = Field(
+        1024, ge=1, description="images that may wait per variant; past it requests get 503"
+    )
+    request_timeout: float = Field(30.0, gt=0, description="deadline of a request, seconds; past it requests get 504")
+    hang_timeout: float = Field(60.0, gt=0, description="a worker that needs longer for one batch is killed, seconds")
+    load_timeout: float = Field(300.0, gt=0, description="a worker that needs longer to load is killed, seconds")
+    drain_timeout: int = Field(10, ge=0, description="how long requests in flight may take at shutdown, seconds")
+    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body")
+    max_images: int = Field(256, ge=1, description="most images in one request")
+    max_pixels: int = Field(16_777_216, ge=1024, description="most pixels (width x height) of one encoded image")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("variants")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in VARIANTS]
+        if unknown or not names or len(set(names)) != len(names):
+            raise ValueError(f"expected distinct names of: {', '.join(VARIANTS)}")
+        return names
+
+
+def parse(argv: list[str] | None = None) -> Settings:
+    """The settings from flags, then environment, then defaults; exits with one line per mistake."""
+    parser = argparse.ArgumentParser(
+        prog="python -m service", description="Serve the CIFAR-10 ResNet18 in several precisions over HTTP."
+    )
+    for name, field in Settings.model_fields.items():
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        variable = PREFIX + name.upper()
+        text = f"{field.description} (default {default}; {variable})".replace("%", "%%")
+        parser.add_argument("--" + name.replace("_", "-"), dest=name, default=argparse.SUPPRESS, help=text)
+    given = vars(parser.parse_args(argv))
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = str(problem["loc"][0]) if problem["loc"] else "settings"
+            print(
+                f"error: --{name.replace('_', '-')} / {PREFIX}{name.upper()}: {problem['msg']}, got {problem['input']!r}",
+                file=sys.stderr,
+            )
+        sys.exit(2)

@@ -1,0 +1,82 @@
+"""A service whose engines are fakes with known answers and known faults, for tests that need no network weights.
+
+`python -m tests.service.fakes FLAGS` takes the flags of `python -m service`. The first pixel of an image is a command.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.engines.base import Engine, EngineCard, Execution
+from models.variants import VARIANTS
+from service.api import PrecisionAPI
+from service.settings import Settings, parse
+
+RAISE, UNPICKLABLE, DIE, HANG, STALL = 250, 251, 252, 253, 254
+"""Values of an image's first byte: the engine raises, raises what cannot be pickled, exits, never answers, takes 1 s."""
+
+
+class FakeEngine:
+    """Class index = first byte modulo 10; logit 5 there, 0 elsewhere."""
+
+    device = "cpu"
+
+    def __init__(self, name: str) -> None:
+        self.variant = VARIANTS[name]
+        fields = dict.fromkeys(EngineCard.__dataclass_fields__, 0) | {
+            "device_name": "fake",
+            "dtype": self.variant.dtype,
+            "backend": "fake",
+            "isa": "none",
+            "torch": "none",
+            "checkpoint_sha256": "0" * 64,
+            "notes": (),
+            "variant": name,
+            "device": "cpu",
+        }
+        self.card = EngineCard(**fields)
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        pass
+
+    def run(self, pixels: NDArray[np.uint8]) -> Execution:
+        commands = pixels[:, 0, 0, 0]
+        if (commands == RAISE).any():
+            raise RuntimeError("told to")
+        if (commands == UNPICKLABLE).any():
+            raise type("Local", (Exception,), {"__reduce__": lambda self: (lambda: None, ())})("told to")
+        if (commands == DIE).any():
+            os._exit(3)
+        if (commands == HANG).any():
+            time.sleep(3600)
+        if (commands == STALL).any():
+            time.sleep(1)
+        logits = np.zeros((len(pixels), 10), np.float32)
+        logits[np.arange(len(pixels)), commands % 10] = 5
+        return Execution(logits, 0.0001, 0.001, 0.0001, 0.0012, 1000 * len(pixels), "activation_peak")
+
+
+class FakeAPI(PrecisionAPI):
+    def load_engine(self) -> Engine:
+        if self.variant.name == "int8-dynamic":
+            raise RuntimeError("this fake never starts")
+        if self.variant.name == "fp16":
+            return super().load_engine()
+        return FakeEngine(self.variant.name)
+
+    def agreement(self, engine: Engine) -> float:
+        return 1.0
+
+
+def fake_api(name: str, settings: Settings) -> FakeAPI:
+    return FakeAPI(name, settings)
+
+
+if __name__ == "__main__":
+    from service.__main__ import serve
+
+    serve(parse(sys.argv[1:]), api=FakeAPI)

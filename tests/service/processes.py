@@ -1,0 +1,117 @@
+"""Start the real service process, wait on conditions, read its metrics."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).parents[2]
+
+
+def until(condition: Callable[[], Any], seconds: float = 60, what: str = "condition") -> Any:
+    """Poll `condition` until it gives something true; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    pause = 0.01
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        select_nothing(pause)
+    raise AssertionError(f"no {what} within {seconds} s")
+
+
+def select_nothing(seconds: float) -> None:
+    """Let the other processes run between two polls."""
+    signal.sigtimedwait([], seconds)
+
+
+class Service:
+    """A running service; `url` is where."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process = process
+        self.url = url
+        self.client = httpx.Client(base_url=url, timeout=60)
+
+    def state(self, variant: str) -> str:
+        cards = self.client.get("/variants").json()["variants"]
+        return next(str(card["state"]) for card in cards if card["name"] == variant)
+
+    def sample(self, name: str, **labels: str) -> float:
+        """The value of one series of /metrics; 0 when it does not exist."""
+        for family in text_string_to_metric_families(self.client.get("/metrics").text):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return float(sample.value)
+        return 0.0
+
+    def outcomes(self, variant: str) -> dict[str, int]:
+        """Outcome -> count of `precision_requests_total`, zeros left out."""
+        counts: dict[str, int] = {}
+        for family in text_string_to_metric_families(self.client.get("/metrics").text):
+            for sample in family.samples:
+                if sample.name == "precision_requests_total" and sample.labels["variant"] == variant and sample.value:
+                    counts[sample.labels["outcome"]] = int(sample.value)
+        return counts
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def worker(self) -> psutil.Process:
+        """The one worker process."""
+        workers = [child for child in self.children() if "spawn_main" in " ".join(child.cmdline())]
+        assert len(workers) == 1
+        return workers[0]
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code. Fails if any process of the service is left."""
+        children = self.children()
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert not alive, f"left behind: {alive}"
+        return code
+
+
+@contextmanager
+def running(*flags: str, module: str = "service", ready: bool = True) -> Iterator[Service]:
+    """A service on a free port, stopped at the end; waits until it is ready unless told not to."""
+    command = [sys.executable, "-m", module, "--port", "0", *flags]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        match = re.search(r"http://\S+", line)
+        assert match, f"no address in {line!r}"
+        service = Service(process, match.group())
+        with service.client:
+            until(lambda: _answers(service, "/health/ready" if ready else "/health/live"), 120, "ready service")
+            yield service
+            if process.poll() is None:
+                service.stop()
+    finally:
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def _answers(service: Service, path: str) -> bool:
+    assert service.process.poll() is None, "the service ended"
+    try:
+        return service.client.get(path).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,172 @@
+"""Killed, hung and raising workers, full queues, clients that go away: everybody is answered and the counts add up."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.service import fakes
+from tests.service.pictures import png, solid
+from tests.service.processes import Service, running, until
+
+FAKES = "tests.service.fakes"
+RAW = {"content-type": "application/octet-stream"}
+PNG = {"content-type": "image/png"}
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with running("--variants", "fp32", "--hang-timeout", "2", module=FAKES) as service:
+        yield service
+
+
+def post(service: Service, value: int, variant: str = "fp32") -> httpx.Response:
+    return httpx.post(f"{service.url}/predict/{variant}", content=png(value), headers=PNG, timeout=30)
+
+
+def test_a_raising_engine_fails_only_the_request_that_made_it_raise(service: Service) -> None:
+    """Requests that shared a batch with a poisonous one are run again without it."""
+    values = [fakes.STALL, 1, 2, fakes.RAISE, 3, fakes.UNPICKLABLE, 4]
+    with ThreadPoolExecutor(len(values)) as pool:
+        answers = list(pool.map(lambda value: post(service, value), values))
+    statuses = {value: answer.status_code for value, answer in zip(values, answers, strict=True)}
+    assert statuses == {fakes.STALL: 200, 1: 200, 2: 200, fakes.RAISE: 500, 3: 200, fakes.UNPICKLABLE: 500, 4: 200}
+    assert [a.json()["predictions"][0]["class_index"] for a in answers if a.status_code == 200] == [4, 1, 2, 3, 4]
+    assert service.outcomes("fp32") == {"ok": 5, "internal": 2}
+
+
+def test_an_engine_error_says_nothing_of_the_inside(service: Service) -> None:
+    """A bug is a 500 without traceback or path."""
+    answer = post(service, fakes.RAISE)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "Traceback" not in answer.text and ".py" not in answer.text
+
+
+@pytest.mark.parametrize(("command", "reason"), [(fakes.DIE, "died"), (fakes.HANG, "hung")])
+def test_a_lost_worker_fails_what_it_held_and_comes_back(service: Service, command: int, reason: str) -> None:
+    """The request in hand gets 503 worker_lost, the variant answers again, the restart is counted."""
+    answer = post(service, command)
+    assert (answer.status_code, answer.json()["type"].rsplit(":")[-1]) == (503, "worker_lost")
+    assert answer.headers["retry-after"] == "1"
+    until(lambda: service.state("fp32") == "ready" and post(service, 7).status_code == 200, what="recovery")
+    assert service.sample("precision_worker_restarts_total", variant="fp32", reason=reason) == 1
+    outcomes = service.outcomes("fp32")
+    assert outcomes["worker_lost"] == 1
+    assert outcomes["ok"] == 1
+
+
+def test_a_worker_killed_under_load_loses_only_its_own_requests(service: Service) -> None:
+    """kill -9 while 16 clients send: everyone is answered with 200 or 503, and the counters say exactly what they got."""
+
+    def client(number: int) -> list[int]:
+        with httpx.Client(base_url=service.url, timeout=60) as own:
+            return [own.post("/predict/fp32", content=png(number), headers=PNG).status_code for _ in range(25)]
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = [pool.submit(client, number) for number in range(16)]
+        until(lambda: service.outcomes("fp32").get("ok", 0) > 50, what="load")
+        os.kill(service.worker().pid, signal.SIGKILL)
+        statuses = [status for answer in answers for status in answer.result()]
+    assert len(statuses) == 400
+    assert set(statuses) <= {200, 503}
+    outcomes = service.outcomes("fp32")
+    assert outcomes["ok"] == statuses.count(200)
+    assert sum(outcomes.values()) == 400
+
+
+def test_a_stopped_worker_is_noticed_and_replaced(service: Service) -> None:
+    """SIGSTOP: the request it held gets 503 after the hang timeout, a new worker takes over."""
+    stopped = service.worker()
+    stopped.suspend()
+    assert post(service, 1).status_code == 503
+    until(lambda: service.state("fp32") == "ready" and post(service, 1).status_code == 200, what="recovery")
+    assert not stopped.is_running()
+
+
+def test_an_idle_workers_death_costs_no_request(service: Service) -> None:
+    """A worker that dies while it holds nothing is replaced without a failed prediction."""
+    first = service.worker().pid
+    os.kill(first, signal.SIGKILL)
+    until(lambda: service.sample("precision_worker_restarts_total", variant="fp32") == 1, what="restart")
+    until(lambda: service.state("fp32") == "ready", what="recovery")
+    assert post(service, 3).status_code == 200
+    assert service.outcomes("fp32") == {"ok": 1}
+
+
+def test_a_full_queue_refuses_at_once() -> None:
+    """Past max_waiting_images requests get 503 overloaded with Retry-After; those queued are answered."""
+    with running("--variants", "fp32", "--max-waiting-images", "8", "--max-batch-size", "4", module=FAKES) as service:
+        with ThreadPoolExecutor(40) as pool:
+            stalled = pool.submit(post, service, fakes.STALL)
+            until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
+            answers = list(pool.map(lambda _: post(service, 1), range(40)))
+        statuses = [answer.status_code for answer in answers]
+        assert stalled.result().status_code == 200
+        assert set(statuses) == {200, 503}
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert refused.headers["retry-after"] == "1"
+        assert service.outcomes("fp32") == {"ok": statuses.count(200) + 1, "overloaded": statuses.count(503)}
+
+
+def test_a_deadline_is_honoured_before_compute() -> None:
+    """A request that waited too long gets 504 and is not executed."""
+    with running("--variants", "fp32", "--request-timeout", "0.3", module=FAKES) as service:
+        with ThreadPoolExecutor(2) as pool:
+            stalled = pool.submit(post, service, fakes.STALL)
+            until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
+            waited = pool.submit(post, service, 1)
+            assert (stalled.result().status_code, waited.result().status_code) == (504, 504)
+        until(lambda: service.sample("precision_batch_size_count", variant="fp32") == 1, what="the stalled batch's end")
+        assert post(service, 2).status_code == 200
+        assert service.sample("precision_batch_size_sum", variant="fp32") == 2
+
+
+def test_a_client_that_goes_away_is_not_computed(service: Service) -> None:
+    """Its images leave the queue, and it is counted once, as client_closed."""
+    with ThreadPoolExecutor(1) as pool:
+        stalled = pool.submit(post, service, fakes.STALL)
+        until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
+        body = solid(1).tobytes()
+        where = urlsplit(service.url)
+        with socket.create_connection((where.hostname, where.port)) as raw:
+            raw.sendall(
+                b"POST /predict/fp32 HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+            until(lambda: service.sample("precision_queue_depth", variant="fp32") == 1, what="queued image")
+        until(lambda: service.outcomes("fp32").get("client_closed") == 1, what="client_closed")
+        assert stalled.result().status_code == 200
+    assert service.sample("precision_batch_size_sum", variant="fp32") == 1
+
+
+def test_a_variant_that_never_starts_leaves_the_others_serving() -> None:
+    """Its route says why it failed; readiness is 503; the other variant answers."""
+    with running("--variants", "fp32,int8-dynamic", module=FAKES, ready=False) as service:
+        until(lambda: service.state("int8-dynamic") == "failed" and service.state("fp32") == "ready", what="states")
+        answer = post(service, 1, "int8-dynamic")
+        assert (answer.status_code, "never starts" in answer.json()["detail"]) == (503, True)
+        assert post(service, 1).status_code == 200
+        assert service.client.get("/health/ready").status_code == 503
+
+
+def test_sigterm_answers_what_is_in_flight_and_leaves_nothing() -> None:
+    """Exit code 0, the stalled request gets its 200, no process is left."""
+    with running("--variants", "fp32", module=FAKES) as service, ThreadPoolExecutor(1) as pool:
+        stalled = pool.submit(post, service, fakes.STALL)
+        until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
+        assert service.stop() == 0
+        assert stalled.result().status_code == 200
+
+
+def test_workers_do_not_outlive_a_killed_service() -> None:
+    """kill -9 of the HTTP process: its workers end by themselves."""
+    with running("--variants", "fp32", module=FAKES) as service:
+        worker = service.worker()
+        service.process.kill()
+        service.process.wait()
+        until(lambda: not worker.is_running() or worker.status() == "zombie", what="the worker's end")

@@ -1,0 +1,177 @@
+"""Bodies, answers and errors over real HTTP, with a fake engine whose answers are known."""
+
+import base64
+import json
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.service.pictures import encode, png, solid
+from tests.service.processes import Service, running
+
+JSON = "application/json"
+RAW = "application/octet-stream"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    flags = ("--variants", "fp32,fp16,int8", "--max-body-bytes", "200000", "--max-pixels", "40000", "--max-images", "40")
+    with running(*flags, module="tests.service.fakes") as service:
+        yield service
+
+
+def post(service: Service, body: bytes, content_type: str, path: str = "/predict/fp32", **headers: str) -> httpx.Response:
+    return service.client.post(path, content=body, headers={"content-type": content_type, **headers})
+
+
+def b64(value: int) -> str:
+    return base64.b64encode(png(value)).decode()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "classes"),
+    [
+        (png(3), "image/png", [3]),
+        (encode(solid(4), "JPEG", quality=95), "image/jpeg", [4]),
+        (encode(solid(5), "WEBP", lossless=True), "image/webp", [5]),
+        (png(6), "image/png; charset=binary", [6]),
+        (json.dumps({"image": b64(7)}).encode(), JSON, [7]),
+        (json.dumps({"images": [b64(7), b64(8)]}).encode(), JSON, [7, 8]),
+        (np.stack([solid(1), solid(2), solid(9)]).tobytes(), RAW, [1, 2, 9]),
+    ],
+)
+def test_every_kind_of_body_is_answered(service: Service, body: bytes, content_type: str, classes: list[int]) -> None:
+    """PNG, JPEG, WebP, JSON with one and several images, raw pixels."""
+    answer = post(service, body, content_type)
+    assert answer.status_code == 200
+    assert [prediction["class_index"] for prediction in answer.json()["predictions"]] == classes
+
+
+def test_multipart_takes_several_images(service: Service) -> None:
+    """Each part named `image` is one image, answered in order."""
+    files = [("image", (f"{value}.png", png(value), "image/png")) for value in (1, 2)]
+    answer = service.client.post("/predict/int8", files=files)
+    assert [prediction["class_index"] for prediction in answer.json()["predictions"]] == [1, 2]
+
+
+def test_more_images_than_a_batch_are_split(service: Service) -> None:
+    """40 images with max_batch_size 32 come back in order, from batches of at most 32."""
+    pixels = np.stack([solid(value) for value in range(40)])
+    answer = post(service, pixels.tobytes(), RAW).json()
+    assert [prediction["class_index"] for prediction in answer["predictions"]] == [value % 10 for value in range(40)]
+    assert answer["batch_size"] == 32
+
+
+def test_an_answer_holds_what_design_promises(service: Service) -> None:
+    """Variant, device, prediction, probabilities that sum to one, timing, memory, request id, Server-Timing."""
+    answer = post(service, png(3), "image/png", "/predict/int8?top_k=10&logits=true", **{"x-request-id": "abc-1"})
+    document = answer.json()
+    assert (document["variant"], document["device"], document["batch_size"]) == ("int8", "cpu", 1)
+    (prediction,) = document["predictions"]
+    assert prediction["label"] == "cat"
+    assert prediction["logits"] == [0, 0, 0, 5, 0, 0, 0, 0, 0, 0]
+    assert sum(candidate["probability"] for candidate in prediction["top_k"]) == pytest.approx(1)
+    assert document["timing"]["inference_seconds"] == 0.001
+    assert document["timing"]["total_seconds"] > document["timing"]["queue_seconds"] > 0
+    assert document["memory"] == {"peak_bytes": 1000, "kind": "activation_peak"}
+    assert document["request_id"] == answer.headers["x-request-id"] == "abc-1"
+    assert "inference;dur=1.000" in answer.headers["server-timing"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "content_type", "status", "word"),
+    [
+        ("/predict/fp32", b"not an image", "image/png", 400, "not_an_image"),
+        ("/predict/fp32", png(1)[:-40], "image/png", 400, "not_an_image"),
+        ("/predict/fp32", b"", "image/png", 400, "not_an_image"),
+        ("/predict/fp32", encode(solid(1), "GIF"), "image/png", 400, "not_an_image"),
+        ("/predict/fp32", b"{", JSON, 400, "malformed"),
+        ("/predict/fp32", b'{"picture": "x"}', JSON, 400, "malformed"),
+        ("/predict/fp32", b'{"image": "*"}', JSON, 400, "malformed"),
+        ("/predict/fp32", b'{"image": "aaaa", "images": ["aaaa"]}', JSON, 400, "malformed"),
+        ("/predict/fp32", b'{"images": []}', JSON, 400, "malformed"),
+        ("/predict/fp32", b"x", "multipart/form-data", 400, "malformed"),
+        ("/predict/fp32", b"--b\r\nContent-Disposition: form", "multipart/form-data; boundary=b", 422, "unacceptable"),
+        ("/predict/fp64", png(1), "image/png", 404, "unknown_variant"),
+        ("/predict/fp32", bytes(200_001), RAW, 413, "too_large"),
+        ("/predict/fp32", b"x", "text/plain", 415, "unsupported_type"),
+        ("/predict/fp32", bytes(100), RAW, 422, "unacceptable"),
+        ("/predict/fp32", b"", RAW, 422, "unacceptable"),
+        ("/predict/fp32", bytes(41 * 3072), RAW, 422, "unacceptable"),
+        ("/predict/fp32", encode(solid(1, 201)), "image/png", 422, "unacceptable"),
+        ("/predict/fp32?top_k=11", png(1), "image/png", 422, "unacceptable"),
+        ("/predict/fp16", png(1), "image/png", 503, "unavailable"),
+    ],
+)
+def test_every_error_is_a_problem_and_counted(
+    service: Service, path: str, body: bytes, content_type: str, status: int, word: str
+) -> None:
+    """The status and word of the error table, a detail in words, exactly one count under that word."""
+    variant = {"fp32": "fp32", "fp16": "fp16", "fp64": "unknown"}[path.partition("?")[0].rsplit("/")[-1]]
+    before = service.outcomes(variant)
+    answer = post(service, body, content_type, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["type"].endswith(f":{word}")
+    assert len(problem["detail"]) > 10
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    after = service.outcomes(variant)
+    assert {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)} == {word: 1}
+
+
+def test_a_chunked_body_is_limited_too(service: Service) -> None:
+    """Without a Content-Length the limit holds while the body arrives."""
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(300):
+            yield bytes(1000)
+
+    answer = service.client.post("/predict/fp32", content=chunks(), headers={"content-type": RAW})
+    assert answer.status_code == 413
+
+
+def test_one_bad_image_names_itself(service: Service) -> None:
+    """Of several images the error says which could not be read."""
+    body = json.dumps({"images": [b64(1), base64.b64encode(b"junk").decode()]}).encode()
+    assert "image 1" in post(service, body, JSON).json()["detail"]
+
+
+def test_compare_answers_with_every_variant(service: Service) -> None:
+    """Ready variants side by side with their agreement; the unavailable one with its reason."""
+    document = post(service, png(3), "image/png", "/compare").json()
+    assert document["variants"]["int8"]["agrees"] == [True]
+    assert document["variants"]["int8"]["max_logit_difference"] == [0]
+    assert "logits" not in document["variants"]["int8"]["answer"]["predictions"][0]
+    assert "CUDA" in document["variants"]["fp16"]["error"]
+
+
+def test_variants_tell_their_state(service: Service) -> None:
+    """fp16 without a GPU is unavailable with a reason; the others are ready."""
+    cards = {card["name"]: card for card in service.client.get("/variants").json()["variants"]}
+    assert {name: card["state"] for name, card in cards.items()} == {"fp32": "ready", "fp16": "unavailable", "int8": "ready"}
+    assert "CUDA" in cards["fp16"]["reason"]
+    assert cards["int8"]["reference"] in cards | {"fp32-cpu": None}
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/docs", "/openapi.json", "/metrics"])
+def test_the_other_routes_answer(service: Service, path: str) -> None:
+    """An unavailable variant does not make the service unready."""
+    assert service.client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("GET", "/predict/fp32", 405)])
+def test_unknown_paths_and_methods_are_problems(service: Service, method: str, path: str, status: int) -> None:
+    """LitServe's and Starlette's own errors have the same shape."""
+    answer = service.client.request(method, path)
+    assert answer.status_code == answer.json()["status"] == status
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_openapi_names_every_body_and_error(service: Service) -> None:
+    """The description of /predict has all six content types and every status of the error table."""
+    operation = service.client.get("/openapi.json").json()["paths"]["/predict/{variant}"]["post"]
+    assert len(operation["requestBody"]["content"]) == 6
+    assert {"200", "400", "404", "413", "415", "422", "500", "503", "504"} <= set(operation["responses"])
