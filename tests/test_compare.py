@@ -1,0 +1,96 @@
+"""`deploy/compare.py`, with stand-ins for the service and the load test."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "deploy" / "compare.py"
+SERVICE = """
+import http.server, os, subprocess, sys
+child = subprocess.Popen(["sleep", "600"])
+open("pids", "w").write(f"{os.getpid()} {child.pid}")
+open("service-flags", "w").write(" ".join(sys.argv[1:]))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health/ready" else 404)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+BROKEN_SERVICE = "raise SystemExit('the checkpoint is damaged')"
+LOADTEST = "import sys; open('loadtest-flags', 'w').write(' '.join(sys.argv[1:])); sys.exit({status})"
+ENDLESS_LOADTEST = "open('started', 'w').close(); import time; time.sleep(600)"
+
+
+def start(folder: Path, *flags: str, service: str = SERVICE, loadtest: str = "") -> subprocess.Popen[str]:
+    """The script in a folder whose `service` and `loadtest` come before the real ones."""
+    (folder / "service.py").write_text(service)
+    (folder / "loadtest.py").write_text(loadtest)
+    command = [sys.executable, str(SCRIPT), "--out", "out", *flags]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def running(folder: Path) -> list[int]:
+    """Which processes of the stand-in service are alive."""
+    return [pid for pid in map(int, (folder / "pids").read_text().split()) if is_running(pid)]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path.name} did not appear"
+        os.sched_yield()
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_status_is_the_load_tests(tmp_path: Path, status: int) -> None:
+    """The exit status of the load test is passed on, and the service, with its children, is gone."""
+    script = start(tmp_path, loadtest=LOADTEST.format(status=status))
+    script.communicate(timeout=60)
+    assert (script.returncode, running(tmp_path)) == (status, [])
+
+
+def test_flags_go_to_the_load_test(tmp_path: Path) -> None:
+    """The load test gets every flag, and the URL of the service."""
+    start(tmp_path, "--duration", "5", loadtest=LOADTEST.format(status=0)).communicate(timeout=60)
+    flags = (tmp_path / "loadtest-flags").read_text()
+    assert re.fullmatch(r"--url http://127\.0\.0\.1:\d+ --out out --duration 5", flags)
+
+
+def test_variants_go_to_both(tmp_path: Path) -> None:
+    """What is compared is what is loaded."""
+    start(tmp_path, "--variants", "fp32,int8", loadtest=LOADTEST.format(status=0)).communicate(timeout=60)
+    assert "--variants fp32,int8" in (tmp_path / "service-flags").read_text()
+    assert "--variants fp32,int8" in (tmp_path / "loadtest-flags").read_text()
+
+
+def test_service_that_does_not_start(tmp_path: Path) -> None:
+    """The end of the service's log, and that it ended, are the error message."""
+    script = start(tmp_path, service=BROKEN_SERVICE)
+    _, err = script.communicate(timeout=60)
+    assert script.returncode == 1
+    assert "the checkpoint is damaged" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(tmp_path: Path, signum: signal.Signals) -> None:
+    """Ctrl-C, or SIGTERM, in the middle of the load test leaves no process behind."""
+    script = start(tmp_path, loadtest=ENDLESS_LOADTEST)
+    wait_for(tmp_path / "started")
+    script.send_signal(signum)
+    _, err = script.communicate(timeout=60)
+    assert (script.returncode, running(tmp_path)) == (128 + signum, [])
+    assert 'Traceback (most recent call last):\n  File "' + str(SCRIPT) not in err

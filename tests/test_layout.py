@@ -1,0 +1,131 @@
+"""The house stands as planned: who may import whom, what is pinned, and that the README's commands exist."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("models", "service", "loadtest")
+MAY_IMPORT = {"models": {"models"}, "service": {"service", "models"}, "loadtest": {"loadtest"}}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The dotted names that a module imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def importers(package: str, library: str) -> set[str]:
+    """The modules of a package that import a library."""
+    return {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / package).rglob("*.py")
+        if any(name.split(".")[0] == library for name in imported(path))
+    }
+
+
+@pytest.mark.parametrize(
+    ("package", "other"), [(a, b) for a in PACKAGES for b in PACKAGES if b not in MAY_IMPORT[a]], ids="->".join
+)
+def test_dependencies_point_one_way(package: str, other: str) -> None:
+    """service knows models; nothing else knows another package."""
+    assert importers(package, other) == set()
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "deploy"])
+@pytest.mark.parametrize("folder", ["tests", "benchmarks"])
+def test_nothing_imports_tests(package: str, folder: str) -> None:
+    """What is installed needs nothing that is not."""
+    assert importers(package, folder) == set()
+
+
+def test_metrics_are_defined_in_one_module() -> None:
+    """prometheus_client is imported by one module of the service, so no metric is registered twice or elsewhere."""
+    assert importers("service", "prometheus_client") == {"service/metrics.py"}
+
+
+def test_models_know_no_metrics() -> None:
+    """models returns what a run cost, it does not publish it."""
+    assert importers("models", "prometheus_client") == set()
+
+
+def test_load_test_only_parses_metrics() -> None:
+    """loadtest reads an exposition and registers nothing."""
+    names = {name for path in (ROOT / "loadtest").rglob("*.py") for name in imported(path)}
+    assert {name for name in names if name.startswith("prometheus_client")} <= {
+        "prometheus_client.parser.text_string_to_metric_families"
+    }
+
+
+@pytest.mark.parametrize("module", ["service.__main__", "service.server", "loadtest.__main__", "models.variants"])
+def test_process_without_torch(module: str) -> None:
+    """torch, half a gigabyte, is imported by the workers only, not by the HTTP process or the client."""
+    code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    matches = [re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s;]+)( ;.+?)?( +#.*)?", line) for line in lines]
+    assert all(matches), "a line of constraints.txt is not `name==version`"
+    return {normalised(match[1]): match[2] for match in matches if match}
+
+
+def requirements() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+
+
+@pytest.mark.parametrize("requirement", sorted(set(requirements())))
+def test_dependency_is_pinned(requirement: str) -> None:
+    """Whatever pyproject.toml asks for has its exact version in constraints.txt."""
+    assert normalised(re.split(r"[<>=!~\[ ]", requirement)[0]) in pins()
+
+
+def test_litserve_is_pinned_twice() -> None:
+    """service/engine/ overrides private methods, so no other version of LitServe is accepted even without constraints."""
+    assert f"litserve=={pins()['litserve']}" in requirements()
+
+
+def readme_commands() -> str:
+    blocks = re.findall(
+        r"^```(?:bash|sh|console)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    return "\n".join(blocks)
+
+
+def makefile_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_readme_make_targets_exist() -> None:
+    """Every `make TARGET` in the README's commands is in the Makefile."""
+    used = set(re.findall(r"\bmake ([a-z-]+)", readme_commands()))
+    assert used
+    assert used <= makefile_targets()
+
+
+def test_readme_modules_exist() -> None:
+    """Every `python -m MODULE` in the README's commands can be run."""
+    used = set(re.findall(r"\bpython3? -m ([a-z_.0-9]+)", readme_commands())) - {"venv", "pip"}
+    assert {name for name in used if find_spec(name) is None} == set()
+
+
+def test_make_help_lists_every_target() -> None:
+    """Bare `make` says what there is."""
+    out = subprocess.run(["make", "-s"], cwd=ROOT, check=True, capture_output=True, text=True).stdout  # noqa: S607
+    assert set(re.findall(r"^make ([a-z-]+)", out, re.MULTILINE)) == makefile_targets()
