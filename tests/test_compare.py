@@ -1,6 +1,5 @@
 """`deploy/compare.py`, with stand-ins for the service and the load test."""
 
-import os
 import re
 import signal
 import subprocess
@@ -51,7 +50,7 @@ def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < deadline, f"{path.name} did not appear"
-        os.sched_yield()
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("status", [0, 3])
@@ -93,4 +92,4 @@ def test_interrupted(tmp_path: Path, signum: signal.Signals) -> None:
     script.send_signal(signum)
     _, err = script.communicate(timeout=60)
     assert (script.returncode, running(tmp_path)) == (128 + signum, [])
-    assert 'Traceback (most recent call last):\n  File "' + str(SCRIPT) not in err
+    assert "Traceback" not in err

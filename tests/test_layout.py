@@ -97,7 +97,7 @@ def test_dependency_is_pinned(requirement: str) -> None:
 
 
 def test_litserve_is_pinned_twice() -> None:
-    """service/engine/ overrides private methods, so no other version of LitServe is accepted even without constraints."""
+    """service/engine/ overrides private methods of LitServe: without constraints, too, no other version is accepted."""
     assert f"litserve=={pins()['litserve']}" in requirements()
 
 
