@@ -1,0 +1,73 @@
+"""Whether the answers are right, and whether two arms give the same ones, on the images that were sent."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest.images import Bodies, LabelledImages
+from loadtest.plan import Arm
+from loadtest.records import Played
+from loadtest.statistics import mcnemar, paired_difference, proportion
+
+UNSEEN = -1
+
+
+class Answers:
+    """The first answer of one arm to each image, and how often a later one differed."""
+
+    def __init__(self, images: LabelledImages, bodies: Bodies, played: Sequence[Played]) -> None:
+        self.first: NDArray[np.int64] = np.full(len(images), UNSEEN, dtype=np.int64)
+        self.changed = 0
+        for request in (request for p in played for request in p.requests if request.answer):
+            members = bodies.members[request.sequence % len(bodies)]
+            answer = np.array(request.answer[: len(members)], dtype=np.int64)
+            known = self.first[members[: len(answer)]]
+            self.changed += int(np.sum((known != UNSEEN) & (known != answer)))
+            self.first[members[: len(answer)]] = np.where(known == UNSEEN, answer, known)
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Which images were answered."""
+        return np.not_equal(self.first, UNSEEN)
+
+
+def accuracies(
+    arms: Sequence[Arm], baselines: dict[str, str], images: LabelledImages, bodies: Bodies, played: Sequence[Played]
+) -> list[dict[str, Any]]:
+    """Per arm: the share of right answers, and how it stands to the arm that `baselines` holds it against."""
+    answers = {arm.name: Answers(images, bodies, [p for p in played if p.arm == arm]) for arm in arms}
+    rows = []
+    for arm in arms:
+        own = answers[arm.name]
+        share = proportion(int(np.sum(own.first[own.seen] == images.labels[own.seen])), int(own.seen.sum()))
+        row: dict[str, Any] = {
+            "arm": arm.name,
+            "images": int(own.seen.sum()),
+            "accuracy": asdict(share) if share else None,
+            "changed_answers": own.changed,
+        }
+        if arm.name in baselines:
+            row["against"] = against(own, answers[baselines[arm.name]], images, baselines[arm.name])
+        rows.append(row)
+    return rows
+
+
+def against(own: Answers, other: Answers, images: LabelledImages, name: str) -> dict[str, Any]:
+    """Agreement and paired difference in accuracy, on the images that both arms answered."""
+    both = own.seen & other.seen
+    right, other_right = (a.first[both] == images.labels[both] for a in (own, other))
+    agreement = proportion(int(np.sum(own.first[both] == other.first[both])), int(both.sum()))
+    difference = paired_difference(right, other_right)
+    only_own, only_other = int(np.sum(right & ~other_right)), int(np.sum(~right & other_right))
+    return {
+        "baseline": name,
+        "images": int(both.sum()),
+        "agreement": asdict(agreement) if agreement else None,
+        "difference": asdict(difference) if difference else None,
+        "only_this_right": only_own,
+        "only_baseline_right": only_other,
+        "mcnemar_p": mcnemar(only_own, only_other),
+    }

@@ -1,0 +1,1 @@
+"""The report: JSON is the source, Markdown and HTML are made from it."""

@@ -1,0 +1,59 @@
+"""The report as one JSON-able dictionary; every other form is made from it."""
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from loadtest.accuracy import accuracies
+from loadtest.machine import fingerprint
+from loadtest.options import Options
+from loadtest.run import Measured
+from loadtest.summary import cell
+from loadtest.validity import invalid, notes
+from loadtest.verdicts import baselines, compare, sentences
+
+SCHEMA = 1
+
+
+def build(measured: Measured, options: Options) -> dict[str, Any]:
+    """All that a run found out, with its statistics and its verdicts."""
+    held_against = baselines(measured.arms)
+    arms = [
+        {"name": a.name, "variant": a.variant, "url": a.url, "device": a.device, "baseline": held_against.get(a.name)}
+        for a in measured.arms
+    ]
+    cells = [
+        cell(arm, workload, played, options.images_per_request)
+        for workload in options.workloads
+        for arm in measured.arms
+        if (played := [p for p in measured.played if p.arm == arm and p.round.workload == workload])
+    ]
+    report: dict[str, Any] = {
+        "schema": SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": ["python", "-m", "loadtest", *sys.argv[1:]],
+        "seconds": measured.seconds,
+        "partial": measured.partial,
+        "settings": options.as_json(),
+        "client": fingerprint(),
+        "same_machine": all(urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1") for _, url in options.urls),
+        "servers": measured.servers,
+        "images": len(measured.images),
+        "arms": arms,
+        "excluded": [{"name": excluded.name, "reason": excluded.reason} for excluded in measured.excluded],
+        "cells": cells,
+        "accuracy": accuracies(measured.arms, held_against, measured.images, measured.bodies, measured.played),
+        "comparisons": comparisons(cells, held_against, options.seed),
+    }
+    report["invalid"] = [*measured.problems, *invalid(report)]
+    report["notes"] = notes(report)
+    report["summary"] = sentences(report)
+    return report
+
+
+def comparisons(cells: list[dict[str, Any]], held_against: dict[str, str], seed: int) -> list[dict[str, Any]]:
+    """Every cell against the cell of its baseline under the same workload."""
+    by_key = {(c["arm"], c["workload"]): c for c in cells}
+    pairs = [(c, by_key.get((held_against.get(c["arm"], ""), c["workload"]))) for c in cells]
+    return [compare(c, other, seed) for c, other in pairs if other]

@@ -1,0 +1,172 @@
+"""Drives the plan: asks the services what they are, plays the rounds, reads the metrics around each of them."""
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import gevent
+
+from loadtest.generator import Generator
+from loadtest.images import Bodies, LabelledImages, bodies, read
+from loadtest.options import Options
+from loadtest.plan import Arm, Round, blocks
+from loadtest.progress import Progress
+from loadtest.records import Played
+from loadtest.server import Excluded, ServerError, Service, choose
+
+OVERHEAD = 0.15
+"""Seconds that the plan allows a round for its last answers and for reading the metrics."""
+
+
+class NothingToMeasure(Exception):
+    """No variant can be measured; the text says why."""
+
+
+@dataclass
+class Measured:
+    """All that a run found out, before any statistics."""
+
+    arms: list[Arm]
+    excluded: list[Excluded]
+    images: LabelledImages
+    bodies: Bodies
+    servers: list[dict[str, Any]]
+    played: list[Played] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    partial: bool = False
+    seconds: float = 0.0
+
+
+class Interrupt:
+    """Ctrl-C asks for an end after this round; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._handler = gevent.signal_handler(signal.SIGINT, self._ask)
+
+    def _ask(self) -> None:
+        self.asked = True
+        self._handler.cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def measure(options: Options) -> Measured:
+    """Play the whole plan, or as much of it as Ctrl-C leaves.
+
+    Raises:
+        ImagesError: there are no images to send.
+        ServerError: a service cannot be reached, or is not one.
+        NothingToMeasure: no wanted variant is ready.
+    """
+    began = time.perf_counter()
+    images = read(options.images)
+    services = {url: Service(url, label) for label, url in options.urls}
+    measured = Measured([], [], images, bodies(images, options.payload, options.images_per_request, options.seed), [])
+    for service in services.values():
+        description = service.describe()
+        arms, excluded = choose(service, description, options.variants)
+        measured.arms += arms
+        measured.excluded += excluded
+        measured.servers.append({"label": service.label, "url": service.url, **description})
+    if not measured.arms:
+        reasons = "; ".join(f"{e.name}: {e.reason}" for e in measured.excluded) or "the service offers none"
+        raise NothingToMeasure(f"no variant can be measured ({reasons})")
+    _play_all(options, measured, services)
+    measured.seconds = time.perf_counter() - began
+    return measured
+
+
+def _play_all(options: Options, measured: Measured, services: dict[str, Service]) -> None:
+    plan = islice(
+        blocks(
+            measured.arms,
+            options.workloads,
+            seconds=options.round,
+            settle=options.settle,
+            seed=options.seed,
+            contended=options.contended,
+        ),
+        options.rounds,
+    )
+    progress = Progress(planned_seconds(options, len(measured.arms)))
+    for excluded in measured.excluded:
+        progress.say(f"left out: {excluded.name} ({excluded.reason})")
+    generator = Generator(measured.bodies, list(services), users_needed(options, len(measured.arms)), options.timeout)
+    interrupt = Interrupt()
+    try:
+        generator.start()
+        _warm_up(options, measured.arms, generator, progress, lambda: interrupt.asked)
+        for planned in (planned for block in plan for planned in block):
+            if interrupt.asked:
+                measured.partial = True
+                break
+            played = _play(planned, generator, services)
+            measured.played += played
+            progress.show(_running(played, options))
+    except ServerError as error:
+        measured.problems.append(f"the service went away: {error}")
+        measured.partial = True
+    finally:
+        progress.clear()
+        generator.stop()
+
+
+def _warm_up(
+    options: Options, arms: list[Arm], generator: Generator, progress: Progress, stop: Callable[[], bool]
+) -> None:
+    for workload in options.workloads:
+        for arm in arms:
+            if options.warm_up and not stop():
+                progress.show(f"warming up {arm.name}, {workload.name}")
+                generator.play(Round((arm,), workload, -1, 0.0, options.warm_up, options.seed))
+    generator.rewind()
+
+
+def _play(planned: Round, generator: Generator, services: dict[str, Service]) -> list[Played]:
+    urls = {arm.url for arm in planned.arms}
+    before = {url: services[url].scrape() for url in urls}
+    stretch, client_cpu = generator.play(planned)
+    after = {url: services[url].scrape() for url in urls}
+    return [
+        Played(
+            arm=arm,
+            round=planned,
+            opened=stretch.opened,
+            closed=stretch.closed,
+            requests=stretch.requests[arm.name],
+            server=(after[arm.url] - before[arm.url]).about(arm.variant),
+            gauges=after[arm.url].about(arm.variant),
+            client_cpu=client_cpu,
+            lateness=tuple(stretch.lateness),
+            starved=stretch.starved,
+        )
+        for arm in planned.arms
+    ]
+
+
+def _running(played: list[Played], options: Options) -> str:
+    texts = []
+    for p in played:
+        latencies = sorted(r.latency for r in p.counted if not r.error)
+        p50 = f"{1000 * latencies[len(latencies) // 2]:.1f} ms" if latencies else "-"
+        rate = len(p.finished) * options.images_per_request / p.round.seconds
+        texts.append(f"{p.arm.name}: {rate:.0f} images/s, p50 {p50}")
+    first = played[0].round
+    return f"round {first.block + 1}/{options.rounds}, {first.workload.name}, {'; '.join(texts)}"
+
+
+def users_needed(options: Options, arms: int) -> int:
+    """The most users that a round keeps busy; open workloads need enough that no arrival waits for one."""
+    together = arms if options.contended else 1
+    closed = max((w.concurrency or 0 for w in options.workloads), default=1) * together
+    return max(closed, options.users if any(w.rate for w in options.workloads) else 1)
+
+
+def planned_seconds(options: Options, arms: int) -> float:
+    """About how long the plan takes."""
+    groups = 1 if options.contended else arms
+    a_round = options.round + options.settle + OVERHEAD
+    return len(options.workloads) * (groups * options.rounds * a_round + arms * options.warm_up)

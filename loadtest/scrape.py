@@ -1,0 +1,72 @@
+"""One reading of the service's `/metrics`, and what can be asked of it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+Key = tuple[str, frozenset[tuple[str, str]]]
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """Sample values by name and labels. `later - earlier` is what happened in between, `+` joins two stretches."""
+
+    values: Mapping[Key, float]
+
+    def __sub__(self, earlier: "Scrape") -> "Scrape":
+        return Scrape({key: value - earlier.values.get(key, 0.0) for key, value in self.values.items()})
+
+    def __add__(self, other: "Scrape") -> "Scrape":
+        keys = self.values.keys() | other.values.keys()
+        return Scrape({key: self.values.get(key, 0.0) + other.values.get(key, 0.0) for key in keys})
+
+    def about(self, variant: str) -> "Scrape":
+        """Only the samples labelled with this variant."""
+        return Scrape({key: value for key, value in self.values.items() if ("variant", variant) in key[1]})
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum of the samples of this name that carry these labels; 0 when there is none."""
+        wanted = set(labels.items())
+        return math.fsum(value for key, value in self.values.items() if key[0] == name and wanted <= key[1])
+
+    def mean(self, histogram: str, **labels: str) -> float | None:
+        """The mean of what a histogram observed; None when it observed nothing."""
+        count = self.total(histogram + "_count", **labels)
+        return self.total(histogram + "_sum", **labels) / count if count > 0 else None
+
+    def label_values(self, name: str, label: str) -> list[str]:
+        """The values of `label` among the samples of this name, sorted."""
+        return sorted({value for key in self.values if key[0] == name for k, value in key[1] if k == label})
+
+    def quantile(self, histogram: str, q: float, **labels: str) -> float | None:
+        """The quantile by linear interpolation inside its bucket, as Prometheus's `histogram_quantile` does.
+
+        None when nothing was observed or the quantile lies past the last finite edge.
+        """
+        edges = sorted((_edge(le), le) for le in self.label_values(histogram + "_bucket", "le"))
+        below, lower = 0.0, 0.0
+        rank = q * self.total(histogram + "_count", **labels)
+        for edge, le in edges:
+            count = self.total(histogram + "_bucket", le=le, **labels)
+            if count >= rank > 0:
+                return None if math.isinf(edge) else lower + (edge - lower) * (rank - below) / (count - below)
+            below, lower = count, edge
+        return None
+
+
+def parse(text: str) -> Scrape:
+    """The reading of a Prometheus text exposition."""
+    return Scrape(
+        {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if not sample.name.endswith("_created")
+        }
+    )
+
+
+def _edge(le: str) -> float:
+    return math.inf if le in ("+Inf", "Inf") else float(le)

@@ -1,0 +1,133 @@
+"""The locust users: each sends what its turn says, keeps the raw times, and never thinks in between."""
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from gevent.event import AsyncResult
+from locust import FastHttpUser, task
+
+from loadtest.images import Bodies
+from loadtest.plan import Arm
+from loadtest.records import Request
+
+
+class Turn(NamedTuple):
+    """The right to send one request. `intended` is None in a closed workload: due when it is sent."""
+
+    arm: Arm
+    intended: float | None
+    sequence: Callable[[], int]
+    done: Callable[["Turn", Request], "Turn | None"]
+    """Keeps the request; the next turn of the same user, or None to wait for one."""
+
+
+class Desk:
+    """Hands turns to users. The user that waited least gets the next one, so few connections stay warm."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self.bodies = bodies
+        self._waiting: list[AsyncResult[Turn]] = []
+        self._backlog: deque[Turn] = deque()
+
+    def give(self, turn: Turn) -> bool:
+        """Hand over a turn; False when no user was free, so that it waits for one."""
+        if self._waiting:
+            self._waiting.pop().set(turn)
+            return True
+        self._backlog.append(turn)
+        return False
+
+    def take(self) -> Turn:
+        """The next turn, as soon as there is one."""
+        if self._backlog:
+            return self._backlog.popleft()
+        waiter: AsyncResult[Turn] = AsyncResult()
+        self._waiting.append(waiter)
+        turn: Turn = waiter.get()
+        return turn
+
+    def free(self) -> int:
+        """How many users wait for a turn."""
+        return len(self._waiting)
+
+    def clear(self) -> None:
+        """Forget the turns that nobody took."""
+        self._backlog.clear()
+
+
+class LoadUser(FastHttpUser):
+    """Sends labelled images to whichever arm its turn names, over connections that stay open."""
+
+    abstract = True
+    desk: Desk
+    urls: tuple[str, ...]
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self._turn: Turn | None = None
+
+    def on_start(self) -> None:
+        """Connect before anything is measured."""
+        for url in self.urls:
+            self.client.get(url + "/health/live", name="connect")
+
+    def on_stop(self) -> None:
+        """Close the connections."""
+        self.client.client.close()
+
+    @task
+    def predict(self) -> None:
+        """One request."""
+        turn = self._turn or self.desk.take()
+        self._turn = turn.done(turn, self._send(turn))
+
+    def _send(self, turn: Turn) -> Request:
+        sequence = turn.sequence()
+        bodies = self.desk.bodies
+        url = f"{turn.arm.url}/predict/{turn.arm.variant}"
+        headers = {"Content-Type": bodies.content_type}
+        body: Any = bodies.bodies[sequence % len(bodies)]  # locust says str, geventhttpclient takes bytes
+        start = time.perf_counter()
+        with self.client.post(url, name=turn.arm.name, data=body, headers=headers, catch_response=True) as response:
+            end = time.perf_counter()
+            status = int(response.status_code or 0)
+            request = _request(sequence, status, response.content, getattr(response, "error", None))
+            if request.error:
+                response.failure(request.error)
+            else:
+                response.success()
+        return request._replace(start=start, end=end, intended=start if turn.intended is None else turn.intended)
+
+
+def _request(sequence: int, status: int, content: bytes | None, failure: object) -> Request:
+    """The answer as a record; the caller fills in the times."""
+    empty = Request(sequence, 0.0, 0.0, 0.0, status, "", (), math.nan, math.nan, math.nan, math.nan)
+    if status != 200:
+        return empty._replace(error=_error(status, content, failure))
+    try:
+        answer = json.loads(content or b"")
+        classes = tuple(int(prediction["class_index"]) for prediction in answer["predictions"])
+    except (ValueError, KeyError, TypeError):
+        return empty._replace(error="200 with an answer that cannot be read")
+    timing = answer.get("timing") or {}
+    return empty._replace(
+        answer=classes,
+        batch_size=float(answer.get("batch_size", math.nan)),
+        server_total=float(timing.get("total_seconds", math.nan)),
+        server_queue=float(timing.get("queue_seconds", math.nan)),
+        server_inference=float(timing.get("inference_seconds", math.nan)),
+    )
+
+
+def _error(status: int, content: bytes | None, failure: object) -> str:
+    """A few words that group like errors: the status and the problem's title, or why there was no answer."""
+    if status == 0:
+        return f"no answer: {type(failure).__name__}"
+    try:
+        return f"{status} {json.loads(content or b'')['title']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{status}"
