@@ -7,10 +7,10 @@ from typing import Any
 
 import litserve
 import numpy as np
-from models.engines.base import Engine, Execution
-from models.variants import VARIANTS, VariantUnavailable, load
 from numpy.typing import NDArray
 
+from models.engines.base import Engine, Execution
+from models.variants import VARIANTS, VariantUnavailable, load
 from service.engine.worker import SocketLoop
 from service.settings import Settings
 

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from service import images
+from service.engine.wire import IMAGE_BYTES
 from service.errors import ServiceError
 from service.schemas import JSONBody
 from service.settings import Settings
@@ -80,7 +81,7 @@ def _json_images(body: bytes) -> list[bytes]:
 
 
 async def _multipart_images(headers: Headers, body: bytes, settings: Settings) -> list[bytes]:
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(
@@ -88,7 +89,7 @@ async def _multipart_images(headers: Headers, body: bytes, settings: Settings) -
         stream(),
         max_files=settings.max_images,
         max_fields=16,
-        max_part_size=settings.max_body_bytes,  # type: ignore[arg-type]
+        max_part_size=settings.max_body_bytes,
     )
     try:
         form = await parser.parse()
@@ -109,7 +110,7 @@ def decode(parts: list[bytes] | None, body: bytes, settings: Settings) -> NDArra
     Raises:
         ServiceError: `not_an_image` or `unacceptable`; says which image when there are several.
     """
-    count = len(body) // images.IMAGE_BYTES if parts is None else len(parts)
+    count = len(body) // IMAGE_BYTES if parts is None else len(parts)
     if count > settings.max_images:
         raise ServiceError("unacceptable", f"a request may hold at most {settings.max_images} images, got {count}")
     if parts is None:

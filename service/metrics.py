@@ -1,10 +1,12 @@
 """Every metric of the service; the only module that imports prometheus_client.
 
-All of it lives in the HTTP process: workers send their measurements with each answer, so no count is lost, doubled or reset
-when a worker dies, and there is no multi-process directory to manage.
+All of it lives in the HTTP process: workers send their measurements with each answer, so no count is lost, doubled or
+reset when a worker dies, and there is no multi-process directory to manage. docs/metrics.md says what each means.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psutil
@@ -21,12 +23,77 @@ SECONDS = (
 )  # fmt: skip
 BYTES = tuple(float(2**power) for power in range(14, 35, 2))
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
 PHASES = ("receive", "decode", "queue", "copy_in", "inference", "copy_out", "encode", "other")
 OUTCOMES = ("ok", *REASONS)
 UNKNOWN = "unknown"
 """The `variant` label of requests to a variant that does not exist: paths must not become labels."""
-
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric: its name in the exposition (without `_total`), labels, help, and buckets if it is a histogram."""
+
+    kind: type[Counter] | type[Gauge] | type[Histogram]
+    name: str
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+    def register(self, registry: CollectorRegistry) -> Any:
+        if self.kind is Histogram:
+            return Histogram(self.name, self.help, self.labels, buckets=self.buckets, registry=registry)
+        return self.kind(self.name, self.help, self.labels, registry=registry)
+
+
+V = ("variant",)
+ROWS = (
+    Row(Counter, "precision_requests", (*V, "outcome"), "HTTP predictions that ended, each once, by outcome."),
+    Row(Histogram, "precision_request_duration_seconds", V, "From a prediction's headers to its answer.", SECONDS),
+    Row(
+        Histogram, "precision_phase_duration_seconds", (*V, "phase"),
+        "Parts of the request duration of answered predictions; `other` is what no phase explains.", SECONDS,
+    ),
+    Row(
+        Histogram, "precision_inference_duration_seconds", (*V, "device"),
+        "Device-synchronised forward pass of the batch that a request was in, once per request.", SECONDS,
+    ),
+    Row(
+        Histogram, "precision_inference_memory_bytes", (*V, "device", "kind"),
+        "What the executed batch needed beyond the resident weights, once per request. activation_peak: measured once "
+        "per batch size at warm-up; cuda_peak: of this very batch.", BYTES,
+    ),
+    Row(Histogram, "precision_batch_size", V, "Images per executed batch.", IMAGES),
+    Row(Counter, "precision_images", V, "Images predicted."),
+    Row(Gauge, "precision_requests_in_flight", V, "Predictions being handled now."),
+    Row(Gauge, "precision_queue_depth", V, "Images waiting for a batch now."),
+    Row(Gauge, "precision_model_bytes", (*V, "kind"), "Model size: the file, and resident parameters and buffers."),
+    Row(
+        Gauge, "precision_variant_info", (*V, "device", "dtype", "backend", "checkpoint", "torch", "isa"),
+        "What runs; always 1.",
+    ),
+    Row(Gauge, "precision_variant_ready", V, "1 when the variant answers, else 0."),
+    Row(Gauge, "precision_load_seconds", V, "Reading and preparing the weights at the last start."),
+    Row(Gauge, "precision_warmup_seconds", V, "Running every batch size once at the last start."),
+    Row(
+        Gauge, "precision_selftest_agreement_ratio", V,
+        "Share of the bundled images with the stored fp32 answer at the last start.",
+    ),
+    Row(Counter, "precision_worker_restarts", (*V, "reason"), "Workers lost and started again."),
+)  # fmt: skip
+MEMORY = Row(
+    Gauge,
+    "precision_memory_bytes",
+    (*V, "kind"),
+    "Memory of the variant's worker process now: rss counts shared pages in full, pss by share.",
+)
+MODEL_KINDS = {"serialized": "serialized_bytes", "parameters": "parameter_bytes", "buffers": "buffer_bytes"}
+START_UP = {
+    "precision_load_seconds": "load_seconds",
+    "precision_warmup_seconds": "warmup_seconds",
+    "precision_selftest_agreement_ratio": "selftest_agreement",
+}
 
 
 class Metrics:
@@ -35,134 +102,90 @@ class Metrics:
     def __init__(self, variants: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
         self.names = tuple(variants)
-        self._devices: dict[str, str] = {}
-        self._kinds: dict[str, str] = {}
-        new = {"registry": self.registry}
-        self._requests = Counter(
-            "precision_requests", "HTTP predictions that ended, each once, by outcome.", ["variant", "outcome"], **new
-        )
-        self._duration = Histogram(
-            "precision_request_duration_seconds",
-            "From a prediction's headers to its answer, in the server.",
-            ["variant"], buckets=SECONDS, **new,
-        )  # fmt: skip
-        self._phase = Histogram(
-            "precision_phase_duration_seconds",
-            "Parts of the request duration of answered predictions; `other` is what no phase explains.",
-            ["variant", "phase"], buckets=SECONDS, **new,
-        )  # fmt: skip
-        self._inference = Histogram(
-            "precision_inference_duration_seconds",
-            "Device-synchronised forward pass of the batch that a request was in, once per request.",
-            ["variant", "device"], buckets=SECONDS, **new,
-        )  # fmt: skip
-        self._memory = Histogram(
-            "precision_inference_memory_bytes",
-            "What the executed batch needed beyond the resident weights, once per request. activation_peak: measured "
-            "once per batch size at warm-up; cuda_peak: of this very batch.",
-            ["variant", "device", "kind"], buckets=BYTES, **new,
-        )  # fmt: skip
-        self._batch = Histogram(
-            "precision_batch_size", "Images per executed batch.", ["variant"], buckets=IMAGES, **new
-        )
-        self._images = Counter("precision_images", "Images predicted.", ["variant"], **new)
-        self._in_flight = Gauge("precision_requests_in_flight", "Predictions being handled now.", ["variant"], **new)
-        self._queue = Gauge("precision_queue_depth", "Images waiting for a batch now.", ["variant"], **new)
-        self._restarts = Counter(
-            "precision_worker_restarts", "Workers lost and started again, by reason.", ["variant", "reason"], **new
-        )
-        self._model = Gauge(
-            "precision_model_bytes",
-            "Size of the model: on disk, and of its parameters and buffers.",
-            ["variant", "kind"],
-            **new,
-        )
-        self._info = Gauge(
-            "precision_variant_info", "What runs; always 1.",
-            ["variant", "device", "dtype", "backend", "checkpoint", "torch", "isa"], **new,
-        )  # fmt: skip
-        self._ready = Gauge("precision_variant_ready", "1 when the variant answers, else 0.", ["variant"], **new)
-        self._load = Gauge("precision_load_seconds", "Reading and preparing the weights.", ["variant"], **new)
-        self._warmup = Gauge("precision_warmup_seconds", "Running every batch size once.", ["variant"], **new)
-        self._selftest = Gauge(
-            "precision_selftest_agreement_ratio",
-            "Share of the bundled images with the stored fp32 answer, at start-up.", ["variant"], **new,
-        )  # fmt: skip
-        self._create_children()
+        self._metrics = {row.name: row.register(self.registry) for row in ROWS}
+        self._cards: dict[str, dict[str, Any]] = {}
         ProcessCollector(registry=self.registry)
-
-    def _create_children(self) -> None:
-        for variant in (*self.names, UNKNOWN):
-            for outcome in OUTCOMES:
-                self._requests.labels(variant, outcome)
+        for outcome in OUTCOMES:
+            self._child("precision_requests", UNKNOWN, outcome)
         for variant in self.names:
-            for metric in (self._duration, self._batch, self._images, self._in_flight, self._queue, self._ready):
-                metric.labels(variant)
-            for phase in PHASES:
-                self._phase.labels(variant, phase)
-            for reason in ("died", "hung"):
-                self._restarts.labels(variant, reason)
+            self._create_children(variant)
+
+    def _child(self, name: str, *labels: str) -> Any:
+        return self._metrics[name].labels(*labels)
+
+    def _create_children(self, variant: str) -> None:
+        for row in ROWS:
+            if row.labels == V:
+                self._child(row.name, variant)
+        second = {
+            "precision_requests": OUTCOMES,
+            "precision_phase_duration_seconds": PHASES,
+            "precision_worker_restarts": ("died", "hung"),
+        }
+        for name, values in second.items():
+            for value in values:
+                self._child(name, variant, value)
 
     def watch(self, queue_depths: Callable[[], dict[str, int]], worker_pids: Callable[[], dict[str, int]]) -> None:
         """Read queue depths and the workers' memory at every scrape."""
         for variant in self.names:
-            self._queue.labels(variant).set_function(lambda variant=variant: queue_depths()[variant])
+            read = partial(_look_up, queue_depths, variant)
+            self._child("precision_queue_depth", variant).set_function(read)
         self.registry.register(_WorkerMemory(worker_pids))
 
     def started(self, variant: str) -> None:
+        """The headers of an HTTP prediction arrived."""
         if variant in self.names:
-            self._in_flight.labels(variant).inc()
+            self._child("precision_requests_in_flight", variant).inc()
 
     def ended(self, variant: str, outcome: str, seconds: float) -> None:
         """One HTTP prediction ended, whatever happened to it."""
         known = variant in self.names
-        self._requests.labels(variant if known else UNKNOWN, outcome).inc()
+        self._child("precision_requests", variant if known else UNKNOWN, outcome).inc()
         if known:
-            self._in_flight.labels(variant).dec()
-            self._duration.labels(variant).observe(seconds)
+            self._child("precision_requests_in_flight", variant).dec()
+            self._child("precision_request_duration_seconds", variant).observe(seconds)
 
     def answered(self, variant: str, images: int, phases: dict[str, float], memory_bytes: int) -> None:
         """One prediction was answered; `phases` in seconds, one for each of PHASES."""
-        device = self._devices[variant]
+        card = self._cards[variant]
         for phase, seconds in phases.items():
-            self._phase.labels(variant, phase).observe(seconds)
-        self._inference.labels(variant, device).observe(phases["inference"])
-        self._memory.labels(variant, device, self._kinds[variant]).observe(memory_bytes)
-        self._images.labels(variant).inc(images)
+            self._child("precision_phase_duration_seconds", variant, phase).observe(seconds)
+        self._child("precision_inference_duration_seconds", variant, card["device"]).observe(phases["inference"])
+        memory = self._child("precision_inference_memory_bytes", variant, card["device"], card["memory_kind"])
+        memory.observe(memory_bytes)
+        self._child("precision_images", variant).inc(images)
 
     def batch(self, variant: str, images: int) -> None:
-        self._batch.labels(variant).observe(images)
+        """A worker executed a batch."""
+        self._child("precision_batch_size", variant).observe(images)
 
     def restart(self, variant: str, reason: str) -> None:
-        self._restarts.labels(variant, reason).inc()
+        """A worker was lost: it `died` or `hung`."""
+        self._child("precision_worker_restarts", variant, reason).inc()
 
     def state(self, variant: str, state: str, card: dict[str, Any]) -> None:
         """A variant entered `state`; `card` describes its engine once it is ready."""
-        self._ready.labels(variant).set(state == "ready")
+        self._child("precision_variant_ready", variant).set(state == "ready")
         if state != "ready":
             return
-        self._devices[variant], self._kinds[variant] = card["device"], card["memory_kind"]
-        self._inference.labels(variant, card["device"])
-        self._memory.labels(variant, card["device"], card["memory_kind"])
-        labels = (
-            card["device"],
-            card["dtype"],
-            card["backend"],
-            card["checkpoint_sha256"][:12],
-            card["torch"],
-            card["isa"],
-        )
-        self._info.labels(variant, *labels).set(1)
-        for kind in ("serialized", "parameter", "buffer"):
-            self._model.labels(variant, {"parameter": "parameters", "buffer": "buffers"}.get(kind, kind)).set(
-                card[f"{kind}_bytes"]
-            )
-        self._load.labels(variant).set(card["load_seconds"])
-        self._warmup.labels(variant).set(card["warmup_seconds"])
-        self._selftest.labels(variant).set(card["selftest_agreement"])
+        self._cards[variant] = card
+        self._child("precision_inference_duration_seconds", variant, card["device"])
+        self._child("precision_inference_memory_bytes", variant, card["device"], card["memory_kind"])
+        info = [str(card[key]) for key in ("device", "dtype", "backend", "checkpoint_sha256", "torch", "isa")]
+        self._child("precision_variant_info", variant, *info).set(1)
+        for kind, key in MODEL_KINDS.items():
+            self._child("precision_model_bytes", variant, kind).set(card[key])
+        for name, key in START_UP.items():
+            self._child(name, variant).set(card[key])
 
     def exposition(self) -> bytes:
+        """The text format of everything, now."""
         return generate_latest(self.registry)
+
+
+def _look_up(read: Callable[[], dict[str, int]], variant: str) -> float:
+    return read()[variant]
 
 
 class _WorkerMemory(Collector):
@@ -172,11 +195,7 @@ class _WorkerMemory(Collector):
         self._pids = pids
 
     def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "precision_memory_bytes",
-            "Memory of the variant's worker process now: rss counts shared pages in full, pss by share.",
-            labels=["variant", "kind"],
-        )
+        family = GaugeMetricFamily(MEMORY.name, MEMORY.help, labels=MEMORY.labels)
         for variant, pid in self._pids().items():
             try:
                 memory = psutil.Process(pid).memory_full_info()

@@ -1,6 +1,6 @@
 """What goes over HTTP as JSON."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -104,6 +104,8 @@ class VariantCard(BaseModel):
 
 
 class Variants(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    """What is served, the card of its weights, and what the service runs on."""
 
     variants: list[VariantCard]
+    checkpoint: dict[str, Any]
+    service: dict[str, Any]

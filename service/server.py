@@ -38,7 +38,12 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
     app: FastAPI = server.app
     app.title, app.version = "Precision service", __version__
     app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
-    app.state.settings, app.state.metrics, app.state.pools, app.state.checkpoint = settings, metrics, server.pools, asdict(card)
+    app.state.settings, app.state.metrics, app.state.pools, app.state.checkpoint = (
+        settings,
+        metrics,
+        server.pools,
+        asdict(card),
+    )
     app.include_router(predict.router())
     app.include_router(info.router())
     app.add_exception_handler(HTTPException, _http_problem)

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-from models.variants import DEFAULT_VARIANTS, VARIANTS
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from models.variants import DEFAULT_VARIANTS, VARIANTS
 
 PREFIX = "PRECISION_"
 
@@ -71,8 +72,6 @@ def parse(argv: list[str] | None = None) -> Settings:
     except ValidationError as error:
         for problem in error.errors():
             name = str(problem["loc"][0]) if problem["loc"] else "settings"
-            print(
-                f"error: --{name.replace('_', '-')} / {PREFIX}{name.upper()}: {problem['msg']}, got {problem['input']!r}",
-                file=sys.stderr,
-            )
+            flag, variable = "--" + name.replace("_", "-"), PREFIX + name.upper()
+            print(f"error: {flag} ({variable}): {problem['msg']}, got {problem['input']!r}", file=sys.stderr)
         sys.exit(2)

@@ -49,7 +49,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         context = multiprocessing.get_context("spawn")
 
         def spawn(link: socket.socket) -> multiprocessing.process.BaseProcess:
-            arguments = (api, "cpu", 0, link, None, {}, self._callback_runner, False)
+            arguments: tuple[Any, ...] = (api, "cpu", 0, link, None, {}, self._callback_runner, False)
             process = context.Process(
                 target=inference_worker, args=arguments, name=f"worker-{api.variant.name}", daemon=True
             )
@@ -71,7 +71,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
                 if isinstance(result, Exception):
                     logger.error("a supervisor ended with %r", result)
 
-    def run(self, sock: socket.socket) -> None:  # type: ignore[override]
+    def run(self, sock: socket.socket) -> None:
         """Serve on a bound socket until SIGTERM or SIGINT, then drain and return."""
         config = uvicorn.Config(
             self.app,

@@ -80,10 +80,8 @@ class Pool:
             )
         size = self.settings.max_batch_size
         entries = self.queue.put([pixels[i : i + size] for i in range(0, len(pixels), size)])
-        expired = ServiceError("deadline", f"no answer within {timeout:g} s")
         for entry in entries:
-            timer = asyncio.get_running_loop().call_later(timeout, entry.fail, expired)
-            entry.answer.add_done_callback(lambda _, timer=timer: timer.cancel())
+            _expire(entry, timeout)
         return entries
 
     async def supervise(self) -> None:
@@ -139,26 +137,25 @@ class Pool:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Feed the worker batch by batch; a frame is awaited all the time, so that an idle worker's death is seen."""
-        answer = asyncio.ensure_future(wire.receive_async(reader))
-        taken = answer
+        size, patience = self.settings.max_batch_size, self.settings.batch_timeout
+        answer = asyncio.create_task(wire.receive_async(reader))
+        taken = asyncio.create_task(self.queue.take(size, patience))
         try:
             while True:
-                taken = asyncio.ensure_future(
-                    self.queue.take(self.settings.max_batch_size, self.settings.batch_timeout)
-                )
-                await asyncio.wait({answer, taken}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((answer, taken), return_when=asyncio.FIRST_COMPLETED)
                 if not taken.done():
                     answer.result()
                 self._held = taken.result()
                 writer.write(wire.frame(wire.BATCH, b"".join(entry.pixels.tobytes() for entry in self._held)))
-                done, _ = await asyncio.wait({answer}, timeout=self.settings.hang_timeout)
-                if not done:
+                await asyncio.wait((answer,), timeout=self.settings.hang_timeout)
+                if not answer.done():
                     raise WorkerDied("hung", f"the worker hung: no answer within {self.settings.hang_timeout:g} s")
                 self._deliver(*answer.result())
-                answer = asyncio.ensure_future(wire.receive_async(reader))
+                answer = asyncio.create_task(wire.receive_async(reader))
+                taken = asyncio.create_task(self.queue.take(size, patience))
         finally:
-            for task in (answer, taken):
-                task.cancel()
+            answer.cancel()
+            taken.cancel()
             await asyncio.gather(answer, taken, return_exceptions=True)
 
     def _deliver(self, kind: bytes, payload: bytes) -> None:
@@ -203,6 +200,13 @@ class Pool:
             process.kill()
             await asyncio.to_thread(process.join, 5)
         process.close()
+
+
+def _expire(entry: Entry, timeout: float) -> None:
+    """Fail the entry unless it is answered within `timeout` seconds."""
+    error = ServiceError("deadline", f"no answer within {timeout:g} s")
+    timer = asyncio.get_running_loop().call_later(timeout, entry.fail, error)
+    entry.answer.add_done_callback(lambda _: timer.cancel())
 
 
 def _measured(result: Result) -> tuple[float, float, float, float, float, int]:

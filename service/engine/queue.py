@@ -14,8 +14,8 @@ from service.errors import ServiceError
 class Entry:
     """Images of one request on their way through one executed batch.
 
-    `pixels` is `[n, 3, 32, 32] uint8`. `answer` ends as the batch's `(Result, batch size)` with this entry's logits, or as
-    a ServiceError. An entry that was answered (deadline, client gone) before a worker took it is never computed.
+    `pixels` is `[n, 3, 32, 32] uint8`. `answer` ends as the batch's `(Result, batch size)` with this entry's logits, or
+    as a ServiceError. An entry that was answered (deadline, client gone) before a worker took it is never computed.
     """
 
     __slots__ = ("alone", "answer", "enqueued", "pixels", "queue")

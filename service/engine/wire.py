@@ -1,7 +1,7 @@
 """Frames between the HTTP process and a worker, over a Unix stream socket pair.
 
-A frame is one byte of kind, four bytes of payload length, and the payload. Pixels and logits travel as raw bytes, only the
-start-up card and errors are JSON. Clock readings are `time.perf_counter()`, which on Linux is one clock for all processes.
+A frame is one byte of kind, four bytes of payload length, and the payload. Pixels and logits travel as raw bytes, only
+the start-up card and errors are JSON. Clock readings are `time.perf_counter()`, on Linux one clock for all processes.
 """
 
 import asyncio

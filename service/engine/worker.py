@@ -13,7 +13,7 @@ from service.engine import wire
 logger = logging.getLogger(__name__)
 
 
-class SocketLoop(LitLoop):
+class SocketLoop(LitLoop):  # type: ignore[misc]
     """A LitLoop that serves batches from a socket. The HTTP process batches, so the worker never polls.
 
     The end of the socket is the end of the worker: it cannot outlive the process that started it.

@@ -4,11 +4,11 @@ import platform
 from typing import Any
 
 from fastapi import APIRouter
-from models import cpu
-from models.variants import VARIANTS
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
+from models import cpu
+from models.variants import VARIANTS
 from service import __version__
 from service.engine.pool import Pool
 from service.metrics import CONTENT_TYPE
@@ -50,7 +50,7 @@ async def metrics(request: Request) -> Response:
 
 async def variants(request: Request) -> Response:
     cards = [card_of(pool) for pool in pools_of(request).values()]
-    document = Variants(variants=cards, checkpoint=request.app.state.checkpoint, service=fingerprint())  # type: ignore[call-arg]
+    document = Variants(variants=cards, checkpoint=request.app.state.checkpoint, service=fingerprint())
     return Response(document.model_dump_json(), media_type="application/json")
 
 

@@ -1,6 +1,7 @@
 """`POST /predict/{variant}` and `POST /compare`."""
 
 import asyncio
+import re
 import time
 from typing import Annotated, Any
 
@@ -75,11 +76,13 @@ def router() -> APIRouter:
     counted = APIRouter(route_class=CountedRoute)
     counted.add_api_route(
         "/predict/{variant}", predict, methods=["POST"], response_model=PredictResponse, openapi_extra=BODY,
-        responses=problems(400, 404, 413, 415, 422, 500, 503, 504), tags=["predict"], summary="Classify images with one variant",
+        responses=problems(400, 404, 413, 415, 422, 500, 503, 504), tags=["predict"],
+        summary="Classify images with one variant",
     )  # fmt: skip
     routes.add_api_route(
         "/compare", compare, methods=["POST"], response_model=CompareResponse, openapi_extra=BODY,
-        responses=problems(400, 413, 415, 422, 500, 503), tags=["predict"], summary="Every ready variant's answer side by side",
+        responses=problems(400, 413, 415, 422, 500, 503), tags=["predict"],
+        summary="Every ready variant's answer side by side",
     )  # fmt: skip
     routes.include_router(counted)
     return routes
@@ -105,7 +108,7 @@ async def compare(request: Request, top_k: TopK = 1, logits: Logits = False) -> 
         compared = await asyncio.gather(
             *(_compare_one(request, pool, pixels, received, decoded, top_k) for pool in pools.values())
         )
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer
         return problem_response(as_service_error(error), request.state.request_id)
     columns = dict(zip(pools, compared, strict=True))
     _hold_against_reference(columns)
@@ -166,13 +169,16 @@ async def execute(request: Request, pool: Pool, pixels: NDArray[np.uint8]) -> li
     """Run the images; for each part its Result, the size of the batch it was in, and its seconds in the queue.
 
     Raises:
-        ServiceError: see Pool; `client_closed` when the client goes away, and what was not started is then not computed.
+        ServiceError: see Pool; `client_closed` when the client went away: what was not started is not computed.
     """
-    settings: Settings = request.app.state.settings
-    entries = pool.submit(pixels, settings.request_timeout)
+    entries = pool.submit(pixels, timeout_of(request))
     watcher = asyncio.ensure_future(_disconnected(request))
-    gone = ServiceError("client_closed", "the client went away")
-    watcher.add_done_callback(lambda task: None if task.cancelled() else [entry.fail(gone) for entry in entries])
+
+    def give_up(watcher: asyncio.Future[None]) -> None:
+        for entry in () if watcher.cancelled() else entries:
+            entry.fail(ServiceError("client_closed", "the client went away"))
+
+    watcher.add_done_callback(give_up)
     try:
         answers = [await entry.answer for entry in entries]
     except ServiceError as error:
@@ -185,6 +191,17 @@ async def execute(request: Request, pool: Pool, pixels: NDArray[np.uint8]) -> li
     return [
         (result, size, result.started - entry.enqueued) for entry, (result, size) in zip(entries, answers, strict=True)
     ]
+
+
+def timeout_of(request: Request) -> float:
+    """The deadline of a request in seconds: X-Request-Timeout where it is given and shorter than the setting."""
+    settings: Settings = request.app.state.settings
+    given = request.headers.get("x-request-timeout", "")
+    if not given:
+        return settings.request_timeout
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", given):
+        raise ServiceError("malformed", f"X-Request-Timeout: expected seconds as a decimal number, got {given!r}")
+    return min(float(given), settings.request_timeout)
 
 
 async def _disconnected(request: Request) -> None:
@@ -203,7 +220,7 @@ def assemble(
 ) -> tuple[PredictResponse, dict[str, float]]:
     """The answer, and the request's phases so far in seconds; of a request split over batches the phases add up."""
     assembling = time.perf_counter()
-    first, _, queued = results[0]
+    queued = results[0][2]
     phases = {
         "receive": received,
         "decode": decoded,

@@ -17,7 +17,7 @@ from service.api import PrecisionAPI
 from service.settings import Settings, parse
 
 RAISE, UNPICKLABLE, DIE, HANG, STALL = 250, 251, 252, 253, 254
-"""Values of an image's first byte: the engine raises, raises what cannot be pickled, exits, never answers, takes 1 s."""
+"""Values of an image's first byte: the engine raises, raises the unpicklable, exits, never answers, takes 1 s."""
 
 
 class FakeEngine:

@@ -17,12 +17,14 @@ RAW = "application/octet-stream"
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    flags = ("--variants", "fp32,fp16,int8", "--max-body-bytes", "200000", "--max-pixels", "40000", "--max-images", "40")
-    with running(*flags, module="tests.service.fakes") as service:
+    limits = ("--max-body-bytes", "200000", "--max-pixels", "40000", "--max-images", "40")
+    with running("--variants", "fp32,fp16,int8", *limits, module="tests.service.fakes") as service:
         yield service
 
 
-def post(service: Service, body: bytes, content_type: str, path: str = "/predict/fp32", **headers: str) -> httpx.Response:
+def post(
+    service: Service, body: bytes, content_type: str, path: str = "/predict/fp32", **headers: str
+) -> httpx.Response:
     return service.client.post(path, content=body, headers={"content-type": content_type, **headers})
 
 
@@ -151,7 +153,11 @@ def test_compare_answers_with_every_variant(service: Service) -> None:
 def test_variants_tell_their_state(service: Service) -> None:
     """fp16 without a GPU is unavailable with a reason; the others are ready."""
     cards = {card["name"]: card for card in service.client.get("/variants").json()["variants"]}
-    assert {name: card["state"] for name, card in cards.items()} == {"fp32": "ready", "fp16": "unavailable", "int8": "ready"}
+    assert {name: card["state"] for name, card in cards.items()} == {
+        "fp32": "ready",
+        "fp16": "unavailable",
+        "int8": "ready",
+    }
     assert "CUDA" in cards["fp16"]["reason"]
     assert cards["int8"]["reference"] in cards | {"fp32-cpu": None}
 

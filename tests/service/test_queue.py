@@ -1,0 +1,116 @@
+"""Batches are formed in order, within their limit, without what was answered meanwhile."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.engine.queue import Queue
+from service.errors import ServiceError
+
+
+def images(count: int) -> list[Any]:
+    return [np.zeros((count, 3, 32, 32), np.uint8)]
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(coroutine)
+
+
+def test_a_batch_is_counted_in_images() -> None:
+    """Requests of 3, 4 and 2 images with a limit of 8 make batches of 7 and 2."""
+
+    async def scenario() -> None:
+        queue = Queue(100)
+        for count in (3, 4, 2):
+            queue.put(images(count))
+        assert [sum(len(entry.pixels) for entry in await queue.take(8)) for _ in range(2)] == [7, 2]
+        assert queue.images == 0
+
+    run(scenario())
+
+
+def test_a_full_queue_takes_all_of_a_request_or_nothing() -> None:
+    """`overloaded` past the capacity; what waited before still waits."""
+
+    async def scenario() -> None:
+        queue = Queue(5)
+        queue.put(images(4))
+        with pytest.raises(ServiceError, match="4 images are waiting"):
+            queue.put(images(1) + images(1))
+        assert queue.images == 4
+
+    run(scenario())
+
+
+def test_an_answered_entry_is_not_taken() -> None:
+    """Deadline and disconnect drop an entry before it is computed, and its images no longer count."""
+
+    async def scenario() -> None:
+        queue = Queue(10)
+        (gone,), (stays,) = queue.put(images(2)), queue.put(images(1))
+        gone.fail(ServiceError("deadline", "late"))
+        assert queue.images == 1
+        assert await queue.take(8) == [stays]
+        assert isinstance(gone.answer.exception(), ServiceError)
+
+    run(scenario())
+
+
+def test_entries_put_back_are_executed_alone_and_first() -> None:
+    """After an engine error each entry of the batch gets a batch of its own, before later requests."""
+
+    async def scenario() -> None:
+        queue = Queue(10)
+        first, second = queue.put(images(1) + images(1))
+        await queue.take(8)
+        (later,) = queue.put(images(1))
+        queue.put_back([first, second])
+        assert [await queue.take(8) for _ in range(3)] == [[first], [second], [later]]
+
+    run(scenario())
+
+
+def test_take_waits_for_the_first_entry() -> None:
+    """An empty queue blocks its worker; a put wakes it."""
+
+    async def scenario() -> None:
+        queue = Queue(10)
+        taken = asyncio.create_task(queue.take(8))
+        await asyncio.wait([taken], timeout=0.02)
+        assert not taken.done()
+        (entry,) = queue.put(images(1))
+        assert await taken == [entry]
+
+    run(scenario())
+
+
+def test_patience_fills_a_batch() -> None:
+    """With a batch timeout, a request that comes within it joins the batch."""
+
+    async def scenario() -> None:
+        queue = Queue(10)
+        queue.put(images(1))
+        taken = asyncio.create_task(queue.take(8, patience=0.2))
+        await asyncio.wait([taken], timeout=0.02)
+        queue.put(images(1))
+        assert len(await taken) == 2
+
+    run(scenario())
+
+
+def test_a_cancelled_take_loses_nothing() -> None:
+    """A worker that dies while it waits leaves the queue as it was."""
+
+    async def scenario() -> None:
+        queue = Queue(10)
+        taken = asyncio.create_task(queue.take(8))
+        await asyncio.wait([taken], timeout=0.02)
+        (entry,) = queue.put(images(1))
+        taken.cancel()
+        await asyncio.gather(taken, return_exceptions=True)
+        assert await queue.take(8) == [entry]
+
+    run(scenario())

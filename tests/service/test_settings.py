@@ -1,0 +1,42 @@
+"""Flags, environment variables, and mistakes in them."""
+
+import pytest
+
+from service.settings import Settings, parse
+
+
+def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flag, then environment variable, then default."""
+    monkeypatch.setenv("PRECISION_PORT", "9001")
+    monkeypatch.setenv("PRECISION_VARIANTS", "int8, fp32")
+    assert parse([]).port == 9001
+    assert parse(["--port", "9002"]).port == 9002
+    assert parse([]).variants == ("int8", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--port", "x"], ["--port", "PRECISION_PORT", "'x'"]),
+        (["--variants", "fp64"], ["--variants", "fp32", "int8", "'fp64'"]),
+        (["--variants", "fp32,fp32"], ["--variants", "distinct"]),
+        (["--max-batch-size", "0"], ["--max-batch-size", "greater than or equal to 1"]),
+    ],
+)
+def test_a_mistake_names_flag_variable_value_and_expectation(
+    flags: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The service does not start, and one line says what to change."""
+    with pytest.raises(SystemExit) as stopped:
+        parse(flags)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert [word for word in words if word not in error] == []
+
+
+def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    """--help has each flag and its variable."""
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = capsys.readouterr().out
+    assert [name for name in Settings.model_fields if f"PRECISION_{name.upper()}" not in text] == []
