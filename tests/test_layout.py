@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -85,15 +86,33 @@ def pins() -> dict[str, str]:
     return {normalised(match[1]): match[2] for match in matches if match}
 
 
-def requirements() -> list[str]:
+def requirements(*extras: str) -> list[str]:
+    """What pyproject.toml asks for: always, and for these extras (all of them if none is named)."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    optional = project["optional-dependencies"]
+    return [*project["dependencies"], *(line for extra in extras or optional for line in optional[extra])]
+
+
+def distribution(requirement: str) -> str:
+    return normalised(re.split(r"[<>=!~\[ ]", requirement)[0])
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"), [("models", "service"), ("service", "service"), ("loadtest", "loadtest")]
+)
+def test_imports_are_declared(package: str, extra: str) -> None:
+    """What a package imports, its extra installs by name, and not by the grace of something else that needs it."""
+    declared = {distribution(line) for line in requirements(extra)}
+    names = {name.split(".")[0] for path in (ROOT / package).rglob("*.py") for name in imported(path)}
+    foreign = names - set(sys.stdlib_module_names) - set(PACKAGES)
+    providers = packages_distributions()
+    assert {name for name in foreign if declared.isdisjoint(map(normalised, providers.get(name, [])))} == set()
 
 
 @pytest.mark.parametrize("requirement", sorted(set(requirements())))
 def test_dependency_is_pinned(requirement: str) -> None:
     """Whatever pyproject.toml asks for has its exact version in constraints.txt."""
-    assert normalised(re.split(r"[<>=!~\[ ]", requirement)[0]) in pins()
+    assert distribution(requirement) in pins()
 
 
 def test_litserve_is_pinned_twice() -> None:
