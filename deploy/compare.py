@@ -55,8 +55,9 @@ def wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
 
 
 def stop(service: subprocess.Popen[bytes]) -> None:
-    """End the service, and whatever of its process group outlives it; a second Ctrl-C does not cut this short."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End the service, and whatever of its process group outlives it; no further signal cuts this short."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
     service.terminate()
     with suppress(subprocess.TimeoutExpired):
         service.wait(STOP_SECONDS)
@@ -87,7 +88,8 @@ def main(argv: list[str]) -> int:
     known, _ = parser.parse_known_args(argv)
     known.out.mkdir(parents=True, exist_ok=True)
     log = known.out / "service.log"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda received, _: sys.exit(128 + received))
     try:
         with running_service(["--variants", known.variants] if known.variants else [], log) as url:
             return subprocess.run([sys.executable, "-m", "loadtest", "--url", url, *argv], check=False).returncode

@@ -84,9 +84,9 @@ def test_service_that_does_not_start(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(tmp_path: Path, signum: signal.Signals) -> None:
-    """Ctrl-C, or SIGTERM, in the middle of the load test leaves no process behind."""
+    """Ctrl-C, SIGTERM, or a closed terminal in the middle of the load test leaves no process behind."""
     script = start(tmp_path, loadtest=ENDLESS_LOADTEST)
     wait_for(tmp_path / "started")
     script.send_signal(signum)
