@@ -1,8 +1,9 @@
-"""Checkpoints: a safetensors file beside its card, verified by SHA-256 at every load. Nothing is ever unpickled. No torch.
+"""Checkpoints: a safetensors file beside its card, verified by SHA-256 at every load. Nothing is ever unpickled.
 
-A checkpoint is `NAME.safetensors` (the state dict of `models.resnet.resnet18`) and `NAME.json` (its card). What is derived from
-it lies beside it: `NAME.int8.json` (calibration), `NAME.sample.npz` (its logits on the bundled sample). The one in use is the
-bundled one unless an argument (`--checkpoint`) or the environment variable CHECKPOINT names another.
+A checkpoint is `NAME.safetensors` (the state dict of `models.resnet.resnet18`) and `NAME.json` (its card). What is
+derived from it lies beside it: `NAME.int8.json` (calibration), `NAME.sample.npz` (its logits on the bundled sample).
+The one in use is the bundled one unless an argument (`--checkpoint`) or the environment variable CHECKPOINT names
+another. Imports no torch.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def write(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part."""
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(data)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load(path: Path | None = None) -> tuple[State, Card]:
@@ -110,10 +111,15 @@ def read_card(path: Path | None = None) -> Card:
     place = beside(path or default_path(), ".json")
     known = {f.name for f in fields(Card)}
     try:
-        content = json.loads(read(place))
-        card = Card(**{key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if key in known})
+        content: dict[str, Any] = json.loads(read(place))
+        values: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if key in known
+        }
+        card = Card(**values)
     except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{place} is not a model card ({error}); restore it together with its checkpoint") from error
+        raise CheckpointError(
+            f"{place} is not a model card ({error}); restore it together with its checkpoint"
+        ) from error
     if not card.sha256:
         raise CheckpointError(f"{place} is not a model card (no sha256); restore it together with its checkpoint")
     return card
@@ -137,8 +143,8 @@ def verified(path: Path, expected: str) -> bytes:
     data = read(path)
     if (found := sha256(data)) != expected:
         raise CheckpointError(
-            f"{path} is damaged or is not the checkpoint of {beside(path, '.json').name}: SHA-256 {found}, expected {expected} "
-            f"({len(data):,} bytes found); restore both files from the same release"
+            f"{path} ({len(data):,} bytes) is damaged or is not the checkpoint of {beside(path, '.json').name}: "
+            f"SHA-256 {found}, expected {expected}; restore both files from the same release"
         )
     return data
 
@@ -158,4 +164,4 @@ def half_precision_bytes(state: State) -> int:
     """The size of the safetensors file that the same state dict makes in float16."""
     from safetensors.numpy import save as serialize  # noqa: PLC0415 - not needed to read a card
 
-    return len(serialize({name: array.astype(np.float16) if array.dtype == np.float32 else array for name, array in state.items()}))
+    return len(serialize({name: a.astype(np.float16) if a.dtype == np.float32 else a for name, a in state.items()}))

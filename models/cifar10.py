@@ -5,6 +5,7 @@ import hashlib
 import os
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ SHA1 = {
     "data_batch_5.bin": "26e2849e66a845b7f1e4614ae70f4889ae604628",
     "test_batch.bin": "67eb016db431130d61cd03c7ad570b013799c88c",
 }
+SAMPLE = Path(__file__).parent / "weights" / "sample.npz"
+"""300 test images, 30 of each class; `python -m models.sample` chose them."""
 SPLITS = {"train": tuple(SHA1)[:5], "test": tuple(SHA1)[5:]}
 
 Images = NDArray[np.uint8]
@@ -63,8 +66,25 @@ def _records(path: Path) -> NDArray[np.uint8]:
             "or set CIFAR10_DIR to the folder that holds cifar-10-batches-bin/"
         ) from None
     if (found := hashlib.sha1(data, usedforsecurity=False).hexdigest()) != SHA1[path.name]:
-        raise DatasetError(f"{path} is damaged: SHA-1 {found}, expected {SHA1[path.name]}; delete it and download again")
+        raise DatasetError(
+            f"{path} is damaged: SHA-1 {found}, expected {SHA1[path.name]}; delete it and download again"
+        )
     return np.frombuffer(data, np.uint8).reshape(-1, RECORD)
+
+
+def sample() -> tuple[Images, Labels]:
+    """The bundled test images, 30 of each class in turn (so that a prefix is balanced too), and their labels.
+
+    Raises:
+        DatasetError: the file is missing or damaged.
+    """
+    try:
+        with np.load(SAMPLE) as content:
+            return content["images"], content["labels"].astype(np.int64)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DatasetError(
+            f"{SAMPLE} cannot be read ({error}); restore it with `git checkout -- {SAMPLE.name}`"
+        ) from error
 
 
 def ensure(root: Path) -> None:
@@ -92,7 +112,9 @@ def ensure(root: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m models.cifar10", description="Download and verify CIFAR-10.")
-    parser.add_argument("--root", type=Path, default=default_root(), help="folder for cifar-10-batches-bin/ (%(default)s)")
+    parser.add_argument(
+        "--root", type=Path, default=default_root(), help="folder for cifar-10-batches-bin/ (%(default)s)"
+    )
     root: Path = parser.parse_args(argv).root
     try:
         ensure(root)

@@ -55,12 +55,12 @@ class CudaClock:
         self.border()
 
     def border(self) -> None:
-        self.events[self.next].record()  # type: ignore[no-untyped-call]
+        self.events[self.next].record()
         self.next += 1
 
     def stop(self) -> Phases:
         self.border()
-        self.events[3].synchronize()  # type: ignore[no-untyped-call]
+        self.events[3].synchronize()
         wall = time.perf_counter() - self.started
         a, b, c, d = self.events
         copy_in, inference, copy_out = (x.elapsed_time(y) / 1000 for x, y in ((a, b), (b, c), (c, d)))
@@ -70,12 +70,12 @@ class CudaClock:
 def activation_peak(forward: Callable[[], object]) -> int:
     """Bytes that `forward` has allocated on the CPU at most at once, beyond what was there before it.
 
-    The running sum over torch's allocation events of one call, oneDNN's scratch memory included. What is allocated once and
-    kept (an input buffer for a new batch size) counts too if this is the first call.
+    The running sum over torch's allocation events of one call, oneDNN's scratch memory included. A buffer that an
+    earlier call left behind for reuse is not counted.
     """
-    with profile(profile_memory=True, use_kineto=False) as recorded:  # Kineto would write to stderr
+    with profile(profile_memory=True, use_kineto=False) as recorded:
         forward()
-    events = [e for e in recorded.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    events = [e for e in recorded.kineto_results.events() if e.name() == "[memory]"]
     now = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         now += event.nbytes()
@@ -85,4 +85,4 @@ def activation_peak(forward: Callable[[], object]) -> int:
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
     """Bytes that the tensors hold, weights packed by oneDNN included."""
-    return sum(torch.ops.mkldnn._nbytes(t) if t.is_mkldnn else t.nbytes for t in tensors)  # type: ignore[misc]
+    return sum(int(torch.ops.mkldnn._nbytes(t)) if t.is_mkldnn else t.nbytes for t in tensors)

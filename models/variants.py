@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from models.engines.base import Engine
 
 
-class VariantUnavailable(Exception):  # noqa: N818 - a state of the machine, not a fault
+class VariantUnavailable(Exception):
     """This machine cannot run the variant; the text says why."""
 
 
@@ -35,7 +36,7 @@ VARIANTS = {
     for row in (
         Variant("fp32", "float32", "auto", "cudnn or onednn", None, "Single precision, the reference; TF32 off."),
         Variant("fp16", "float16", "cuda", "cudnn", "fp32", "Half precision weights and activations on tensor cores."),
-        Variant("int8", "int8", "cpu", "onednn", "fp32-cpu", "Static INT8: convolutions, residual additions and linear layer."),
+        Variant("int8", "int8", "cpu", "onednn", "fp32-cpu", "Static INT8: convolutions, additions and linear layer."),
         Variant("fp32-cpu", "float32", "cpu", "onednn", None, "Single precision on the CPU, INT8's fair baseline."),
         Variant(
             "int8-dynamic", "int8", "cpu", "onednn", "fp32-cpu",
@@ -59,8 +60,9 @@ def load(name: str, *, device: str | None = None, threads: int | None = None, ch
     Raises:
         KeyError: no such variant.
         VariantUnavailable: the machine lacks what the variant needs.
-        models.checkpoint.CheckpointError: the weights, or what was derived from them, are missing, damaged or mismatched.
+        models.checkpoint.CheckpointError: the weights, or what derives from them, are missing, damaged or mismatched.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which measures memory, logs to stderr otherwise
     from models.engines import loading  # noqa: PLC0415 - torch belongs to the processes that run engines
 
     return loading.load(VARIANTS[name], device, threads, checkpoint)

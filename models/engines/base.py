@@ -44,7 +44,7 @@ class EngineCard:
     dtype: str
     backend: str
     isa: str
-    """Instruction sets that matter for the engine (`amx_int8+avx512_vnni+...`), or the GPU's compute capability (`sm_90`)."""
+    """Instruction sets that matter here (`avx512_vnni+avx2`), or the GPU's compute capability (`sm_90`)."""
     threads: int
     torch: str
     checkpoint_sha256: str
@@ -77,7 +77,7 @@ class Engine(Protocol):
         ...
 
 
-def check_pixels(pixels: NDArray[np.uint8]) -> None:
+def check_pixels(pixels: object) -> None:
     """Raise ValueError unless `pixels` is what `Engine.run` takes."""
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
         raise ValueError(f"pixels must be a uint8 array, not {getattr(pixels, 'dtype', type(pixels).__name__)}")

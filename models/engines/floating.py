@@ -4,31 +4,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.engines.network import Convolution, Layer, Network, ResidualLayer, assemble, mean_and_scale
+from models.engines.network import FoldedLayer, Layer, Network, ResidualLayer, assemble, mean_and_scale
 
 
-def eager(network: Network, device: torch.device, dtype: torch.dtype) -> tuple[Layer, list[Tensor]]:
+def eager(network: Network[FoldedLayer], device: torch.device, dtype: torch.dtype) -> tuple[Layer, list[Tensor]]:
     """`[N, 3, 32, 32] uint8` on `device` to `[N, 10] float32`, and the weights it holds. Channels-last throughout."""
     mean, scale = mean_and_scale(device)
     held: list[Tensor] = []
 
-    def place(tensor: Tensor) -> Tensor:
-        layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-        held.append(tensor.to(device, dtype, memory_format=layout))
-        return held[-1]
+    def place(layer: FoldedLayer) -> tuple[Tensor, Tensor]:
+        layout = torch.channels_last if layer.weight.ndim == 4 else torch.contiguous_format
+        weight, bias = layer.weight.to(device, dtype, memory_format=layout), layer.bias.to(device, dtype)
+        held.extend((weight, bias))
+        return weight, bias
 
-    def plain(layer: Convolution) -> Layer:
-        weight, bias, stride, padding = place(layer.weight), place(layer.bias), layer.stride, layer.padding
-        if layer.relu:
-            return lambda x: F.relu_(F.conv2d(x, weight, bias, stride, padding))
+    def convolution(layer: FoldedLayer) -> Layer:
+        weight, bias = place(layer)
+        stride, padding = layer.spec.stride, layer.weight.shape[2] // 2
         return lambda x: F.conv2d(x, weight, bias, stride, padding)
 
-    def residual(layer: Convolution) -> ResidualLayer:
-        weight, bias, stride, padding = place(layer.weight), place(layer.bias), layer.stride, layer.padding
-        return lambda x, accumulator: F.relu_(F.conv2d(x, weight, bias, stride, padding).add_(accumulator))
+    def plain(layer: FoldedLayer) -> Layer:
+        convolve = convolution(layer)
+        return (lambda x: F.relu_(convolve(x))) if layer.spec.relu else convolve
+
+    def residual(layer: FoldedLayer) -> ResidualLayer:
+        convolve = convolution(layer)
+        return lambda x, accumulator: F.relu_(convolve(x).add_(accumulator))
 
     features = assemble(network, plain, residual)
-    head_weight, head_bias = place(network.head_weight), place(network.head_bias)
+    head_weight, head_bias = place(network.head)
 
     def forward(pixels: Tensor) -> Tensor:
         x = pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).mul_(scale).to(dtype)
@@ -37,30 +41,29 @@ def eager(network: Network, device: torch.device, dtype: torch.dtype) -> tuple[L
     return forward, held
 
 
-def onednn_features(network: Network) -> tuple[Layer, list[Tensor]]:
+def onednn_features(network: Network[FoldedLayer]) -> tuple[Layer, list[Tensor]]:
     """`[N, 3, 32, 32] uint8` to `[N, 512] float32`, averaged over positions, by the operators that Inductor calls:
     weights packed once, bias, ReLU and residual addition inside the convolution."""
     mean, scale = mean_and_scale()
-    sides = network.input_sides()
     held: list[Tensor] = []
     convolve = torch.ops.mkldnn._convolution_pointwise.default
     convolve_onto = torch.ops.mkldnn._convolution_pointwise_.binary
 
-    def pack(layer: Convolution) -> tuple[Tensor, Tensor, list[int], list[int]]:
-        padding, stride = [layer.padding] * 2, [layer.stride] * 2
+    def pack(layer: FoldedLayer) -> tuple[Tensor, Tensor, list[int], list[int]]:
+        spec, stride, padding = layer.spec, [layer.spec.stride] * 2, [layer.weight.shape[2] // 2] * 2
         # The scale of the normalisation goes into the first weights; its mean cannot, because of the zero padding.
         weight = layer.weight * scale if layer is network.stem else layer.weight
-        shape = (1, weight.shape[1], *([sides[layer.name]] * 2))
+        shape = (1, weight.shape[1], spec.side, spec.side)
         packed = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, [1, 1], 1, shape)
         held.extend((packed, layer.bias))
         return packed, layer.bias, padding, stride
 
-    def plain(layer: Convolution) -> Layer:
+    def plain(layer: FoldedLayer) -> Layer:
         weight, bias, padding, stride = pack(layer)
-        after = "relu" if layer.relu else "none"
+        after = "relu" if layer.spec.relu else "none"
         return lambda x: convolve(x, weight, bias, padding, stride, [1, 1], 1, after, [], "")
 
-    def residual(layer: Convolution) -> ResidualLayer:
+    def residual(layer: FoldedLayer) -> ResidualLayer:
         weight, bias, padding, stride = pack(layer)
         return lambda x, accumulator: convolve_onto(
             accumulator, x, weight, bias, padding, stride, [1, 1], 1, "add", None, "relu", [], ""
@@ -75,8 +78,8 @@ def onednn_features(network: Network) -> tuple[Layer, list[Tensor]]:
     return forward, held
 
 
-def onednn(network: Network) -> tuple[Layer, list[Tensor]]:
+def onednn(network: Network[FoldedLayer]) -> tuple[Layer, list[Tensor]]:
     """`[N, 3, 32, 32] uint8` to `[N, 10] float32` on the CPU, and the weights it holds."""
     features, held = onednn_features(network)
-    weight, bias = network.head_weight, network.head_bias
+    weight, bias = network.head.weight, network.head.bias
     return lambda pixels: F.linear(features(pixels), weight, bias), [*held, weight, bias]

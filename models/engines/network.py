@@ -1,7 +1,10 @@
-"""The network as every engine builds it: twenty convolutions with BatchNorm folded in, eight residual blocks, one head."""
+"""The network as every engine builds it: a stem, eight residual blocks and a head, BatchNorm folded in."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,103 +15,115 @@ from models.resnet import resnet18
 
 EPSILON = 1e-5
 """torchvision's BatchNorm2d."""
+HEAD_POSITIONS = 16
+"""The head sees the average over 4x4 positions."""
+
+L = TypeVar("L")
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
-class Convolution:
-    """A convolution and the BatchNorm after it, as one: `y = conv(x, weight) + bias`."""
+class Block(Generic[L]):
+    """`relu(second(first(x)) + shortcut(x))`; without a shortcut layer x itself is added."""
+
+    first: L
+    second: L
+    shortcut: L | None
+
+
+@dataclass(frozen=True)
+class Network(Generic[L]):
+    """Something for each of the 20 convolutions and the linear layer: a name, folded weights, quantized weights."""
+
+    stem: L
+    blocks: tuple[Block[L], ...]
+    head: L
+
+    def map(self, function: Callable[[L], M]) -> Network[M]:
+        """`function` of each layer, called in the order in which they run."""
+        stem, blocks = function(self.stem), []
+        for block in self.blocks:
+            shortcut = None if block.shortcut is None else function(block.shortcut)
+            blocks.append(Block(function(block.first), function(block.second), shortcut))
+        return Network(stem, tuple(blocks), function(self.head))
+
+    def __iter__(self) -> Iterator[L]:
+        """The layers, in the order in which they run."""
+        found: list[L] = []
+        self.map(found.append)
+        return iter(found)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is the same for every checkpoint."""
 
     name: str
-    weight: Tensor
-    """`[out, in, k, k] float32`."""
-    bias: Tensor
-    """`[out] float32`."""
     stride: int
     relu: bool
     """Whether a ReLU follows directly. A block's second convolution has its ReLU after the addition."""
-
-    @property
-    def padding(self) -> int:
-        return self.weight.shape[2] // 2
+    side: int
+    """Height and width in pixels of what it reads."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """`relu(second(first(x)) + shortcut(x))`; without a shortcut convolution x itself is added."""
+class FoldedLayer:
+    """A convolution and the BatchNorm after it, as one: `y = conv(x, weight) + bias`; or the linear layer."""
 
-    first: Convolution
-    second: Convolution
-    shortcut: Convolution | None
+    spec: Spec
+    weight: Tensor
+    """`[out, in, k, k] float32`; the head's is `[10, 512]`."""
+    bias: Tensor
+    """`[out] float32`."""
 
 
-@dataclass(frozen=True)
-class Network:
-    """The folded network. It takes `[N, 3, 32, 32] float32, normalised`."""
+def topology() -> Network[Spec]:
+    """ResNet18 for 32x32 images."""
+    blocks, side = [], 32
+    for stage in range(1, 5):
+        for index in (0, 1):
+            name, stride = f"layer{stage}.{index}", 2 if stage > 1 and index == 0 else 1
+            shortcut = Spec(f"{name}.downsample.0", stride, False, side) if stride == 2 else None
+            first = Spec(f"{name}.conv1", stride, True, side)
+            side //= stride
+            blocks.append(Block(first, Spec(f"{name}.conv2", 1, False, side), shortcut))
+    return Network(Spec("conv1", 1, True, 32), tuple(blocks), Spec("fc", 1, False, 1))
 
-    stem: Convolution
-    blocks: tuple[Block, ...]
-    head_weight: Tensor
-    """`[10, 512] float32`, after the average over 4x4 positions."""
-    head_bias: Tensor
 
-    def convolutions(self) -> list[Convolution]:
-        """In the order in which they run."""
-        found = [self.stem]
-        for block in self.blocks:
-            found += [*([block.shortcut] if block.shortcut else []), block.first, block.second]
-        return found
+def fold(state: State) -> Network[FoldedLayer]:
+    """The network of a state dict, each BatchNorm folded into its convolution in float64.
 
-    def input_sides(self) -> dict[str, int]:
-        """The height (and width) in pixels of what each convolution reads, by name."""
-        sides, side = {self.stem.name: 32}, 32
-        for block in self.blocks:
-            sides[block.first.name] = side
-            if block.shortcut:
-                sides[block.shortcut.name] = side
-            side //= block.first.stride
-            sides[block.second.name] = side
-        return sides
+    It takes `[N, 3, 32, 32] float32, normalised`.
+
+    Raises:
+        CheckpointError: names or shapes are not those of `models.resnet.resnet18`.
+    """
+    _check_names(state)
+    return topology().map(lambda spec: _folded(state, spec))
 
 
 Layer = Callable[[Tensor], Tensor]
 ResidualLayer = Callable[[Tensor, Tensor], Tensor]
 
 
-def fold(state: State) -> Network:
-    """The network of a state dict, each BatchNorm folded into its convolution in float64.
-
-    Raises:
-        CheckpointError: names or shapes are not those of `models.resnet.resnet18`.
-    """
-    _check_names(state)
-    blocks = tuple(_block(state, f"layer{stage}.{i}", 2 if stage > 1 and i == 0 else 1) for stage in range(1, 5) for i in (0, 1))
-    return Network(
-        _convolution(state, "conv1", "bn1", 1, relu=True),
-        blocks,
-        torch.from_numpy(state["fc.weight"]),
-        torch.from_numpy(state["fc.bias"]),
-    )
-
-
-def assemble(network: Network, plain: Callable[[Convolution], Layer], residual: Callable[[Convolution], ResidualLayer]) -> Layer:
-    """Everything between the pixels and the head as one function, from a backend's two ways to run a convolution.
+def assemble(network: Network[L], plain: Callable[[L], Layer], residual: Callable[[L], ResidualLayer]) -> Layer:
+    """Stem and blocks as one function, from a backend's two ways to run a convolution.
 
     Args:
-        plain: builds `f(x)`, the convolution, with ReLU where `relu` says so.
+        network: the layers; the head is left to the caller.
+        plain: builds `f(x)`, the convolution, with ReLU where its spec says so.
         residual: builds `f(x, accumulator)`, ReLU of convolution plus accumulator; it may overwrite the accumulator.
     """
     stem = plain(network.stem)
-    built = [
-        (plain(block.first), residual(block.second), plain(block.shortcut) if block.shortcut else None) for block in network.blocks
-    ]
+    blocks = [(plain(b.first), residual(b.second), plain(b.shortcut) if b.shortcut else None) for b in network.blocks]
 
-    def forward(x: Tensor) -> Tensor:
+    def features(x: Tensor) -> Tensor:
         x = stem(x)
-        for first, second, shortcut in built:
+        for first, second, shortcut in blocks:
             x = second(first(x), shortcut(x) if shortcut else x)
         return x
 
-    return forward
+    return features
 
 
 def mean_and_scale(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -117,30 +132,24 @@ def mean_and_scale(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     return mean, 1 / (torch.tensor(cifar10.STD, device=device).view(3, 1, 1) * 255)
 
 
-def _block(state: State, name: str, stride: int) -> Block:
-    shortcut = f"{name}.downsample"
-    return Block(
-        _convolution(state, f"{name}.conv1", f"{name}.bn1", stride, relu=True),
-        _convolution(state, f"{name}.conv2", f"{name}.bn2", 1, relu=False),
-        _convolution(state, f"{shortcut}.0", f"{shortcut}.1", stride, relu=False) if f"{shortcut}.0.weight" in state else None,
-    )
-
-
-def _convolution(state: State, name: str, norm: str, stride: int, *, relu: bool) -> Convolution:
+def _folded(state: State, spec: Spec) -> FoldedLayer:
+    weight = torch.from_numpy(state[f"{spec.name}.weight"])
+    if spec.name == "fc":
+        return FoldedLayer(spec, weight, torch.from_numpy(state["fc.bias"]))
+    norm = spec.name.replace("downsample.0", "downsample.1").replace("conv", "bn")
     gamma, beta, mean, variance = (
         torch.from_numpy(state[f"{norm}.{part}"]).double() for part in ("weight", "bias", "running_mean", "running_var")
     )
     factor = gamma / torch.sqrt(variance + EPSILON)
-    weight = torch.from_numpy(state[f"{name}.weight"]).double() * factor.view(-1, 1, 1, 1)
-    return Convolution(name, weight.float(), (beta - mean * factor).float(), stride, relu)
+    return FoldedLayer(spec, (weight * factor.view(-1, 1, 1, 1)).float(), (beta - mean * factor).float())
 
 
 def _check_names(state: State) -> None:
     with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in resnet18().state_dict().items()}
-    found = {name: array.shape for name, array in state.items()}
-    if wrong := sorted(set(expected.items()) ^ set(found.items())):
+        expected: dict[str, Any] = {name: tuple(tensor.shape) for name, tensor in resnet18().state_dict().items()}
+    found: dict[str, Any] = {name: array.shape for name, array in state.items()}
+    if wrong := sorted({name for name, _ in set(expected.items()) ^ set(found.items())}):
         raise CheckpointError(
-            f"the checkpoint is not a CIFAR ResNet18: {wrong[0][0]!r} is {found.get(wrong[0][0], 'missing')}, "
-            f"expected {expected.get(wrong[0][0], 'no such tensor')} ({len({name for name, _ in wrong})} tensors differ)"
+            f"the checkpoint is not a CIFAR ResNet18: {wrong[0]} is {found.get(wrong[0], 'missing')}, "
+            f"expected {expected.get(wrong[0], 'no such tensor')}; {len(wrong)} tensors differ"
         )

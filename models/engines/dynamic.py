@@ -1,0 +1,40 @@
+"""Dynamic INT8, the classic recipe for any network: only the linear layer, its input quantized on the fly.
+
+This is what `torch.ao.quantization.quantize_dynamic` (deprecated) makes of a ResNet: it skips every convolution. Here on
+oneDNN's operator, and with one scale per image rather than per batch, so that no answer depends on its neighbours.
+"""
+
+import torch
+from torch import Tensor
+
+from models.checkpoint import State
+from models.engines.floating import onednn_features
+from models.engines.network import FoldedLayer, Layer, Network
+from models.engines.quantized import rounded
+
+
+def build(network: Network[FoldedLayer], limit: int) -> tuple[Layer, list[Tensor], list[Tensor]]:
+    """`[N, 3, 32, 32] uint8` to `[N, 10] float32`, the weights and biases it holds, and the constants."""
+    features, held = onednn_features(network)
+    classify = torch.ops.onednn.qlinear_pointwise.default
+    integers, scale = rounded(network.head.weight, limit)
+    weight = torch.ops.onednn.qlinear_prepack(integers, [1, integers.shape[1]])
+    zero, bias = torch.zeros(len(scale), dtype=torch.int32), network.head.bias
+
+    def forward(pixels: Tensor) -> Tensor:
+        x = features(pixels)  # averages after a ReLU: never negative
+        step = x.amax(1, keepdim=True).clamp_(min=1e-12).div_(255)
+        codes = x.div_(step).round_().to(torch.uint8)
+        sums: Tensor = classify(codes, 1.0, 0, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], "")
+        return sums.mul_(step).add_(bias)
+
+    return forward, [*held, weight, bias], [scale, zero]
+
+
+def serialized_bytes(state: State) -> int:
+    """The size of the safetensors file with the linear layer's weight in int8, its scales beside it."""
+    from safetensors.torch import save  # noqa: PLC0415 - the other variants do without
+
+    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+    tensors["fc.weight"], tensors["fc.weight_scale"] = rounded(tensors["fc.weight"], 127)
+    return len(save(tensors))

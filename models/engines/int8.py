@@ -1,0 +1,120 @@
+"""Static INT8 on oneDNN's quantized operators: uint8 pixels in, uint8 between the layers, float32 logits out.
+
+Every scale is folded into the weight scales and biases, so that the operators run with input and output scale 1 and
+zero point 0. The operators (torch.ops.onednn.q*) are those that Inductor lowers to; torch promises nothing about them, so
+tests/models pins what is relied on here.
+"""
+
+import torch
+from torch import Tensor
+
+from models.engines.network import HEAD_POSITIONS, Layer, Network, ResidualLayer, assemble
+from models.engines.quantized import PAD, QuantizedLayer
+
+
+def build(network: Network[QuantizedLayer]) -> tuple[Layer, list[Tensor], list[Tensor]]:
+    """`[N, 3, 32, 32] uint8` to `[N, 10] float32`, the weights and biases it holds, and the constants."""
+    held: list[Tensor] = []
+    constants: list[Tensor] = []
+    convolve = torch.ops.onednn.qconv2d_pointwise.default
+    convolve_onto = torch.ops.onednn.qconv2d_pointwise.binary
+    reads, adds = _inputs(network)
+
+    def pack(layer: QuantizedLayer, lift: float) -> tuple[Tensor, Tensor, Tensor, Tensor, list[int], list[int]]:
+        """`lift` is added to the bias, in units of the output."""
+        spec = layer.spec
+        stem = layer is network.stem
+        stride, padding = [spec.stride] * 2, [0 if stem else layer.weight.shape[2] // 2] * 2
+        side = spec.side + 2 if stem else spec.side
+        scale = layer.weight_scale * (reads[spec.name] / layer.output_scale)
+        bias = layer.bias / layer.output_scale + lift
+        zero = torch.zeros(len(scale), dtype=torch.int32)
+        # Without the shape some CPUs lay the weights out anew at every call.
+        shape = [1, layer.weight.shape[1], side, side]
+        packed = torch.ops.onednn.qconv_prepack(layer.weight, scale, 1.0, 0, stride, padding, [1, 1], 1, shape)
+        held.extend((packed, bias))
+        constants.extend((scale, zero))
+        return packed, scale, zero, bias, stride, padding
+
+    def plain(layer: QuantizedLayer) -> Layer:
+        weight, scale, zero, bias, stride, padding = pack(layer, layer.offset)
+        after = "relu" if layer.spec.relu else "none"
+        return lambda x: convolve(
+            x, 1.0, 0, weight, scale, zero, bias, stride, padding, [1, 1], 1, 1.0, 0, torch.uint8, after, [], ""
+        )
+
+    def residual(layer: QuantizedLayer) -> ResidualLayer:
+        added_scale, added_offset = adds[layer.spec.name]
+        factor = added_scale / layer.output_scale
+        weight, scale, zero, bias, stride, padding = pack(layer, -added_offset * factor)
+
+        def add(x: Tensor, accumulator: Tensor) -> Tensor:
+            convolve_onto(
+                x, 1.0, 0, weight, scale, zero, accumulator, bias, stride, padding, [1, 1], 1, 1.0, 0, torch.uint8,
+                factor, 0, "sum", 1.0, "relu", [], "",
+            )  # fmt: skip
+            return accumulator  # "sum" writes there, whatever it returns
+
+        return add
+
+    features = assemble(network, plain, residual)
+    classify = _head(network.head, reads["fc"], held, constants)
+    framed = _Frame()
+    return lambda pixels: classify(features(framed(pixels))), held, constants
+
+
+def _inputs(network: Network[QuantizedLayer]) -> tuple[dict[str, float], dict[str, tuple[float, int]]]:
+    """By layer name: the scale of what it reads, and scale and offset of what a residual layer adds."""
+    reads, adds = {network.stem.spec.name: 1.0}, {}
+    x = network.stem
+    for block in network.blocks:
+        reads[block.first.spec.name] = x.output_scale
+        reads[block.second.spec.name] = block.first.output_scale
+        if block.shortcut:
+            reads[block.shortcut.spec.name] = x.output_scale
+        added = block.shortcut or x
+        adds[block.second.spec.name] = (added.output_scale, added.offset)
+        x = block.second
+    reads[network.head.spec.name] = x.output_scale
+    return reads, adds
+
+
+def _head(head: QuantizedLayer, read: float, held: list[Tensor], constants: list[Tensor]) -> Layer:
+    """Average and linear layer in one: every position has the same weights, at a sixteenth of the scale."""
+    classify = torch.ops.onednn.qlinear_pointwise.default
+    scale = head.weight_scale * (read / HEAD_POSITIONS)
+    zero, bias = torch.zeros(len(scale), dtype=torch.int32), head.bias
+    features = head.weight.shape[1] * HEAD_POSITIONS
+    weight = torch.ops.onednn.qlinear_prepack(head.weight.repeat(1, HEAD_POSITIONS), [1, features])
+    held.extend((weight, bias))
+    constants.extend((scale, zero))
+
+    def apply(x: Tensor) -> Tensor:
+        flat = x.permute(0, 2, 3, 1).reshape(-1, features)
+        logits: Tensor = classify(flat, 1.0, 0, weight, scale, zero, bias, 1.0, 0, torch.float32, "none", [], "")
+        return logits
+
+    return apply
+
+
+class _Frame:
+    """Pixels in a frame of one pixel, channels last, with the fourth channel that QuantizedLayer describes.
+
+    The buffer of the largest batch so far is kept; only its inside is written again.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = self._empty(1)
+
+    @staticmethod
+    def _empty(size: int) -> Tensor:
+        frame = torch.tensor([*PAD, 1], dtype=torch.uint8).repeat(size, 34, 34, 1)
+        frame[:, 1:33, 1:33, 3] = 0
+        return frame
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        if len(pixels) > len(self._buffer):
+            self._buffer = self._empty(len(pixels))
+        frame = self._buffer[: len(pixels)]
+        frame[:, 1:33, 1:33, :3] = pixels.permute(0, 2, 3, 1)
+        return frame.permute(0, 3, 1, 2)

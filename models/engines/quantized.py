@@ -1,0 +1,143 @@
+"""The INT8 weights and scales of a network: made from FP32 weights and calibrated ranges, or read from an artifact.
+
+Real values are `scale x integer`, with no zero point: activations are uint8 after a ReLU, weights int8, symmetric, with
+one scale per output channel. The output of a shortcut convolution can be negative: an `offset` lifts it into uint8.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models import checkpoint
+from models.checkpoint import CheckpointError
+from models.engines.network import FoldedLayer, Network, Spec, mean_and_scale, topology
+
+Range = tuple[float, float]
+FORMAT = "precision-service int8 1"
+FULL_LIMIT = 127
+SAFE_LIMIT = 64
+"""Largest weight without VNNI: a pair of products, 2 x 255 x 64 = 32,640, is summed in 16 bits."""
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """A convolution or the linear layer: `y = conv(x, weight) * weight_scale + bias`, `uint8(y / output_scale + offset)`.
+
+    The stem reads raw pixels: R, G and B, padded with the rounded mean PAD, and a fourth channel that is 1 on the padding
+    and 0 inside, whose weights make up for the rounding.
+    """
+
+    spec: Spec
+    weight: Tensor
+    """int8, shaped as in FoldedLayer; the stem's is `[64, 4, 3, 3]`."""
+    weight_scale: Tensor
+    """`[out] float32`."""
+    bias: Tensor
+    """`[out] float32`, in real units."""
+    output_scale: float
+    """0 for the head, whose output stays float32."""
+    offset: int
+
+
+PAD = tuple(int(value) for value in mean_and_scale()[0].flatten().round().tolist())
+
+
+def quantize(network: Network[FoldedLayer], ranges: Mapping[str, Range], limit: int) -> Network[QuantizedLayer]:
+    """Quantize the weights, and turn the calibrated range of each convolution's output into its scale and offset.
+
+    Args:
+        network: the FP32 network.
+        ranges: `(low, high)` by layer name, after ReLU and addition where they follow.
+        limit: largest magnitude of an integer weight, FULL_LIMIT or SAFE_LIMIT.
+    """
+
+    def quantized(layer: FoldedLayer) -> QuantizedLayer:
+        low, high = ranges.get(layer.spec.name, (0.0, 0.0))
+        scale = (high - low) / 255
+        offset = round(-low / scale) if low < 0 else 0
+        if layer is network.stem:
+            return QuantizedLayer(layer.spec, *_stem(layer, limit), scale, offset)
+        return QuantizedLayer(layer.spec, *rounded(layer.weight, limit), layer.bias, scale, offset)
+
+    return network.map(quantized)
+
+
+def narrowed(network: Network[QuantizedLayer]) -> Network[QuantizedLayer]:
+    """The same network with weights of at most SAFE_LIMIT, for a CPU without VNNI."""
+
+    def narrow(layer: QuantizedLayer) -> QuantizedLayer:
+        weight = (layer.weight.double() * (SAFE_LIMIT / FULL_LIMIT)).round().to(torch.int8)
+        return replace(layer, weight=weight, weight_scale=layer.weight_scale * (FULL_LIMIT / SAFE_LIMIT))
+
+    return network.map(narrow)
+
+
+def rounded(weight: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Integer weights and their scale, per output channel."""
+    scale = weight.abs().amax(dim=tuple(range(1, weight.ndim))).clamp(min=1e-12) / limit
+    shaped = scale.view(-1, *[1] * (weight.ndim - 1))
+    return (weight / shaped).round().clamp(-limit, limit).to(torch.int8), scale
+
+
+def _stem(layer: FoldedLayer, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The stem on raw pixels: weight (with the fourth channel), its scale, and the bias that holds the mean."""
+    mean, scale = mean_and_scale()
+    weight, weight_scale = rounded(layer.weight * scale, limit)
+    real = weight.double() * weight_scale.double().view(-1, 1, 1, 1)
+    bias = layer.bias.double() - (real * mean.double()).sum((1, 2, 3))
+    short = mean.double() - torch.tensor(PAD).view(3, 1, 1)
+    padding = (real * short).sum(1, keepdim=True) / weight_scale.double().view(-1, 1, 1, 1)
+    return torch.cat([weight, padding.round().to(torch.int8)], 1), weight_scale, bias.float()
+
+
+def serialize(network: Network[QuantizedLayer], checkpoint_sha256: str) -> bytes:
+    """The INT8 artifact: a safetensors file that says which checkpoint it was made from and carries its own SHA-256."""
+    from safetensors.torch import save  # noqa: PLC0415 - the other variants do without
+
+    tensors = {f"{layer.spec.name}.{part}": getattr(layer, part) for layer in network for part in PARTS}
+    outputs = {layer.spec.name: (layer.output_scale, layer.offset) for layer in network}
+    about = {"format": FORMAT, "checkpoint_sha256": checkpoint_sha256, "outputs": json.dumps(outputs)}
+    return save(tensors, about | {"sha256": _digest(tensors, about)})
+
+
+PARTS = ("weight", "weight_scale", "bias")
+
+
+def deserialize(path: Path) -> tuple[Network[QuantizedLayer], str]:
+    """The network of an INT8 artifact, and the SHA-256 of the checkpoint that it was made from.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or no INT8 artifact.
+    """
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - the other variants do without
+
+    checkpoint.read(path)
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file ({error}); write it again") from error
+    expected = about.pop("sha256", "")
+    if about.get("format") != FORMAT or _digest(tensors, about) != expected:
+        raise CheckpointError(
+            f"{path} is damaged or no INT8 artifact; write it again: `python -m models.quantize --help`"
+        )
+    outputs = json.loads(about["outputs"])
+    network = topology().map(
+        lambda spec: QuantizedLayer(spec, *(tensors[f"{spec.name}.{part}"] for part in PARTS), *outputs[spec.name])
+    )
+    return network, about["checkpoint_sha256"]
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(sorted(about.items()))).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

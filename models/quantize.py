@@ -1,0 +1,147 @@
+"""Calibrate INT8 activations on training images: `python -m models.quantize --data DIR --checkpoint FILE`.
+
+Writes `NAME.int8.json`, which the `int8` variant needs, beside the checkpoint (or into --out). Takes seconds.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models import calibration, checkpoint, cifar10
+from models.calibration import Calibration
+from models.engines import quantized
+from models.engines.network import FoldedLayer, Network, assemble, fold, mean_and_scale
+
+BINS = 2048
+SHRINKS = np.linspace(0.3, 1.0, 141)
+METHODS = ("mse", "percentile", "minmax")
+Range = tuple[float, float]
+
+
+@torch.inference_mode()
+def observe(network: Network[FoldedLayer], images: cifar10.Images, record: Callable[[str, Tensor], None]) -> None:
+    """Run the FP32 network on `[N, 3, 32, 32] uint8` and hand every convolution's output to `record`."""
+
+    def convolve(layer: FoldedLayer, x: Tensor) -> Tensor:
+        return F.conv2d(x, layer.weight, layer.bias, layer.spec.stride, layer.weight.shape[2] // 2)
+
+    def noted(layer: FoldedLayer, y: Tensor, *, relu: bool) -> Tensor:
+        y = F.relu(y) if relu else y
+        record(layer.spec.name, y)
+        return y
+
+    features = assemble(
+        network,
+        lambda layer: lambda x: noted(layer, convolve(layer, x), relu=layer.spec.relu),
+        lambda layer: lambda x, accumulator: noted(layer, convolve(layer, x) + accumulator, relu=True),
+    )
+    mean, scale = mean_and_scale()
+    for batch in torch.from_numpy(images).split(64):
+        features((batch.float() - mean) * scale)
+
+
+def calibrate(network: Network[FoldedLayer], images: cifar10.Images, method: str = "mse") -> dict[str, Range]:
+    """The range of every convolution's output over the images, by name.
+
+    Args:
+        network: the FP32 network.
+        images: `[N, 3, 32, 32] uint8`, from the training set.
+        method: `minmax`; `percentile`, which cuts 0.01 % of the values; or `mse`, which makes the squared error of
+            8-bit rounding and cutting smallest.
+    """
+    extremes: dict[str, Range] = {}
+    histograms: dict[str, Tensor] = {}
+
+    def widen(name: str, y: Tensor) -> None:
+        low, high = extremes.get(name, (0.0, 0.0))
+        extremes[name] = (min(low, float(y.min())), max(high, float(y.max())))
+
+    def count(name: str, y: Tensor) -> None:
+        low, high = extremes[name]
+        histograms[name] = histograms.get(name, 0) + torch.histc(y, BINS, low, high).double()
+
+    observe(network, images, widen)
+    if method == "minmax":
+        return extremes
+    observe(network, images, count)
+    choose = {"mse": least_error, "percentile": percentile}[method]
+    return {name: choose(histograms[name].numpy(), extremes[name]) for name in extremes}
+
+
+def percentile(counts: np.ndarray, extremes: Range, cut: float = 1e-4) -> Range:
+    """The range that leaves out the share `cut` of the values, at the ends that are not 0."""
+    low, high = extremes
+    edges = np.linspace(low, high, BINS + 1)
+    below = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
+    bottom = float(edges[np.searchsorted(below, cut) - 1]) if low < 0 else 0.0
+    return bottom, float(edges[np.searchsorted(below, 1 - cut)])
+
+
+def least_error(counts: np.ndarray, extremes: Range) -> Range:
+    """The range, shrunk from `extremes`, whose 8-bit rounding and cutting has the least squared error."""
+    low, high = extremes
+    counts = counts.copy()
+    if low == 0:
+        counts[0] = 0  # mostly the exact zeros of the ReLU, which no range rounds
+    centres = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
+
+    def error(shrink: float) -> float:
+        step = shrink * (high - low) / 255
+        offset = round(-low * shrink / step)
+        rounded = (np.clip(np.round(centres / step) + offset, 0, 255) - offset) * step
+        # a bin is narrower than a step: within it values are spread, so inside the range the error is the step's own
+        inside = (centres > shrink * low) & (centres < shrink * high)
+        return float((counts * np.where(inside, step**2 / 12, (centres - rounded) ** 2)).sum())
+
+    best = min(SHRINKS, key=error)
+    return low * float(best), high * float(best)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.quantize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=cifar10.default_root(), help="holds cifar-10-batches-bin/ (%(default)s)"
+    )
+    parser.add_argument("--checkpoint", type=Path, default=checkpoint.default_path(), help="(%(default)s)")
+    parser.add_argument("--out", type=Path, help="where the calibration goes (beside the checkpoint)")
+    parser.add_argument("--images", type=int, default=512, help="training images to calibrate on (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="which images (%(default)s)")
+    parser.add_argument("--method", choices=METHODS, default="mse", help="how a range is chosen (%(default)s)")
+    parser.add_argument(
+        "--artifact", type=Path, metavar="FILE", help="also write the INT8 weights, which need no checkpoint"
+    )
+    args = parser.parse_args(argv)
+    try:
+        run(args)
+    except (cifar10.DatasetError, checkpoint.CheckpointError) as error:
+        sys.exit(f"error: {error}")
+
+
+def run(args: argparse.Namespace) -> None:
+    state, card = checkpoint.load(args.checkpoint)
+    network = fold(state)
+    pixels, _ = cifar10.read(args.data, "train")
+    chosen = np.sort(np.random.default_rng(args.seed).permutation(len(pixels))[: args.images])
+    ranges = calibrate(network, np.ascontiguousarray(pixels[chosen]), args.method)
+    place = checkpoint.beside((args.out or args.checkpoint.parent) / args.checkpoint.name, ".int8.json")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    calibration.save(Calibration(card.sha256, args.method, len(chosen), args.seed, ranges), place)
+    print(f"{place}: ranges of {len(ranges)} activations over {len(chosen)} training images, method {args.method}")
+    if args.artifact:
+        content = quantized.serialize(quantized.quantize(network, ranges, quantized.FULL_LIMIT), card.sha256)
+        checkpoint.write(args.artifact, content)
+        print(
+            f"{args.artifact}: {len(content):,} bytes, {len(content) / card.bytes:.1%} of the checkpoint's {card.bytes:,}"
+        )
+
+
+if __name__ == "__main__":
+    main()

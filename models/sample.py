@@ -1,0 +1,75 @@
+"""Write the bundled sample and a checkpoint's logits on it: `python -m models.sample --data DIR --checkpoint FILE`.
+
+The sample (`models/weights/sample.npz`) holds 30 official test images of each class: images, labels and their indices in
+the test set. The logits (`NAME.sample.npz` beside the checkpoint) are those of the plain torchvision network in FP32 on
+the CPU, neither folded nor fused: an oracle that shares no code with the engines.
+"""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models import checkpoint, cifar10
+from models.checkpoint import CheckpointError
+from models.resnet import resnet18
+from models.selftest import SUFFIX
+from models.train import normalise
+
+PER_CLASS = 30
+SEED = 2024
+
+
+def choose(labels: cifar10.Labels) -> NDArray[np.int64]:
+    """Indices of PER_CLASS images of each class, spread over the set at random (SEED), the classes taking turns."""
+    order = np.random.default_rng(SEED).permutation(len(labels))
+    columns = [order[labels[order] == index][:PER_CLASS] for index in range(len(cifar10.CLASSES))]
+    return np.stack(columns, axis=1).reshape(-1)
+
+
+def write_sample(data: Path, path: Path) -> None:
+    """Choose the sample among the official test images under `data` and write it to `path`."""
+    images, labels = cifar10.read(data, "test")
+    chosen = choose(labels)
+    content = io.BytesIO()
+    np.savez_compressed(content, images=images[chosen], labels=labels[chosen], indices=chosen)
+    checkpoint.write(path, content.getvalue())
+
+
+@torch.inference_mode()
+def write_logits(source: Path, images: cifar10.Images) -> Path:
+    """Write the plain FP32 network's logits on `images` beside the checkpoint `source`."""
+    state, card = checkpoint.load(source)
+    net = resnet18().eval()
+    net.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    logits = torch.cat([net(normalise(batch)) for batch in torch.from_numpy(images).split(50)]).numpy()
+    content = io.BytesIO()
+    np.savez_compressed(content, logits=logits, checkpoint_sha256=np.array(card.sha256))
+    path = checkpoint.beside(source, SUFFIX)
+    checkpoint.write(path, content.getvalue())
+    return path
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="holds cifar-10-batches-bin/; without it only logits are written")
+    parser.add_argument("--checkpoint", type=Path, default=checkpoint.default_path(), help="(%(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        if args.data:
+            write_sample(args.data, cifar10.SAMPLE)
+            print(f"{cifar10.SAMPLE}: {cifar10.SAMPLE.stat().st_size:,} bytes")
+        images, labels = cifar10.sample()
+        print(f"{write_logits(args.checkpoint, images)}: FP32 logits of {len(labels)} images")
+    except (cifar10.DatasetError, CheckpointError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Whether a loaded engine gives the answers it should: checked on the bundled sample before anyone is served."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import checkpoint, cifar10
+from models.engines.base import Engine
+
+BATCH_SIZE = 50
+SUFFIX = ".sample.npz"
+MINIMUM_AGREEMENT = {"fp32": 0.995, "fp16": 0.99, "int8": 0.96, "fp32-cpu": 0.995, "int8-dynamic": 0.98}
+"""Least share of the 300 images with the reference's top-1 class: room for a tie or two, none for a broken precision.
+INT8 agrees on 98.5 % or more of the test set; 0.96 is more than three standard deviations of 300 draws below that."""
+
+
+class SelfTestFailed(Exception):
+    """The engine disagrees with the stored FP32 logits, or there are none for its checkpoint."""
+
+
+def reference(path: Path | None, sha256: str) -> NDArray[np.float32]:
+    """`[300, 10]` logits of the plain FP32 network on the bundled sample, for the checkpoint with this SHA-256.
+
+    Raises:
+        SelfTestFailed: there are none beside the checkpoint `path` (None: `checkpoint.default_path()`).
+    """
+    place = checkpoint.beside(path or checkpoint.default_path(), SUFFIX)
+    again = "run `python -m models.sample --checkpoint FILE` to store those of this checkpoint"
+    try:
+        with np.load(place) as content:
+            found, logits = str(content["checkpoint_sha256"]), content["logits"]
+    except FileNotFoundError:
+        raise SelfTestFailed(f"{place} is missing: the self-test needs reference logits; {again}") from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise SelfTestFailed(f"{place} cannot be read ({error}); {again}") from error
+    if found != sha256:
+        raise SelfTestFailed(f"{place} belongs to the checkpoint {found[:12]}, not to {sha256[:12]}; {again}")
+    return np.asarray(logits, np.float32)
+
+
+def agreement(engine: Engine, path: Path | None = None) -> float:
+    """The share (0 to 1) of the bundled sample on which the engine's top-1 class is the reference's.
+
+    Args:
+        engine: as `models.variants.load` gave it.
+        path: the checkpoint, or the INT8 artifact, that it was loaded from; None takes `checkpoint.default_path()`.
+
+    Raises:
+        SelfTestFailed: it is below MINIMUM_AGREEMENT, a logit is not finite, or there is no reference.
+    """
+    expected = reference(path, engine.card.checkpoint_sha256)
+    images, _ = cifar10.sample()
+    logits = np.concatenate([engine.run(images[i : i + BATCH_SIZE]).logits for i in range(0, len(images), BATCH_SIZE)])
+    if not np.isfinite(logits).all():
+        raise SelfTestFailed(f"{engine.variant.name} gives logits that are not finite on {engine.card.device_name}")
+    share = float((logits.argmax(1) == expected.argmax(1)).mean())
+    if share < (least := MINIMUM_AGREEMENT[engine.variant.name]):
+        raise SelfTestFailed(
+            f"{engine.variant.name} agrees with the FP32 reference on {share:.1%} of the sample, at least {least:.1%} "
+            f"expected (backend {engine.card.backend}, {engine.card.isa})"
+        )
+    return share
