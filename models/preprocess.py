@@ -10,9 +10,9 @@ SIDE = 32
 def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
     """An image as `[3, 32, 32] uint8`, RGB, channel first.
 
-    A 32x32 RGB image passes unchanged. Otherwise: rotated as its EXIF orientation says, 16-bit scaled to 8, transparency
-    laid over white, greyscale, palette and CMYK converted to RGB, the largest centred square cut out and resized
-    (bicubic, antialiased).
+    A 32x32 RGB image passes unchanged. Otherwise: rotated as its EXIF orientation says, 16-bit scaled to 8,
+    transparency laid over white, greyscale, palette and CMYK converted to RGB, the largest centred square cut out and
+    resized (bicubic, antialiased).
     """
     image = _rgb(ImageOps.exif_transpose(image))
     if image.size != (SIDE, SIDE):

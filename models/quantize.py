@@ -138,9 +138,7 @@ def run(args: argparse.Namespace) -> None:
     if args.artifact:
         content = quantized.serialize(quantized.quantize(network, ranges, quantized.FULL_LIMIT), card.sha256)
         checkpoint.write(args.artifact, content)
-        print(
-            f"{args.artifact}: {len(content):,} bytes, {len(content) / card.bytes:.1%} of the checkpoint's {card.bytes:,}"
-        )
+        print(f"{args.artifact}: {len(content):,} bytes, {len(content) / card.bytes:.1%} of the checkpoint's")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Write the bundled sample and a checkpoint's logits on it: `python -m models.sample --data DIR --checkpoint FILE`.
 
-The sample (`models/weights/sample.npz`) holds 30 official test images of each class: images, labels and their indices in
-the test set. The logits (`NAME.sample.npz` beside the checkpoint) are those of the plain torchvision network in FP32 on
-the CPU, neither folded nor fused: an oracle that shares no code with the engines.
+The sample (`models/weights/sample.npz`) holds 30 official test images of each class: images, labels and their indices
+in the test set. The logits (`NAME.sample.npz` beside the checkpoint) are those of the plain torchvision network in FP32
+on the CPU, neither folded nor fused: an oracle that shares no code with the engines.
 """
 
 import argparse

@@ -1,17 +1,18 @@
 """Train the ResNet18 on CIFAR-10: `python -m models.train --data DIR --out DIR`.
 
-SGD with Nesterov momentum, a one-cycle learning rate (linear warm-up, cosine to zero), label smoothing, random crops and
-flips. Early epochs may run on smaller images ("progressive resizing", https://dawn.cs.stanford.edu/benchmark/), which
-halves the cost on a CPU. Every step is a function of (seed, step), so a run that was stopped goes on as if it had not been.
+SGD with Nesterov momentum, a one-cycle learning rate (linear warm-up, cosine to zero), label smoothing, random crops
+and flips. Early epochs may run on smaller images ("progressive resizing", https://dawn.cs.stanford.edu/benchmark/),
+which halves the cost on a CPU. Every step is a function of (seed, step), so a run that was stopped goes on as if it had
+not been.
 """
 
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models import cifar10
+from models import checkpoint, cifar10, cpu
 from models.resnet import resnet18
 
 
@@ -93,7 +94,8 @@ def normalise(pixels: Tensor) -> Tensor:
 def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Top-1 accuracy (0 to 1) of `net` on `[N, 3, 32, 32] uint8` images, without test-time augmentation."""
     net.eval()
-    correct = sum(int((net(normalise(x)).argmax(1) == y).sum()) for x, y in zip(images.split(500), labels.split(500), strict=True))
+    batches = zip(images.split(500), labels.split(500), strict=True)
+    correct = sum(int((net(normalise(x)).argmax(1) == y).sum()) for x, y in batches)
     net.train()
     return correct / len(images)
 
@@ -111,7 +113,7 @@ class Run:
         self.seconds = 0.0
         self.net = resnet18().to(device)
         if device.type == "cuda":
-            self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.net = self.net.to(memory_format=torch.channels_last)
         decayed = [p for p in self.net.parameters() if p.ndim > 1]
         plain = [p for p in self.net.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -133,7 +135,7 @@ class Run:
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = F.cross_entropy(self.net(inputs), labels[chosen], label_smoothing=recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self.step += 1
         return float(loss.detach())
@@ -148,7 +150,7 @@ class Run:
         }
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, path)
+        partial.replace(path)
 
     def resume(self, path: Path) -> None:
         state = torch.load(path, map_location=self.device, weights_only=True)
@@ -178,13 +180,33 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device, save_ever
             smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
             run.seconds = time.perf_counter() - started
             bar.update()
-            bar.set_postfix(epoch=f"{run.step / run.steps_per_epoch:.2f}/{recipe.epochs}", loss=f"{smooth:.3f}", refresh=False)
+            epoch = run.step / run.steps_per_epoch
+            bar.set_postfix(epoch=f"{epoch:.2f}/{recipe.epochs}", loss=f"{smooth:.3f}", refresh=False)
             if recipe.held_out and run.step % run.steps_per_epoch == 0:
-                bar.write(f"epoch {run.step // run.steps_per_epoch}: held-out {accuracy(run.net, images[kept:], labels[kept:]):.4f}")
+                bar.write(f"epoch {epoch:.0f}: held-out {accuracy(run.net, images[kept:], labels[kept:]):.4f}")
             if time.perf_counter() - saved > save_every or run.step == run.total_steps:
                 run.save(last)
                 saved = time.perf_counter()
     return run
+
+
+def describe(run: Run, test_accuracy: float, test_images: int) -> checkpoint.Card:
+    """The card of a finished run. Its command names every flag that differs from the defaults."""
+    recipe, defaults = asdict(run.recipe), asdict(Recipe())
+    flags = [f"--{name.replace('_', '-')} {value}" for name, value in recipe.items() if value != defaults[name]]
+    on_gpu = run.device.type == "cuda"
+    return checkpoint.Card(
+        command=" ".join(["python -m models.train --data DIR --out DIR", *flags]),
+        recipe=recipe,
+        seed=run.recipe.seed,
+        epochs=run.recipe.epochs,
+        hardware=torch.cuda.get_device_name(run.device) if on_gpu else f"{cpu.name()}, {cpu.available_cores()} cores",
+        training_seconds=round(run.seconds),
+        test_accuracy=test_accuracy,
+        test_images=test_images,
+        torch=torch.__version__,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -192,8 +214,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m models.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=cifar10.default_root(), help="holds cifar-10-batches-bin/ (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/train"), help="where last.pt and the checkpoint go (%(default)s)")
+    parser.add_argument(
+        "--data", type=Path, default=cifar10.default_root(), help="holds cifar-10-batches-bin/ (%(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/train"), help="where last.pt and the checkpoint go (%(default)s)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     parser.add_argument("--save-every", type=float, default=120, metavar="SECONDS", help="(%(default)s)")
     for name, value in asdict(defaults).items():
@@ -210,8 +236,13 @@ def main(argv: list[str] | None = None) -> None:
     except cifar10.DatasetError as error:
         sys.exit(f"error: {error}")
     images, labels = (torch.from_numpy(a).to(run.device) for a in cifar10.read(args.data, "test"))
-    top1 = accuracy(run.net, images, labels)
-    print(json.dumps({"test_accuracy": top1, "training_seconds": round(run.seconds)}))
+    card = describe(run, accuracy(run.net, images, labels), len(images))
+    card = checkpoint.save(run.net, args.out / checkpoint.BUNDLED.name, card)
+    print(
+        json.dumps(
+            {"test_accuracy": card.test_accuracy, "training_seconds": card.training_seconds, "sha256": card.sha256}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Dynamic INT8, the classic recipe for any network: only the linear layer, its input quantized on the fly.
 
-This is what `torch.ao.quantization.quantize_dynamic` (deprecated) makes of a ResNet: it skips every convolution. Here on
-oneDNN's operator, and with one scale per image rather than per batch, so that no answer depends on its neighbours.
+This is what `torch.ao.quantization.quantize_dynamic` (deprecated) makes of a ResNet: it skips every convolution. Here
+on oneDNN's operator, and with one scale per image rather than per batch, so that no answer depends on its neighbours.
 """
 
 import torch

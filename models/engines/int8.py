@@ -1,8 +1,8 @@
 """Static INT8 on oneDNN's quantized operators: uint8 pixels in, uint8 between the layers, float32 logits out.
 
 Every scale is folded into the weight scales and biases, so that the operators run with input and output scale 1 and
-zero point 0. The operators (torch.ops.onednn.q*) are those that Inductor lowers to; torch promises nothing about them, so
-tests/models pins what is relied on here.
+zero point 0. The operators (torch.ops.onednn.q*) are those that Inductor lowers to; torch promises nothing about them,
+so tests/models pins what is relied on here.
 """
 
 import torch

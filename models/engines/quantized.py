@@ -26,10 +26,10 @@ SAFE_LIMIT = 64
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """A convolution or the linear layer: `y = conv(x, weight) * weight_scale + bias`, `uint8(y / output_scale + offset)`.
+    """A convolution or the linear layer: `y = conv(x, weight) * weight_scale + bias`, then `y / output_scale + offset`.
 
-    The stem reads raw pixels: R, G and B, padded with the rounded mean PAD, and a fourth channel that is 1 on the padding
-    and 0 inside, whose weights make up for the rounding.
+    The stem reads raw pixels: R, G and B, padded with the rounded mean PAD, and a fourth channel that is 1 on the
+    padding and 0 inside, whose weights make up for the rounding.
     """
 
     spec: Spec
