@@ -32,7 +32,7 @@ def serve(settings: Settings, **parts: Any) -> None:
     except CheckpointError as error:
         sys.exit(f"error: {error}")
     host, port = sock.getsockname()[:2]
-    print(f"Serving {', '.join(settings.variants)} on http://{host}:{port}", flush=True)
+    print(f"Serving {', '.join(server.pools)} on http://{host}:{port}", flush=True)
     server.run(sock)
 
 

@@ -9,6 +9,7 @@ import litserve
 import numpy as np
 from numpy.typing import NDArray
 
+from models import selftest
 from models.engines.base import Engine, Execution
 from models.variants import VARIANTS, VariantUnavailable, load
 from service.engine.worker import SocketLoop
@@ -66,9 +67,8 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         )
 
     def agreement(self, engine: Engine) -> float:
-        from models import selftest
-
-        return selftest.agreement(engine)
+        """See `models.selftest.agreement`."""
+        return selftest.agreement(engine, self.settings.checkpoint)
 
     def predict(self, pixels: NDArray[np.uint8]) -> Execution:
         """Run `[N, 3, 32, 32] uint8` pixels as one batch."""

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from models import checkpoint
+from models import checkpoint, gpu
 from service import __version__
 from service.api import PrecisionAPI
 from service.engine.litserver import PrecisionServer
@@ -29,8 +29,9 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
     path = settings.checkpoint or checkpoint.default_path()
     card = checkpoint.read_card(path)
     checkpoint.verified(path, card.sha256)
-    metrics = Metrics(settings.variants)
-    server = PrecisionServer([api(name, settings) for name in settings.variants], settings, metrics)
+    names = with_baseline(settings.variants, gpu.count())
+    metrics = Metrics(names)
+    server = PrecisionServer([api(name, settings) for name in names], settings, metrics)
     metrics.watch(
         queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
         worker_pids=lambda: {name: pool.pid for name, pool in server.pools.items() if pool.pid is not None},
@@ -50,6 +51,12 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
     app.add_exception_handler(RequestValidationError, _problem)
     app.add_exception_handler(ServiceError, _problem)
     return server
+
+
+def with_baseline(names: tuple[str, ...], gpus: int) -> tuple[str, ...]:
+    """The variants to serve: where fp32 runs on a GPU, int8 gets an fp32 on the CPU beside it as its fair baseline."""
+    needed = gpus > 0 and {"fp32", "int8"} <= set(names) and "fp32-cpu" not in names
+    return (*names, "fp32-cpu") if needed else names
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

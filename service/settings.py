@@ -65,7 +65,8 @@ def parse(argv: list[str] | None = None) -> Settings:
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
         variable = PREFIX + name.upper()
         text = f"{field.description} (default {default}; {variable})".replace("%", "%%")
-        parser.add_argument("--" + name.replace("_", "-"), dest=name, default=argparse.SUPPRESS, help=text)
+        switch: dict[str, Any] = {"action": "store_true"} if field.annotation is bool else {}
+        parser.add_argument("--" + name.replace("_", "-"), dest=name, default=argparse.SUPPRESS, help=text, **switch)
     given = vars(parser.parse_args(argv))
     try:
         return Settings(**given)

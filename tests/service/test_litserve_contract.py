@@ -1,4 +1,4 @@
-"""What this service uses of LitServe's insides. A failure here means: read LitServe's changes before raising the pin."""
+"""What is used of LitServe's insides. A failure here means: read its changes before raising the pin."""
 
 import inspect
 

@@ -1,0 +1,86 @@
+"""Three servers that decode the same PNG and answer without a network: `python -m benchmarks.noop KIND PORT`.
+
+What is left is the cost of the serving itself. `service` is this project's, `litserve` is LitServe as shipped with its
+defaults, `fastapi` answers within the HTTP process: what no separate worker can reach.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import litserve
+import numpy as np
+import uvicorn
+from fastapi import Depends, FastAPI
+from numpy.typing import NDArray
+from starlette.requests import Request
+
+from models.engines.base import Engine, EngineCard, Execution
+from models.variants import VARIANTS
+from service.__main__ import serve
+from service.api import PrecisionAPI
+from service.images import decode
+from service.settings import Settings
+
+MAX_PIXELS = 16_777_216
+
+
+class NoopEngine:
+    """Zeros for every image."""
+
+    device = "cpu"
+    variant = VARIANTS["fp32"]
+    card = EngineCard(
+        **{field.name: "none" if field.type == "str" else 0 for field in dataclasses.fields(EngineCard)}  # type: ignore[arg-type]
+    )
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        pass
+
+    def run(self, pixels: NDArray[np.uint8]) -> Execution:
+        return Execution(np.zeros((len(pixels), 10), np.float32), 0.0, 0.0, 0.0, 0.0, 0, "activation_peak")
+
+
+class NoopAPI(PrecisionAPI):
+    def load_engine(self) -> Engine:
+        return NoopEngine()
+
+    def agreement(self, engine: Engine) -> float:
+        return 1.0
+
+
+async def pixels_of(request: Request) -> NDArray[np.uint8]:
+    return decode(await request.body(), MAX_PIXELS)
+
+
+class ShippedAPI(litserve.LitAPI):  # type: ignore[misc]
+    def decode_request(self, request: Annotated[Any, Depends(pixels_of)]) -> Any:
+        return request
+
+    def predict(self, x: Any) -> dict[str, Any]:
+        return {"label": "airplane", "class_index": int(x[0, 0, 0]) * 0}
+
+
+def fastapi_app() -> FastAPI:
+    app = FastAPI()
+
+    @app.post("/predict")
+    async def predict(pixels: Annotated[Any, Depends(pixels_of)]) -> dict[str, Any]:
+        return {"label": "airplane", "class_index": int(pixels[0, 0, 0]) * 0}
+
+    return app
+
+
+def main(kind: str, port: int) -> None:
+    if kind == "service":
+        serve(Settings(port=port, variants=("fp32",), log_level="warning"), api=NoopAPI)
+    elif kind == "litserve":
+        server = litserve.LitServer(ShippedAPI(), accelerator="cpu")
+        server.run(host="127.0.0.1", port=port, num_api_servers=1, log_level="warning", generate_client_file=False)
+    else:
+        uvicorn.run(fastapi_app(), port=port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

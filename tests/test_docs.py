@@ -1,0 +1,51 @@
+"""The documents name what there is: every setting, route, error and metric."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service import metrics
+from service.errors import REASONS
+from service.server import build_server
+from service.settings import PREFIX, Settings
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    """docs/settings.md has a row per field of Settings: flag, variable, default."""
+    text = (DOCS / "settings.md").read_text()
+    missing = []
+    for name, field in Settings.model_fields.items():
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        shown = "" if default is None else f"`{default}`"
+        row = f"| `--{name.replace('_', '-')}` | `{PREFIX}{name.upper()}` | {shown} |"
+        if row not in text:
+            missing.append(row)
+    assert missing == []
+
+
+def test_every_metric_is_documented_with_its_labels() -> None:
+    """The table of docs/metrics.md and service.metrics name the same metrics and labels, no more and no less."""
+    rows = re.findall(r"^\| `(precision_\w+)` \| ([\w, ]+) \|", (DOCS / "metrics.md").read_text(), re.MULTILINE)
+    documented = {name: tuple(labels.split(", ")) for name, labels in rows}
+    assert documented == {_exposed(row): row.labels for row in (*metrics.ROWS, metrics.MEMORY)}
+
+
+def _exposed(row: metrics.Row) -> str:
+    return row.name + ("_total" if row.kind is metrics.Counter else "")
+
+
+def test_every_error_is_documented_with_its_status() -> None:
+    """docs/api.md has a row per row of the error table."""
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", (DOCS / "api.md").read_text(), re.MULTILINE)
+    assert {word: int(status) for status, word in rows} == {row.word: row.status for row in REASONS.values()}
+
+
+@pytest.mark.parametrize("document", ["api.md"])
+def test_every_route_is_documented(document: str) -> None:
+    """Each path of /openapi.json stands in docs/api.md."""
+    text = (DOCS / document).read_text()
+    paths = build_server(Settings(variants=("fp32",))).app.openapi()["paths"]
+    assert [path for path in paths if path not in text] == []
