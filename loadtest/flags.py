@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from loadtest.images import KINDS
 from loadtest.options import Options
@@ -13,6 +14,11 @@ EXIT_CODES = """exit codes:
   3    the report was written but marked INVALID; it says why
   130  stopped with Ctrl-C; the report was written from what was measured until then
 """
+URL_HELP = (
+    "where the service runs, such as http://127.0.0.1:8000; again, to compare several: --url old=URL --url new=URL"
+)
+CONCURRENCY_HELP = "closed workloads: users that send the next request when the last is answered (default 1,8)"
+RATE_HELP = "open workloads: requests a second at random (Poisson), timed from when they were due"
 DEFAULT = Options(urls=())
 
 
@@ -20,8 +26,9 @@ def parse(argv: list[str] | None) -> tuple[Options, Path]:
     """What the command line asks for, and the folder for the report; exits with 2 and a reason when it is wrong."""
     flags = parser().parse_args(argv)
     fields = {name: value for name, value in vars(flags).items() if name in Options.__dataclass_fields__}
-    workloads = tuple(Workload(concurrency=n) for n in flags.concurrency)
-    return Options(urls=(("", flags.url.rstrip("/")),), workloads=workloads, **fields), flags.out
+    closed = flags.concurrency or (() if flags.rate else (1, 8))
+    workloads = [*(Workload(concurrency=n) for n in closed), *(Workload(rate=rate) for rate in flags.rate)]
+    return Options(urls=labelled(flags.url), workloads=tuple(workloads), **fields), flags.out
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,9 +39,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--url", required=True, help="where the service runs, such as http://127.0.0.1:8000")
+    p.add_argument("--url", required=True, action="append", metavar="[LABEL=]URL", help=URL_HELP)
     p.add_argument("--variants", type=names, default=(), help="comma-separated; without it, all that are ready")
-    p.add_argument("--concurrency", type=counts, default=(1, 8), help="users without think time (default 1,8)")
+    p.add_argument("--concurrency", type=counts, default=(), metavar="N,...", help=CONCURRENCY_HELP)
+    p.add_argument("--rate", type=rates, default=(), metavar="R,...", help=RATE_HELP)
     p.add_argument("--out", type=Path, default=Path("reports/latest"), help="folder for the report (%(default)s)")
     p.add_argument("--images", type=Path, help=".npz with images [N, 3, 32, 32] uint8 and labels (the bundled sample)")
     p.add_argument("--payload", choices=KINDS, default=DEFAULT.payload, help="how images are sent (%(default)s)")
@@ -53,6 +61,18 @@ def names(text: str) -> tuple[str, ...]:
 def counts(text: str) -> tuple[int, ...]:
     """`1,8`"""
     return tuple(dict.fromkeys(count(part) for part in text.split(",")))
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """`20,50`"""
+    return tuple(dict.fromkeys(positive(part) for part in text.split(",")))
+
+
+def labelled(urls: list[str]) -> tuple[tuple[str, str], ...]:
+    """`old=http://a` as label and URL; without a label it is the host when there are several, else empty."""
+    split = [url.split("=", 1) if "=" in url.split("://")[0] else ["", url] for url in urls]
+    several = len(urls) > 1
+    return tuple((label or (urlsplit(url).netloc if several else ""), url.rstrip("/")) for label, url in split)
 
 
 def count(text: str) -> int:
@@ -84,5 +104,12 @@ NUMBERS = (
     ("--images-per-request", count, "images in one request"),
     ("--timeout", positive, "seconds until a request counts as failed"),
     ("--error-limit", from_zero, "share of failed requests above which a run is INVALID"),
+    (
+        "--max-duration",
+        from_zero,
+        "counted seconds until rounds that are not stable yet are given up; 0: twice --duration",
+    ),
+    ("--tolerance", positive, "how far thirds of the rounds may lie from their mean to be stable (p99: twice that)"),
+    ("--users", count, "most requests in flight in an open workload"),
     ("--seed", int, "orders the images and the rounds"),
 )

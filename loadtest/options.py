@@ -27,11 +27,18 @@ class Options:
     timeout: float = 30.0
     users: int = 128
     error_limit: float = 0.01
+    max_duration: float = 0.0
+    tolerance: float = 0.10
 
     @property
     def rounds(self) -> int:
         """Rounds of each arm and workload."""
         return max(1, round(self.duration / self.round))
+
+    @property
+    def most_rounds(self) -> int:
+        """Rounds after which a run that is not stable is given up."""
+        return max(self.rounds, round((self.max_duration or 2 * self.duration) / self.round))
 
     def as_json(self) -> dict[str, Any]:
         """The settings as the report states them."""

@@ -26,6 +26,10 @@ class Progress:
         self._logged = -LOG_EVERY
         self._width = 0
 
+    def extend(self, seconds: float) -> None:
+        """More is to come than was planned."""
+        self.seconds = time.perf_counter() - self._began + seconds
+
     def say(self, text: str) -> None:
         """A line that stays."""
         self.clear()

@@ -2,9 +2,8 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import gevent
@@ -12,10 +11,11 @@ import gevent
 from loadtest.generator import Generator
 from loadtest.images import Bodies, LabelledImages, bodies, read
 from loadtest.options import Options
-from loadtest.plan import Arm, Round, blocks
+from loadtest.plan import Arm, Round, Workload, blocks
 from loadtest.progress import Progress
 from loadtest.records import Played
 from loadtest.server import Excluded, ServerError, Service, choose
+from loadtest.stability import drift
 
 OVERHEAD = 0.15
 """Seconds that the plan allows a round for its last answers and for reading the metrics."""
@@ -38,6 +38,16 @@ class Measured:
     problems: list[str] = field(default_factory=list)
     partial: bool = False
     seconds: float = 0.0
+
+    def cell(self, arm: Arm, workload: Workload) -> list[Played]:
+        """The rounds of one arm under one workload, in the order in which they were played."""
+        return [p for p in self.played if p.arm == arm and p.round.workload == workload]
+
+    def unstable(self, options: Options) -> list[str]:
+        """What keeps the rounds from being stable, a sentence per cell."""
+        cells = [(arm, workload) for workload in options.workloads for arm in self.arms]
+        reasons = [(arm, workload, drift(self.cell(arm, workload), options.tolerance)) for arm, workload in cells]
+        return [f"{arm.name}, {workload.name}: {reason}" for arm, workload, reason in reasons if reason]
 
 
 class Interrupt:
@@ -80,18 +90,15 @@ def measure(options: Options) -> Measured:
 
 
 def _play_all(options: Options, measured: Measured, services: dict[str, Service]) -> None:
-    plan = islice(
-        blocks(
-            measured.arms,
-            options.workloads,
-            seconds=options.round,
-            settle=options.settle,
-            seed=options.seed,
-            contended=options.contended,
-        ),
-        options.rounds,
+    plan = blocks(
+        measured.arms,
+        options.workloads,
+        seconds=options.round,
+        settle=options.settle,
+        seed=options.seed,
+        contended=options.contended,
     )
-    progress = Progress(planned_seconds(options, len(measured.arms)))
+    progress = Progress(planned_seconds(options, len(measured.arms), options.rounds))
     for excluded in measured.excluded:
         progress.say(f"left out: {excluded.name} ({excluded.reason})")
     generator = Generator(measured.bodies, list(services), users_needed(options, len(measured.arms)), options.timeout)
@@ -99,19 +106,50 @@ def _play_all(options: Options, measured: Measured, services: dict[str, Service]
     try:
         generator.start()
         _warm_up(options, measured.arms, generator, progress, lambda: interrupt.asked)
-        for planned in (planned for block in plan for planned in block):
+        names = ", ".join(arm.name for arm in measured.arms)
+        progress.say(f"measuring {names} under {', '.join(workload.name for workload in options.workloads)}")
+        for planned in _until_stable(plan, options, measured, progress):
             if interrupt.asked:
                 measured.partial = True
                 break
             played = _play(planned, generator, services)
             measured.played += played
             progress.show(_running(played, options))
+        measured.problems += restarted(measured, services)
     except ServerError as error:
         measured.problems.append(f"the service went away: {error}")
         measured.partial = True
     finally:
         progress.clear()
         generator.stop()
+
+
+def _until_stable(
+    plan: Iterator[list[Round]], options: Options, measured: Measured, progress: Progress
+) -> Iterator[Round]:
+    """The planned rounds, then more of them until every cell is stable or the budget is spent."""
+    for number, block in zip(range(options.most_rounds), plan, strict=False):
+        late = number - options.rounds
+        if late >= 0 and late % max(1, options.rounds // 4) == 0:
+            if not (unstable := measured.unstable(options)):
+                return
+            progress.extend(planned_seconds(options, len(measured.arms), max(1, options.rounds // 4), warm_up=False))
+            progress.show(f"not stable yet: {unstable[0]}")
+        yield from block
+
+
+def restarted(measured: Measured, services: dict[str, Service]) -> list[str]:
+    """Which arms are not what they were at the start."""
+    cards = {
+        (url, str(card["name"])): card for url, service in services.items() for card in service.describe()["variants"]
+    }
+    now = [(arm, cards.get((arm.url, arm.variant), {})) for arm in measured.arms]
+    watched = ("state", "load_seconds", "checkpoint_sha256")
+    return [
+        f"{arm.name} was restarted or replaced during the run"
+        for arm, card in now
+        if any(card.get(key) != arm.card.get(key) for key in watched)
+    ]
 
 
 def _warm_up(
@@ -155,7 +193,7 @@ def _running(played: list[Played], options: Options) -> str:
         rate = len(p.finished) * options.images_per_request / p.round.seconds
         texts.append(f"{p.arm.name}: {rate:.0f} images/s, p50 {p50}")
     first = played[0].round
-    return f"round {first.block + 1}/{options.rounds}, {first.workload.name}, {'; '.join(texts)}"
+    return f"round {first.block + 1}/{max(options.rounds, first.block + 1)}, {first.workload.name}, {'; '.join(texts)}"
 
 
 def users_needed(options: Options, arms: int) -> int:
@@ -165,8 +203,8 @@ def users_needed(options: Options, arms: int) -> int:
     return max(closed, options.users if any(w.rate for w in options.workloads) else 1)
 
 
-def planned_seconds(options: Options, arms: int) -> float:
-    """About how long the plan takes."""
+def planned_seconds(options: Options, arms: int, rounds: int, *, warm_up: bool = True) -> float:
+    """About how long so many rounds of every cell take."""
     groups = 1 if options.contended else arms
     a_round = options.round + options.settle + OVERHEAD
-    return len(options.workloads) * (groups * options.rounds * a_round + arms * options.warm_up)
+    return len(options.workloads) * (groups * rounds * a_round + arms * options.warm_up * warm_up)

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Counts = NDArray[np.int32]
 RESAMPLES = 2000
+CHUNK = 100_000
+"""Weights held at a time while resampling: few enough to stay in a processor's cache."""
 MINIMUM_ROUNDS = 5
 """Fewer paired rounds give no interval."""
 
@@ -46,7 +49,9 @@ def stated_quantile(values: Sequence[float] | Floats, q: float) -> float | None:
     return quantile(values, q) if len(values) >= enough(q) else None
 
 
-def quantile_ratio(a: Sequence[Floats], b: Sequence[Floats], q: float, seed: int = 0) -> Interval | None:
+def quantile_ratio(
+    a: Sequence[Floats], b: Sequence[Floats], q: float, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval | None:
     """How `q` of the pooled rounds of `a` compares with that of `b` (a / b), by bootstrap over paired rounds.
 
     `a[i]` and `b[i]` are the values of rounds that ran next to each other. None when either is too small to state `q`.
@@ -54,11 +59,11 @@ def quantile_ratio(a: Sequence[Floats], b: Sequence[Floats], q: float, seed: int
     pooled = [_Pool(a), _Pool(b)]
     if min(pool.size for pool in pooled) < enough(q):
         return None
-    ones = np.ones((1, len(a)))
+    ones = np.ones((1, len(a)), dtype=np.int32)
     estimate = pooled[0].quantiles(ones, q)[0] / pooled[1].quantiles(ones, q)[0]
     if len(a) < MINIMUM_ROUNDS:
         return Interval(float(estimate), None, None)
-    counts = _resample(len(a), seed)
+    counts = _resample(len(a), seed, resamples)
     return _interval(float(estimate), pooled[0].quantiles(counts, q) / pooled[1].quantiles(counts, q), len(a))
 
 
@@ -72,7 +77,7 @@ def mean_ratio(a: Floats, b: Floats, seed: int = 0) -> Interval | None:
     estimate = float(a.sum() / b.sum())
     if len(a) < MINIMUM_ROUNDS:
         return Interval(estimate, None, None)
-    counts = _resample(len(a), seed)
+    counts = _resample(len(a), seed, RESAMPLES)
     with np.errstate(divide="ignore", invalid="ignore"):
         return _interval(estimate, (counts @ a) / (counts @ b), len(a))
 
@@ -87,20 +92,23 @@ class _Pool:
         self._values, self._owner = values[order], owner[order]
         self.size = len(values)
 
-    def quantiles(self, counts: Floats, q: float) -> Floats:
+    def quantiles(self, counts: Counts, q: float) -> Floats:
         """The `q` quantile for each row of `counts`, which says how often each round was drawn."""
-        result = np.empty(len(counts))
-        for row, weights in enumerate(counts):
-            cumulated = np.cumsum(weights[self._owner])
-            total = cumulated[-1]
-            index = np.searchsorted(cumulated, q * total - 1e-9) if total else -1
-            result[row] = self._values[min(index, self.size - 1)] if total else np.nan
-        return result
+        rows = max(1, CHUNK // max(1, self.size))
+        parts = [self._quantiles(counts[i : i + rows], q) for i in range(0, len(counts), rows)]
+        return np.concatenate(parts)
+
+    def _quantiles(self, counts: Counts, q: float) -> Floats:
+        cumulated = np.cumsum(counts[:, self._owner], axis=1, dtype=np.int32)
+        totals = cumulated[:, -1:]
+        ranks = np.ceil(q * totals - 1e-9).astype(np.int32)
+        index = np.sum(cumulated < ranks, axis=1)
+        return np.where(totals[:, 0] > 0, self._values[np.minimum(index, self.size - 1)], np.nan)
 
 
-def _resample(rounds: int, seed: int) -> Floats:
+def _resample(rounds: int, seed: int, resamples: int) -> Counts:
     rng = np.random.default_rng(seed)
-    return rng.multinomial(rounds, np.full(rounds, 1 / rounds), size=RESAMPLES).astype(np.float64)
+    return rng.multinomial(rounds, np.full(rounds, 1 / rounds), size=resamples).astype(np.int32)
 
 
 def _interval(estimate: float, resampled: Floats, rounds: int) -> Interval:

@@ -11,6 +11,7 @@ import numpy as np
 from loadtest.plan import Arm, Workload
 from loadtest.records import Played, Request
 from loadtest.scrape import Scrape
+from loadtest.stability import saturated
 from loadtest.statistics import quantile, stated_quantile
 
 PHASES = ("decode", "queue", "copy_in", "inference", "copy_out", "encode")
@@ -29,6 +30,7 @@ def cell(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per_requ
         "concurrency": workload.concurrency,
         "rate": workload.rate,
         "requests": len(counted),
+        "saturated": saturated(rounds),
         "errors": dict(Counter(request.error for request in counted if request.error).most_common()),
         "requests_per_second": finished / seconds,
         "images_per_second": finished * images_per_request / seconds,
@@ -54,7 +56,7 @@ def round_json(played: Played) -> dict[str, Any]:
         "finished": len(played.finished),
         "errors": len(played.counted) - len(good),
         "client_cpu": round(played.client_cpu, 4),
-        "late_p99": quantile(played.lateness, 0.99),
+        "late_p90": quantile(played.lateness, 0.9),
         "starved": played.starved,
         "latencies": [round(request.latency, 7) for request in good],
     }
@@ -74,6 +76,7 @@ def server(rounds: Sequence[Played]) -> dict[str, Any]:
         "inference_seconds": spread(delta, requests, "precision_inference_duration_seconds", "server_inference"),
         "queue_seconds": spread(delta, requests, "precision_phase_duration_seconds", "server_queue", phase="queue"),
         "outside_seconds": None if client is None or duration is None else client - duration,
+        "restarts": int(delta.total("precision_worker_restarts_total")),
         "batch_size": delta.mean("precision_batch_size"),
         "memory": memory(delta, rounds[-1].gauges),
     }

@@ -11,6 +11,7 @@ from loadtest.statistics import Interval, mean_ratio, quantile_ratio
 from loadtest.summary import QUANTILES
 
 METRICS = ("images_per_second", *QUANTILES)
+SIGNIFICANT = 0.05
 
 
 def baselines(arms: Sequence[Arm]) -> dict[str, str]:
@@ -51,58 +52,77 @@ def interval(data: Mapping[str, Any] | None) -> Interval | None:
     return Interval(data["estimate"], data["low"], data["high"]) if data else None
 
 
-def ratio_words(ratio: Interval) -> str:
+def inverse(ratio: Interval) -> Interval:
+    """A ratio of times as a ratio of speeds."""
+    low, high = (None if bound is None or bound <= 0 else 1 / bound for bound in (ratio.high, ratio.low))
+    return Interval(1 / ratio.estimate, low, high)
+
+
+def times(ratio: Interval) -> str:
     """`2.91 x [2.74, 3.08]`."""
-    bounds = "" if ratio.low is None else f" [{ratio.low:.2f}, {ratio.high:.2f}]"
+    bounds = "" if ratio.low is None or ratio.high is None else f" [{ratio.low:.2f}, {ratio.high:.2f}]"
     return f"{ratio.estimate:.2f} x{bounds}"
 
 
-def faster(ratio: Interval) -> Interval:
-    """A ratio of times as a ratio of speeds."""
-    flip = [None if v is None or v <= 0 else 1 / v for v in (ratio.high, ratio.low)]
-    return Interval(1 / ratio.estimate, flip[0], flip[1])
-
-
-def verdict(metric: str, comparison: Mapping[str, Any]) -> str:
-    """One sentence about one metric; a tie is called a tie."""
-    ratio = interval(comparison["ratios"].get(metric))
-    arm, baseline = comparison["arm"], comparison["baseline"]
-    what = "throughput" if metric == "images_per_second" else metric
+def verdict(metric: str, ratio: Interval | None) -> str:
+    """What a ratio to the baseline says about one metric, in words; a tie is called a tie."""
+    name = "throughput" if metric == "images_per_second" else metric
     if ratio is None:
-        return f"{what}: too few requests to say"
+        return f"{name}: too few requests to say"
     if ratio.low is None:
-        return f"{what}: too few rounds to say ({ratio.estimate:.2f} x)"
+        return f"{name}: too few rounds to say ({times(ratio)})"
     if not ratio.excludes(1.0):
-        return f"{what}: no difference shown ({ratio_words(ratio)})"
+        return f"{name}: no difference shown ({times(ratio)})"
     if metric == "images_per_second":
-        return f"{arm} answers {ratio_words(ratio)} as many images per second as {baseline}"
-    if ratio.estimate < 1:
-        return f"{arm} answers {ratio_words(faster(ratio))} faster than {baseline} at {metric}"
-    return f"{arm} answers {ratio_words(ratio)} slower than {baseline} at {metric}"
+        return f"answers {times(ratio)} as many images per second"
+    return f"{times(inverse(ratio))} faster at {name}" if ratio.estimate < 1 else f"{times(ratio)} slower at {name}"
 
 
-def accuracy_verdict(row: Mapping[str, Any]) -> str:
-    """One sentence about two arms' accuracy, in percentage points, paired on the images that both answered."""
-    held = row["against"]
+def accuracy_verdict(held: Mapping[str, Any]) -> str:
+    """The difference in accuracy, in percentage points, paired on the images that both arms answered."""
     difference = interval(held["difference"])
     if difference is None or difference.low is None or difference.high is None:
         return "accuracy: no image was answered by both"
-    points = f"{100 * difference.estimate:+.2f} points [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
-    where = f"paired on {held['images']:,} images"
-    if held["mcnemar_p"] < 0.05 and difference.excludes(0.0):
-        word = "more" if difference.estimate > 0 else "less"
-        return f"{row['arm']} is {word} accurate than {held['baseline']} ({points}, {where})"
-    return f"accuracy: no difference shown between {row['arm']} and {held['baseline']} ({points}, {where})"
+    bounds = f"[{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
+    points = f"{100 * difference.estimate:+.2f} points {bounds}, paired on {held['images']:,} images"
+    if held["mcnemar_p"] < SIGNIFICANT and difference.excludes(0.0):
+        return f"{'more' if difference.estimate > 0 else 'less'} accurate ({points})"
+    return f"accuracy: no difference shown ({points})"
+
+
+def verdicts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who was held against whom, and what came of it: first under load, then in accuracy."""
+    cells = {(cell["arm"], cell["workload"]): cell for cell in report["cells"]}
+    speed = [
+        {
+            "subject": f"{_pair(c, report)}, {c['workload']}",
+            "verdicts": _saturation(c, cells) or [verdict(m, interval(c["ratios"][m])) for m in METRICS],
+        }
+        for c in report["comparisons"]
+    ]
+    held = [(row["arm"], row["against"]) for row in report["accuracy"] if "against" in row]
+    accuracy = [
+        {"subject": _pair({"arm": arm, **against}, report), "verdicts": [accuracy_verdict(against)]}
+        for arm, against in held
+    ]
+    return [*speed, *accuracy]
+
+
+def _saturation(comparison: Mapping[str, Any], cells: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[str]:
+    """Where an arm cannot hold an open workload its latencies grow with the run: no ratio of them means anything."""
+    sides = [cells[comparison[side], comparison["workload"]] for side in ("arm", "baseline")]
+    if not any(side["saturated"] for side in sides):
+        return []
+    rate = "{arm} cannot hold this rate, it answered {requests_per_second:.1f} requests/s"
+    return [rate.format(**side) if side["saturated"] else f"{side['arm']} holds this rate" for side in sides]
+
+
+def _pair(pair: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    devices = {arm["name"]: arm["device"] for arm in report["arms"]}
+    own, other = devices[pair["arm"]], devices[pair["baseline"]]
+    return f"{pair['arm']} against {pair['baseline']}" + ("" if own == other else f" ({own} against {other})")
 
 
 def sentences(report: Mapping[str, Any]) -> list[str]:
-    """The summary in words: what each arm gains or loses against the one it is held against."""
-    devices = {arm["name"]: arm["device"] for arm in report["arms"]}
-    lines = []
-    for comparison in report["comparisons"]:
-        arm, baseline = comparison["arm"], comparison["baseline"]
-        mixed = "" if devices[arm] == devices[baseline] else f" ({devices[arm]} against {devices[baseline]})"
-        verdicts = "; ".join(verdict(metric, comparison) for metric in METRICS)
-        lines.append(f"{arm} against {baseline}{mixed}, {comparison['workload']}: {verdicts}.")
-    lines += [accuracy_verdict(row) + "." for row in report["accuracy"] if "against" in row]
-    return [line[0].upper() + line[1:] if line.startswith("accuracy") else line for line in lines]
+    """The verdicts as one sentence each."""
+    return [f"{v['subject']}: {'; '.join(v['verdicts'])}." for v in verdicts(report)]

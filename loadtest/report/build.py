@@ -11,7 +11,7 @@ from loadtest.options import Options
 from loadtest.run import Measured
 from loadtest.summary import cell
 from loadtest.validity import invalid, notes
-from loadtest.verdicts import baselines, compare, sentences
+from loadtest.verdicts import baselines, compare, sentences, verdicts
 
 SCHEMA = 1
 
@@ -27,7 +27,7 @@ def build(measured: Measured, options: Options) -> dict[str, Any]:
         cell(arm, workload, played, options.images_per_request)
         for workload in options.workloads
         for arm in measured.arms
-        if (played := [p for p in measured.played if p.arm == arm and p.round.workload == workload])
+        if (played := measured.cell(arm, workload))
     ]
     report: dict[str, Any] = {
         "schema": SCHEMA,
@@ -46,10 +46,16 @@ def build(measured: Measured, options: Options) -> dict[str, Any]:
         "accuracy": accuracies(measured.arms, held_against, measured.images, measured.bodies, measured.played),
         "comparisons": comparisons(cells, held_against, options.seed),
     }
-    report["invalid"] = [*measured.problems, *invalid(report)]
+    report["invalid"] = [*measured.problems, *invalid(report), *unstable(measured, options)]
     report["notes"] = notes(report)
+    report["verdicts"] = verdicts(report)
     report["summary"] = sentences(report)
     return report
+
+
+def unstable(measured: Measured, options: Options) -> list[str]:
+    """The cells whose rounds never came to rest, unless somebody stopped the run before they could."""
+    return [] if measured.partial else [f"never stable: {reason}" for reason in measured.unstable(options)]
 
 
 def comparisons(cells: list[dict[str, Any]], held_against: dict[str, str], seed: int) -> list[dict[str, Any]]:

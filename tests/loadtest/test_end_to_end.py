@@ -2,12 +2,17 @@
 
 import gzip
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.slow
-QUICK = ("--round", 0.5, "--settle", 0.1, "--warm-up", 0.2)
+SOUND_OR_NOISY = (0, 3)
+"""Other work on the machine can make a run of a few seconds INVALID: its numbers are still the planted ones."""
+QUICK = ("--round", 0.5, "--settle", 0.1, "--warm-up", 0.2, "--max-duration", 0.1)
 
 
 def test_a_comparison_finds_what_was_planted(serve, images, loadtest, tmp_path: Path) -> None:
@@ -21,7 +26,7 @@ def test_a_comparison_finds_what_was_planted(serve, images, loadtest, tmp_path: 
     )
     out = tmp_path / "out"
     done = loadtest("--url", url, "--images", images, "--concurrency", "1,4", "--duration", 3, "--out", out, *QUICK)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in SOUND_OR_NOISY, done.stderr
     report = json.loads((out / "report.json").read_text())
     cells = {(c["arm"], c["concurrency"]): c for c in report["cells"]}
 
@@ -68,7 +73,7 @@ def test_many_images_in_one_request_are_all_scored(serve, images, loadtest, tmp_
     url = serve({"fp32": {"delay": 0.010, "wrong_below": 26}})
     out = tmp_path / "out"
     flags = ("--payload", payload, "--images-per-request", 7, "--concurrency", "1", "--duration", 1, "--out", out)
-    assert loadtest("--url", url, "--images", images, *flags, *QUICK).returncode == 0
+    assert loadtest("--url", url, "--images", images, *flags, *QUICK).returncode in SOUND_OR_NOISY
     report = json.loads((out / "report.json").read_text())
     assert report["accuracy"][0]["images"] == 100
     assert 0.8 < report["accuracy"][0]["accuracy"]["estimate"] < 0.97
@@ -82,3 +87,39 @@ def test_nothing_to_measure_is_exit_code_2(serve, images, loadtest, tmp_path: Pa
     done = loadtest("--url", url, "--images", images, "--out", tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: no variant can be measured (fp16: unavailable: no GPU)"
+
+
+def test_a_stall_shows_in_the_open_workload_and_hides_in_the_closed_one(
+    serve, images, loadtest, tmp_path: Path
+) -> None:
+    """Coordinated omission: one second of stall delays one request of a closed loop, and every due one of an open."""
+    spec = {"delay": 0.002, "serial": True, "stall_at": 150, "stall_seconds": 1.0}
+    url = serve({"fp32": spec, "int8": spec})
+    out = tmp_path / "out"
+    once = ("--round", 5, "--settle", 0, "--warm-up", 0, "--duration", 5, "--max-duration", 5, "--out", out)
+    loadtest("--url", url, "--images", images, "--variants", "fp32", "--rate", 100, *once)
+    latency = json.loads((out / "report.json").read_text())["cells"][0]["latency"]
+    assert 0.7 < latency["p99"] < 1.2
+    assert latency["p95"] > 0.4
+
+    loadtest("--url", url, "--images", images, "--variants", "int8", "--concurrency", 1, *once)
+    latency = json.loads((out / "report.json").read_text())["cells"][0]["latency"]
+    assert latency["max"] > 1.0
+    assert latency["p99"] < 0.1
+
+
+def test_ctrl_c_writes_what_was_measured(serve, images, tmp_path: Path) -> None:
+    """The report is marked partial, the exit code is 130, and there is no traceback."""
+    url = serve({"fp32": {"delay": 0.002}})
+    flags = ["--url", url, "--images", str(images), "--duration", "60", "--warm-up", "0.1", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "loadtest", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("measuring fp32") for line in process.stderr)
+        assert any("1 user" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "stopped before its end" in stdout
+    assert "Traceback" not in stderr
+    assert json.loads((tmp_path / "report.json").read_text())["partial"]
