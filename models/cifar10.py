@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import io
 import os
 import sys
 import tarfile
@@ -79,12 +80,10 @@ def sample() -> tuple[Images, Labels]:
         DatasetError: the file is missing or damaged.
     """
     try:
-        with np.load(SAMPLE) as content:
+        with np.load(io.BytesIO(SAMPLE.read_bytes())) as content:
             return content["images"], content["labels"].astype(np.int64)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DatasetError(
-            f"{SAMPLE} cannot be read ({error}); restore it with `git checkout -- {SAMPLE.name}`"
-        ) from error
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{SAMPLE} cannot be read ({error}); restore it with `git checkout -- {SAMPLE}`") from error
 
 
 def ensure(root: Path) -> None:

@@ -59,8 +59,8 @@ def build(network: Network[QuantizedLayer]) -> tuple[Layer, list[Tensor], list[T
 
     features = assemble(network, plain, residual)
     classify = _head(network.head, reads["fc"], held, constants)
-    framed = _Frame()
-    return lambda pixels: classify(features(framed(pixels))), held, constants
+    frame = Frame()
+    return lambda pixels: classify(features(frame(pixels))), held, constants
 
 
 def _inputs(network: Network[QuantizedLayer]) -> tuple[dict[str, float], dict[str, tuple[float, int]]]:
@@ -97,7 +97,7 @@ def _head(head: QuantizedLayer, read: float, held: list[Tensor], constants: list
     return apply
 
 
-class _Frame:
+class Frame:
     """Pixels in a frame of one pixel, channels last, with the fourth channel that QuantizedLayer describes.
 
     The buffer of the largest batch so far is kept; only its inside is written again.

@@ -54,7 +54,13 @@ def quantize(network: Network[FoldedLayer], ranges: Mapping[str, Range], limit: 
         network: the FP32 network.
         ranges: `(low, high)` by layer name, after ReLU and addition where they follow.
         limit: largest magnitude of an integer weight, FULL_LIMIT or SAFE_LIMIT.
+
+    Raises:
+        CheckpointError: a layer has no range.
     """
+
+    if missing := [layer.spec.name for layer in network if layer is not network.head and layer.spec.name not in ranges]:
+        raise CheckpointError(f"the calibration has no range for {missing[0]}; run `python -m models.quantize` again")
 
     def quantized(layer: FoldedLayer) -> QuantizedLayer:
         low, high = ranges.get(layer.spec.name, (0.0, 0.0))

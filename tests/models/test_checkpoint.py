@@ -1,0 +1,114 @@
+"""Checkpoints are written whole, verified at load, and refused in words."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import checkpoint, variants
+from models.checkpoint import Card, CheckpointError
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A small checkpoint with its card."""
+    torch.manual_seed(0)
+    path = tmp_path / "small.safetensors"
+    about = {"command": "c", "recipe": {"epochs": 1}, "seed": 0, "epochs": 1, "hardware": "h", "training_seconds": 1}
+    card = Card(**about, test_accuracy=0.5, test_images=2, torch="t", date="d")
+    checkpoint.save(torch.nn.Linear(3, 2), path, card)
+    return path
+
+
+def test_the_checkpoint_in_use_is_good(checkpoint_path: Path) -> None:
+    """The bundled checkpoint matches its card, and the card says how it was made and how good it is."""
+    state, card = checkpoint.load(checkpoint_path)
+    assert card.bytes == checkpoint_path.stat().st_size
+    assert state["fc.weight"].shape == (10, 512)
+    assert card.command
+    assert 0 <= card.test_accuracy <= 1
+
+
+def test_what_was_saved_is_loaded(copy: Path) -> None:
+    """save and load are inverses, the card completed with the file's size and SHA-256."""
+    torch.manual_seed(0)
+    state, card = checkpoint.load(copy)
+    assert np.array_equal(state["weight"], torch.nn.Linear(3, 2).weight.detach().numpy())
+    assert card.sha256 == checkpoint.sha256(copy.read_bytes())
+    assert card.bytes == copy.stat().st_size
+    assert (card.recipe, card.classes[3]) == ({"epochs": 1}, "cat")
+
+
+def test_a_flipped_bit_is_noticed(copy: Path) -> None:
+    """One changed bit in the weights stops the load with both hashes."""
+    data = bytearray(copy.read_bytes())
+    data[-5] ^= 1
+    copy.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"small.safetensors .* is damaged .* SHA-256 [0-9a-f]{64}, expected"):
+        checkpoint.load(copy)
+
+
+def test_a_truncated_file_is_noticed(copy: Path) -> None:
+    """A file cut short stops the load."""
+    copy.write_bytes(copy.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoint.load(copy)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(copy: Path) -> None:
+    """A file whose hash is on the card but that is not safetensors is refused, and never unpickled."""
+    copy.write_bytes(b"\x80\x04]\x94.")
+    card = json.loads(copy.with_suffix(".json").read_text()) | {"sha256": checkpoint.sha256(copy.read_bytes())}
+    copy.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        checkpoint.load(copy)
+
+
+@pytest.mark.parametrize("missing", ["small.safetensors", "small.json"])
+def test_a_missing_file_says_what_to_do(copy: Path, missing: str) -> None:
+    """Without the weights or the card the error names the file and the ways out."""
+    (copy.parent / missing).unlink()
+    with pytest.raises(CheckpointError, match=rf"{missing} is missing: restore it .* --checkpoint or CHECKPOINT"):
+        checkpoint.load(copy)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"sha256": "abc"}', "{"])
+def test_a_wrong_card_is_refused(copy: Path, content: str) -> None:
+    """A card that is not one, or lacks fields, is refused by name."""
+    copy.with_suffix(".json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"small.json is not a model card"):
+        checkpoint.load(copy)
+
+
+def test_the_card_of_another_checkpoint_is_refused(copy: Path, checkpoint_path: Path) -> None:
+    """Weights under a card that describes others are refused."""
+    shutil.copy(checkpoint.beside(checkpoint_path, ".json"), copy.with_suffix(".json"))
+    with pytest.raises(CheckpointError, match=r"is damaged or is not the checkpoint of small\.json"):
+        checkpoint.load(copy)
+
+
+def test_every_variant_refuses_a_damaged_checkpoint(copy: Path) -> None:
+    """No variant loads from a checkpoint that fails its check."""
+    copy.write_bytes(b"")
+    for name in variants.VARIANTS:
+        with pytest.raises(CheckpointError):
+            variants.load(name, device="cpu", checkpoint=copy)
+
+
+def test_the_environment_names_the_checkpoint(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CHECKPOINT is the default where no argument names one."""
+    monkeypatch.setenv("CHECKPOINT", str(copy))
+    assert checkpoint.load()[1].seed == 0
+    assert checkpoint.default_path() == copy
+
+
+def test_reading_the_card_needs_no_torch() -> None:
+    """The modules that the HTTP process imports leave torch alone."""
+    modules = "models.checkpoint, models.variants, models.cifar10, models.calibration, models.selftest, models.cpu"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,65 @@
+"""What the process may use, told from the files that the kernel shows."""
+
+from pathlib import Path
+
+import pytest
+
+from models import cpu
+
+
+@pytest.mark.parametrize(("content", "expected"), [("max 100000", None), ("150000 100000", 1.5), ("50000 100000", 0.5)])
+def test_the_quota_of_cgroup_v2(tmp_path: Path, content: str, expected: float | None) -> None:
+    """cpu.max holds quota and period in microseconds, or max."""
+    (tmp_path / "cpu.max").write_text(content + "\n")
+    assert cpu.cgroup_quota(tmp_path) == expected
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("-1", None), ("200000", 2.0)])
+def test_the_quota_of_cgroup_v1(tmp_path: Path, quota: str, expected: float | None) -> None:
+    """Version 1 has a file for each, -1 for no limit."""
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota + "\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert cpu.cgroup_quota(tmp_path) == expected
+
+
+def test_no_cgroup_is_no_quota(tmp_path: Path) -> None:
+    """Where there are no such files nothing is limited."""
+    assert cpu.cgroup_quota(tmp_path) is None
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(None, 8), (2.5, 2), (0.5, 1), (64.0, 8)])
+def test_cores_are_the_affinity_within_the_quota(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
+) -> None:
+    """The quota caps the affinity, rounded down, and one core is always left."""
+    monkeypatch.setattr(cpu.os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
+    monkeypatch.setattr(cpu, "cgroup_quota", lambda: quota)
+    assert cpu.available_cores() == expected
+
+
+def test_flags_and_name_come_from_cpuinfo(tmp_path: Path) -> None:
+    """The first processor's flags and model name are the CPU's."""
+    place = tmp_path / "cpuinfo"
+    place.write_text(
+        "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 avx512_vnni\n\nprocessor\t: 1\n"
+    )
+    assert cpu.flags(place) == {"fpu", "avx2", "avx512_vnni"}
+    assert cpu.name(place) == "Some CPU @ 2 GHz"
+    assert cpu.flags(tmp_path / "none") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("flags", "cap", "expected"),
+    [
+        ("avx2", "", False),
+        ("avx2 avx_vnni", "", True),
+        ("avx512_vnni", "AVX2", False),
+        ("avx512_vnni", "AVX512_CORE_VNNI", True),
+    ],
+)
+def test_vnni_must_be_there_and_allowed(monkeypatch: pytest.MonkeyPatch, flags: str, cap: str, expected: bool) -> None:
+    """VNNI counts if the CPU has it and oneDNN is not capped below it."""
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset(flags.split()))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
+    assert cpu.has_vnni() == expected

@@ -1,0 +1,186 @@
+"""Every variant on the CPU against the golden logits of the plain network, and against itself."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+import torch
+
+from models import variants
+from models.checkpoint import Card
+from models.variants import VARIANTS, VariantUnavailable
+from tests.models.conftest import Answers, Load
+
+NAMES = tuple(VARIANTS)
+LARGEST_ERROR = {"fp32": 1e-4, "fp32-cpu": 1e-4, "fp16": 0.03, "int8-dynamic": 0.2}
+"""Of a logit; the logits reach about 10. float32 and float16 round to 6e-8 and 5e-4 of a value, over 21 layers."""
+LEAST_AGREEMENT = {"fp32": 1.0, "fp32-cpu": 1.0, "fp16": 0.99, "int8": 0.97, "int8-dynamic": 0.99}
+LEAST_INT8_SQNR = 27.0
+"""dB. 33 to 39 are usual for a good INT8 of this network; a wrong scale or a lost offset costs more than ten."""
+
+
+def sqnr(exact: np.ndarray, found: np.ndarray) -> float:
+    return float(10 * np.log10((exact**2).sum() / ((exact - found) ** 2).sum()))
+
+
+@pytest.mark.parametrize("name", LARGEST_ERROR)
+def test_logits_are_the_golden_ones(name: str, answers: Answers, golden: np.ndarray) -> None:
+    """No logit on the sample is further from the plain FP32 network's than the precision explains."""
+    found = answers(name)
+    assert np.abs(found - golden[: len(found)]).max() < LARGEST_ERROR[name]
+
+
+def test_int8_noise_is_small(answers: Answers, golden: np.ndarray) -> None:
+    """The quantization noise of INT8's logits lies at least 27 dB below the logits."""
+    assert sqnr(golden, answers("int8")) > LEAST_INT8_SQNR
+
+
+def test_int8_is_not_fp32(answers: Answers, golden: np.ndarray) -> None:
+    """The int8 variant shows quantization noise (below 60 dB), so its convolutions did run in INT8."""
+    assert sqnr(golden, answers("int8")) < 60
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_top1_agrees(name: str, answers: Answers, golden: np.ndarray) -> None:
+    """Top-1 classes agree with the plain FP32 network's on the sample."""
+    same = answers(name).argmax(1) == golden[: len(answers(name))].argmax(1)
+    assert same.mean() >= LEAST_AGREEMENT[name]
+
+
+@pytest.mark.parametrize("name", ["int8", "int8-dynamic"])
+def test_a_batch_gives_the_logits_of_its_images_alone(name: str, load: Load, images: np.ndarray) -> None:
+    """INT8 logits do not depend on the neighbours: n batches of one equal a batch of n to the bit."""
+    engine = load(name)
+    alone = np.concatenate([engine.run(images[i : i + 1]).logits for i in range(24)])
+    tolerance = 0 if name == "int8" else 1e-4  # int8-dynamic has float convolutions before its one integer layer
+    assert np.abs(engine.run(images[:24]).logits - alone).max() <= tolerance
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+def test_a_float_batch_gives_nearly_the_logits_of_its_images_alone(name: str, load: Load, images: np.ndarray) -> None:
+    """Float sums depend on the batch size only by rounding."""
+    engine = load(name)
+    alone = np.concatenate([engine.run(images[i : i + 1]).logits for i in range(8)])
+    assert np.abs(engine.run(images[:8]).logits - alone).max() < LARGEST_ERROR[name]
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("int8", range(1, 41)), ("fp32-cpu", (1, 2, 3, 5, 8, 17))])
+def test_every_batch_size_works(name: str, sizes: Iterable[int], load: Load, images: np.ndarray) -> None:
+    """Batches of 256 and then of 1 to 40 give each image the same logits."""
+    engine = load(name)
+    whole = engine.run(images[:256]).logits
+    assert whole.shape == (256, 10)
+    assert whole.dtype == np.float32
+    for size in sizes:
+        assert np.abs(engine.run(images[:size]).logits - whole[:size]).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_batch_gives_the_same_logits(name: str, load: Load, images: np.ndarray) -> None:
+    """Two runs of one batch are equal to the bit, with another batch between them."""
+    engine = load(name)
+    first = engine.run(images[:16]).logits
+    engine.run(images[16:40])
+    assert np.array_equal(first, engine.run(images[:16]).logits)
+
+
+def test_int8_logits_do_not_depend_on_the_threads(load: Load, images: np.ndarray) -> None:
+    """Integer sums have no order: two threads give the logits of one, to the bit."""
+    alone = load("int8").run(images[:8]).logits
+    torch.set_num_threads(2)
+    assert np.array_equal(load("int8").run(images[:8]).logits, alone)
+
+
+@pytest.mark.parametrize("name", ["int8", "fp32-cpu"])
+def test_pixels_stay_as_they_were(name: str, load: Load, images: np.ndarray) -> None:
+    """An engine neither writes into its input nor minds that it is read-only."""
+    pixels = images[:4].copy()
+    pixels.flags.writeable = False
+    load(name).run(pixels)
+    assert np.array_equal(pixels, images[:4])
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((1, 3, 32, 32), np.float32),
+        np.zeros((3, 32, 32), np.uint8),
+        np.zeros((1, 32, 32, 3), np.uint8),
+        np.zeros((0, 3, 32, 32), np.uint8),
+        np.zeros((1, 32, 32, 3), np.uint8).transpose(0, 3, 1, 2),
+        [[0]],
+    ],
+    ids=["float", "no batch", "channel last", "empty", "not contiguous", "a list"],
+)
+@pytest.mark.parametrize("name", ["fp32-cpu", "int8"])
+def test_other_input_is_refused(name: str, pixels: np.ndarray, load: Load) -> None:
+    """Anything but C-contiguous [N, 3, 32, 32] uint8 with N >= 1 is a ValueError that says so."""
+    with pytest.raises(ValueError, match="pixels must"):
+        load(name).run(pixels)
+
+
+@pytest.mark.parametrize("name", ["fp32-cpu", "int8"])
+def test_memory_is_measured_at_warm_up(name: str, load: Load, images: np.ndarray) -> None:
+    """After warm-up a run reports the activation peak of its batch size, about in proportion to that size."""
+    engine = load(name)
+    engine.warm_up([2, 8])
+    small, large = engine.run(images[:2]), engine.run(images[:8])
+    assert small.memory_kind == "activation_peak"
+    # two uint8 or float32 activations of the first stage at the least
+    assert small.memory_bytes >= 2 * 2 * 64 * 32 * 32 * (1 if name == "int8" else 4)
+    assert 3 < large.memory_bytes / small.memory_bytes < 5
+
+
+def test_int8_needs_less_memory_than_fp32(load: Load, images: np.ndarray) -> None:
+    """INT8 activations take less than half of what FP32's take on the same backend."""
+    peaks = []
+    for name in ("int8", "fp32-cpu"):
+        load(name).warm_up([4])
+        peaks.append(load(name).run(images[:4]).memory_bytes)
+    assert peaks[0] < peaks[1] / 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_phases_add_up(name: str, load: Load, images: np.ndarray) -> None:
+    """Each phase takes some time, and on the CPU together they are the whole call."""
+    cost = load(name).run(images[:2])
+    phases = (cost.copy_in_seconds, cost.inference_seconds, cost.copy_out_seconds)
+    assert min(phases) > 0
+    assert sum(phases) == pytest.approx(cost.wall_seconds)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_says_what_runs(name: str, load: Load, card: Card) -> None:
+    """A card names variant, checkpoint, device and sizes, and survives JSON."""
+    found = json.loads(json.dumps(dataclasses.asdict(load(name).card)))
+    assert (found["variant"], found["checkpoint_sha256"], found["device"]) == (name, card.sha256, "cpu")
+    assert found["threads"] == 1
+    assert found["torch"] == torch.__version__
+    assert found["parameter_bytes"] > 11_173_962 * (1 if name == "int8" else 2 if name == "fp16" else 4) * 0.99
+
+
+def test_int8_is_a_quarter_of_fp32(load: Load) -> None:
+    """INT8's file is at most 26 % of FP32's, its resident weights at most 27 % (packing adds to them)."""
+    int8, fp32 = load("int8").card, load("fp32-cpu").card
+    assert int8.serialized_bytes <= 0.26 * fp32.serialized_bytes
+    assert int8.parameter_bytes + int8.buffer_bytes <= 0.27 * fp32.parameter_bytes
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_fp16_says_that_it_needs_a_gpu() -> None:
+    """Without a GPU fp16 is unavailable, for a reason that people understand, unless the CPU is asked for."""
+    with pytest.raises(VariantUnavailable, match="fp16 needs a CUDA GPU and this machine has none"):
+        variants.load("fp16")
+
+
+def test_int8_refuses_a_gpu() -> None:
+    """int8 runs on the CPU only and says so."""
+    with pytest.raises(VariantUnavailable, match="int8 runs on the CPU only"):
+        variants.load("int8", device="cuda")
+
+
+def test_references_exist() -> None:
+    """Every variant is held against another that exists and needs no reference itself."""
+    assert {VARIANTS[row.reference].reference for row in VARIANTS.values() if row.reference} == {None}

@@ -1,0 +1,43 @@
+"""The scales weigh what is known."""
+
+import torch
+
+from models import measure
+
+
+def test_the_peak_is_what_was_alive_at_once() -> None:
+    """Of three tensors made one after the other, two alive at a time, the peak is two."""
+
+    def forward() -> torch.Tensor:
+        x = torch.zeros(1000)
+        for _ in range(2):
+            x = x.neg()
+        return x
+
+    assert measure.activation_peak(forward) == 2 * 4000
+
+
+def test_what_was_there_before_does_not_count() -> None:
+    """A function that allocates nothing has a peak of nothing."""
+    kept = torch.zeros(1000)
+    assert measure.activation_peak(kept.zero_) == 0
+
+
+def test_packed_weights_are_weighed() -> None:
+    """Weights that oneDNN packed weigh at least what they weighed before."""
+    weight = torch.zeros(64, 64, 3, 3)
+    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, [1, 1], [1, 1], [1, 1], 1, [1, 64, 32, 32])
+    assert measure.nbytes([packed]) >= weight.nbytes
+    assert measure.nbytes([weight, torch.zeros(2, dtype=torch.uint8)]) == weight.nbytes + 2
+
+
+def test_the_clock_splits_a_call_into_phases() -> None:
+    """Phases are the times between the borders and sum to the wall clock."""
+    clock = measure.HostClock()
+    clock.start()
+    clock.border()
+    torch.zeros(100_000).sum()
+    clock.border()
+    phases = clock.stop()
+    assert phases.inference > 0
+    assert abs(phases.copy_in + phases.inference + phases.copy_out - phases.wall) < 1e-9

@@ -1,0 +1,66 @@
+"""Folding and topology against torchvision's own network."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.checkpoint import CheckpointError, State
+from models.engines import floating
+from models.engines.network import fold, topology
+from models.resnet import PARAMETERS, resnet18
+from models.train import normalise
+
+
+@pytest.fixture(scope="module")
+def net() -> torch.nn.Module:
+    """A network whose BatchNorms all do something."""
+    torch.manual_seed(3)
+    net = resnet18().eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias)
+            torch.nn.init.normal_(module.running_mean)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    return net
+
+
+@pytest.fixture(scope="module")
+def state(net: torch.nn.Module) -> State:
+    return {name: tensor.numpy() for name, tensor in net.state_dict().items()}
+
+
+@pytest.mark.parametrize("way", ["eager", "onednn"])
+def test_folded_is_the_same_function(way: str, net: torch.nn.Module, state: State) -> None:
+    """With arbitrary BatchNorm statistics the folded network gives torchvision's logits, to 1e-5 of their size."""
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8))
+    network = fold(state)
+    forward, _ = (
+        floating.onednn(network) if way == "onednn" else floating.eager(network, torch.device("cpu"), torch.float32)
+    )
+    with torch.inference_mode():
+        expected, found = net(normalise(pixels)), forward(pixels)
+    assert (expected - found).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_the_network_has_the_published_size(state: State) -> None:
+    """11,173,962 parameters, 20 convolutions and one linear layer."""
+    assert sum(p.numel() for p in resnet18().parameters()) == PARAMETERS
+    assert len(list(topology())) == 21
+    assert sum(layer.weight.numel() + len(layer.bias) for layer in fold(state)) == PARAMETERS - 4800
+
+
+def test_layers_come_in_running_order() -> None:
+    """A block's shortcut comes before its convolutions, and sides halve with each stage."""
+    specs = list(topology())
+    assert [spec.name for spec in specs[:2]] == ["conv1", "layer1.0.conv1"]
+    assert next(spec.name for spec in specs if "layer2.0" in spec.name) == "layer2.0.downsample.0"
+    assert {spec.name: spec.side for spec in specs}["layer4.1.conv2"] == 4
+
+
+def test_another_network_is_refused(state: State) -> None:
+    """A state dict with a missing, an extra or a misshapen tensor is refused, naming one."""
+    with pytest.raises(CheckpointError, match=r"not a CIFAR ResNet18: fc.weight is missing"):
+        fold({name: array for name, array in state.items() if name != "fc.weight"})
+    with pytest.raises(CheckpointError, match=r"conv1.weight is \(64, 3, 7, 7\), expected \(64, 3, 3, 3\)"):
+        fold(state | {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)})

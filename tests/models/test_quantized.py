@@ -1,0 +1,154 @@
+"""The INT8 artifact and its arithmetic."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models import calibration, checkpoint, selftest, variants
+from models.checkpoint import Card, CheckpointError
+from models.engines import int8, quantized
+from models.engines.network import FoldedLayer, Network, fold, mean_and_scale
+from models.engines.quantized import FULL_LIMIT, SAFE_LIMIT, QuantizedLayer
+from tests.models.conftest import Load
+
+
+@pytest.fixture(scope="module")
+def folded(checkpoint_path: Path) -> Network[FoldedLayer]:
+    return fold(checkpoint.load(checkpoint_path)[0])
+
+
+@pytest.fixture(scope="module")
+def ranges(checkpoint_path: Path, card: Card) -> dict[str, tuple[float, float]]:
+    return calibration.load(checkpoint.beside(checkpoint_path, ".int8.json"), card.sha256).ranges
+
+
+@pytest.fixture(scope="module")
+def network(folded: Network[FoldedLayer], ranges: dict[str, tuple[float, float]]) -> Network[QuantizedLayer]:
+    return quantized.quantize(folded, ranges, FULL_LIMIT)
+
+
+@pytest.fixture
+def artifact(tmp_path: Path, network: Network[QuantizedLayer], card: Card) -> Path:
+    path = tmp_path / "model.int8.safetensors"
+    path.write_bytes(quantized.serialize(network, card.sha256))
+    return path
+
+
+def test_the_artifact_is_enough(artifact: Path, load: Load, images: np.ndarray, card: Card) -> None:
+    """From the artifact alone, without the checkpoint or its calibration, int8 gives the same logits to the bit."""
+    alone = variants.load("int8", threads=1, checkpoint=artifact)
+    assert np.array_equal(alone.run(images[:32]).logits, load("int8").run(images[:32]).logits)
+    assert alone.card.checkpoint_sha256 == card.sha256
+
+
+def test_the_size_on_the_card_is_the_artifacts(artifact: Path, load: Load) -> None:
+    """int8's serialized_bytes is the size of the file that models.quantize writes."""
+    assert artifact.stat().st_size == load("int8").card.serialized_bytes
+
+
+@pytest.mark.parametrize("position", [20, 2000, -100])
+def test_a_damaged_artifact_is_refused(artifact: Path, position: int) -> None:
+    """One changed bit, in the header or in the weights, stops the load."""
+    data = bytearray(artifact.read_bytes())
+    data[position] ^= 1
+    artifact.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"model.int8.safetensors is (damaged|not a safetensors file)"):
+        variants.load("int8", checkpoint=artifact)
+
+
+def test_a_truncated_artifact_is_refused(artifact: Path) -> None:
+    """An artifact cut short stops the load."""
+    artifact.write_bytes(artifact.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        variants.load("int8", checkpoint=artifact)
+
+
+def test_a_missing_artifact_is_refused(tmp_path: Path) -> None:
+    """An artifact that is not there stops the load."""
+    with pytest.raises(CheckpointError, match="is missing"):
+        variants.load("int8", checkpoint=tmp_path / "none.int8.safetensors")
+
+
+def test_weights_use_the_whole_range(network: Network[QuantizedLayer]) -> None:
+    """Each output channel has its own scale: its largest weight is 127 in magnitude."""
+    for layer in network:
+        largest = layer.weight.int().abs().flatten(1).amax(1)
+        assert largest.min() == largest.max() == FULL_LIMIT
+
+
+def test_safe_weights_cannot_saturate(network: Network[QuantizedLayer], folded: Network[FoldedLayer]) -> None:
+    """Without VNNI two products of a uint8 and a weight fit 16 bits: weights of at most 64."""
+    assert 2 * 255 * SAFE_LIMIT < 2**15
+    for layer in quantized.narrowed(network):
+        assert layer.weight.int().abs().max() == SAFE_LIMIT
+    real = [
+        layer.weight_scale.view(-1, 1, 1, 1) * layer.weight[:, :3]
+        for layer in (network.stem, quantized.narrowed(network).stem)
+    ]
+    assert (real[0] - real[1]).abs().max() < folded.stem.weight.abs().max() / 20
+
+
+def test_the_stem_is_exact_at_the_border(network: Network[QuantizedLayer], images: np.ndarray) -> None:
+    """On framed raw pixels the stem equals its own weights on normalised, zero-padded pixels, border included.
+
+    The fourth channel's weights are rounded: off by at most half a step on each of the at most five padded positions.
+    """
+    stem, pixels = network.stem, torch.from_numpy(images[:8])
+    mean, _ = mean_and_scale()
+    step = stem.weight_scale.view(-1, 1, 1)
+    weight = stem.weight[:, :3].double() * step.unsqueeze(-1)
+    folded_mean = (weight * mean).sum((1, 2, 3))
+    expected = F.conv2d(pixels.double() - mean, weight, stem.bias.double() + folded_mean, padding=1)
+    framed = int8.Frame()(pixels).double()
+    found = F.conv2d(framed, stem.weight.double()) * step + stem.bias.view(-1, 1, 1)
+    error = (expected - found).abs() / step
+    assert error.max() <= 5 * 0.5 + 1e-3
+    assert error[:, :, 1:-1, 1:-1].max() < 1e-3
+
+
+@pytest.mark.parametrize("damage", ["other checkpoint", "missing", "no JSON", "no ranges"])
+def test_a_calibration_that_does_not_fit_is_refused(
+    tmp_path: Path, checkpoint_path: Path, card: Card, damage: str
+) -> None:
+    """int8 loads only with the calibration of its own checkpoint, and the error says how to make one."""
+    place = tmp_path / "x.int8.json"
+    content = json.loads(checkpoint.beside(checkpoint_path, ".int8.json").read_text())
+    if damage == "other checkpoint":
+        place.write_text(json.dumps(content | {"checkpoint_sha256": "0" * 64}))
+    elif damage == "no ranges":
+        place.write_text(json.dumps({"checkpoint_sha256": card.sha256}))
+    elif damage == "no JSON":
+        place.write_text("{")
+    with pytest.raises(CheckpointError, match=r"x.int8.json .* run `python -m models.quantize"):
+        calibration.load(place, card.sha256)
+
+
+def test_a_calibration_without_a_layer_is_refused(
+    network: Network[QuantizedLayer], folded: Network[FoldedLayer]
+) -> None:
+    """Ranges for other layers than the network's are refused, naming one."""
+    ranges = {layer.spec.name: (0.0, 1.0) for layer in network if layer.spec.name not in {"fc", "layer3.0.conv1"}}
+    with pytest.raises(CheckpointError, match=r"layer3\.0\.conv1"):
+        quantized.quantize(folded, ranges, FULL_LIMIT)
+
+
+@pytest.mark.slow
+def test_it_works_without_vnni(checkpoint_path: Path) -> None:
+    """On a CPU without VNNI (oneDNN capped to AVX2) int8 passes its self-test with safe weights, and says so."""
+    code = (
+        "from models import selftest, variants; e = variants.load('int8', threads=1); "
+        "print(selftest.agreement(e), e.card.notes); assert 'no VNNI' in e.card.notes[0]"
+    )
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "CHECKPOINT": str(checkpoint_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[0]) >= selftest.MINIMUM_AGREEMENT["int8"]

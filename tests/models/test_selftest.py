@@ -1,0 +1,71 @@
+"""The self-test lets good engines pass and stops broken ones."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import selftest
+from models.engines.base import Execution
+from models.selftest import SelfTestFailed
+from models.variants import VARIANTS
+from tests.models.conftest import Load
+
+
+class Broken:
+    """An engine whose logits are spoilt on the way out."""
+
+    def __init__(self, engine, spoil) -> None:
+        self.engine, self.spoil = engine, spoil
+        self.variant, self.device, self.card = engine.variant, engine.device, engine.card
+
+    def run(self, pixels: np.ndarray) -> Execution:
+        done = self.engine.run(pixels)
+        return replace(done, logits=self.spoil(done.logits))
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "fp16"])
+def test_a_good_engine_passes(name: str, load: Load, checkpoint_path: Path) -> None:
+    """Every variant of the CPU passes, with an agreement between its minimum and 1."""
+    assert selftest.MINIMUM_AGREEMENT[name] <= selftest.agreement(load(name), checkpoint_path) <= 1
+
+
+def test_wrong_answers_fail(load: Load, checkpoint_path: Path) -> None:
+    """An engine whose classes are shifted by one fails, and the error gives its agreement."""
+    engine = Broken(load("int8"), lambda logits: np.roll(logits, 1, axis=1))
+    with pytest.raises(SelfTestFailed, match=r"int8 agrees with the FP32 reference on \d+.\d% of the sample"):
+        selftest.agreement(engine, checkpoint_path)
+
+
+def test_infinite_logits_fail(load: Load, checkpoint_path: Path) -> None:
+    """An engine that overflows fails even where the class is right."""
+    engine = Broken(load("int8"), lambda logits: np.where(logits == logits.max(1, keepdims=True), np.inf, logits))
+    with pytest.raises(SelfTestFailed, match="not finite"):
+        selftest.agreement(engine, checkpoint_path)
+
+
+def test_another_checkpoints_logits_are_no_reference(checkpoint_path: Path, tmp_path: Path) -> None:
+    """Reference logits of another checkpoint, or none, fail the self-test with what to run."""
+    with pytest.raises(SelfTestFailed, match="belongs to the checkpoint"):
+        selftest.reference(checkpoint_path, "0" * 64)
+    with pytest.raises(SelfTestFailed, match=r"is missing: .* python -m models.sample"):
+        selftest.reference(tmp_path / "none.safetensors", "0" * 64)
+
+
+def test_no_warning_reaches_a_user(checkpoint_path: Path) -> None:
+    """Loading, warming up, running and testing every variant on the CPU is silent, also under `-W error`."""
+    code = f"""
+from pathlib import Path
+from models import selftest, variants
+path = Path({str(checkpoint_path)!r})
+for name in variants.VARIANTS:
+    engine = variants.load(name, device="cpu", threads=1, checkpoint=path)
+    engine.warm_up([1, 2])
+    if name != "fp16":
+        selftest.agreement(engine, path)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
