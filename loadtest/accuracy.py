@@ -48,11 +48,18 @@ def accuracies(
             "images": int(own.seen.sum()),
             "accuracy": asdict(share) if share else None,
             "changed_answers": own.changed,
+            "right": marks(own, images),
         }
         if arm.name in baselines:
             row["against"] = against(own, answers[baselines[arm.name]], images, baselines[arm.name])
         rows.append(row)
     return rows
+
+
+def marks(answers: Answers, images: LabelledImages) -> str:
+    """A mark per image, in the order of the file: `1` right, `0` wrong, `-` not sent. Pairs two reports."""
+    right = answers.first == images.labels
+    return "".join("-" if not seen else "1" if ok else "0" for seen, ok in zip(answers.seen, right, strict=True))
 
 
 def against(own: Answers, other: Answers, images: LabelledImages, name: str) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from loadtest.images import KINDS
 from loadtest.options import Options
 from loadtest.plan import Workload
 
-EXIT_CODES = """exit codes:
+EXIT_CODES = """two reports are compared with: python -m loadtest diff a.json b.json (see its --help)
+
+exit codes:
   0    measured, and the numbers hold
   2    nothing could be measured: wrong flags, no images, no service, no variant that is ready
   3    the report was written but marked INVALID; it says why

@@ -1,5 +1,6 @@
 """The labelled images that every arm sends, their seeded order, and the request bodies made of them."""
 
+import hashlib
 import io
 import math
 import zipfile
@@ -28,6 +29,11 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def sha256(self) -> str:
+        """Tells whether two runs sent the same images."""
+        return hashlib.sha256(self.pixels.tobytes() + self.labels.tobytes()).hexdigest()
 
 
 def read(path: Path | None) -> LabelledImages:

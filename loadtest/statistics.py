@@ -50,36 +50,44 @@ def stated_quantile(values: Sequence[float] | Floats, q: float) -> float | None:
 
 
 def quantile_ratio(
-    a: Sequence[Floats], b: Sequence[Floats], q: float, seed: int = 0, resamples: int = RESAMPLES
+    a: Sequence[Floats],
+    b: Sequence[Floats],
+    q: float,
+    *,
+    paired: bool = True,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Interval | None:
-    """How `q` of the pooled rounds of `a` compares with that of `b` (a / b), by bootstrap over paired rounds.
+    """How `q` of the pooled rounds of `a` compares with that of `b` (a / b), by bootstrap over rounds.
 
-    `a[i]` and `b[i]` are the values of rounds that ran next to each other. None when either is too small to state `q`.
+    `paired`: `a[i]` and `b[i]` are rounds that ran next to each other, and are drawn together, so that what the machine
+    did to both cancels. None when either side is too small to state `q`.
     """
-    pooled = [_Pool(a), _Pool(b)]
-    if min(pool.size for pool in pooled) < enough(q):
+    ours, theirs = _Pool(a), _Pool(b)
+    if min(ours.size, theirs.size) < enough(q):
         return None
-    ones = np.ones((1, len(a)), dtype=np.int32)
-    estimate = pooled[0].quantiles(ones, q)[0] / pooled[1].quantiles(ones, q)[0]
-    if len(a) < MINIMUM_ROUNDS:
-        return Interval(float(estimate), None, None)
-    counts = _resample(len(a), seed, resamples)
-    return _interval(float(estimate), pooled[0].quantiles(counts, q) / pooled[1].quantiles(counts, q), len(a))
+    everything = [np.ones((1, len(side)), dtype=np.int32) for side in (a, b)]
+    estimate = float(ours.quantiles(everything[0], q)[0] / theirs.quantiles(everything[1], q)[0])
+    if min(len(a), len(b)) < MINIMUM_ROUNDS:
+        return Interval(estimate, None, None)
+    drawn = _resample(len(a), len(b), paired, seed, resamples)
+    return _interval(estimate, ours.quantiles(drawn[0], q) / theirs.quantiles(drawn[1], q), min(len(a), len(b)))
 
 
-def mean_ratio(a: Floats, b: Floats, seed: int = 0) -> Interval | None:
-    """How the mean over rounds of `a` compares with that of `b` (a / b), by bootstrap over paired rounds.
+def mean_ratio(a: Floats, b: Floats, *, paired: bool = True, seed: int = 0) -> Interval | None:
+    """How the mean over rounds of `a` compares with that of `b` (a / b), by bootstrap over rounds.
 
     None when `b` is zero.
     """
     if not len(a) or b.sum() <= 0:
         return None
-    estimate = float(a.sum() / b.sum())
-    if len(a) < MINIMUM_ROUNDS:
+    estimate = float(a.mean() / b.mean())
+    if min(len(a), len(b)) < MINIMUM_ROUNDS:
         return Interval(estimate, None, None)
-    counts = _resample(len(a), seed, RESAMPLES)
+    drawn = _resample(len(a), len(b), paired, seed, RESAMPLES)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _interval(estimate, (counts @ a) / (counts @ b), len(a))
+        ratios = (drawn[0] @ a / len(a)) / (drawn[1] @ b / len(b))
+    return _interval(estimate, ratios, min(len(a), len(b)))
 
 
 class _Pool:
@@ -106,9 +114,11 @@ class _Pool:
         return np.where(totals[:, 0] > 0, self._values[np.minimum(index, self.size - 1)], np.nan)
 
 
-def _resample(rounds: int, seed: int, resamples: int) -> Counts:
+def _resample(a: int, b: int, paired: bool, seed: int, resamples: int) -> tuple[Counts, Counts]:
+    """How often each round is drawn: a row per resample, for both sides the same rows when they are paired."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(rounds, np.full(rounds, 1 / rounds), size=resamples).astype(np.int32)
+    ours, theirs = (rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.int32) for n in (a, b))
+    return (ours, ours) if paired else (ours, theirs)
 
 
 def _interval(estimate: float, resampled: Floats, rounds: int) -> Interval:
@@ -158,6 +168,17 @@ def paired_difference(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Interval | 
     p, q = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
     half = NormalDist().inv_cdf(0.975) * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
     return Interval((only_a - only_b) / n, max(-1.0, p - q - half), min(1.0, p - q + half))
+
+
+def difference(a: tuple[int, int], b: tuple[int, int]) -> Interval | None:
+    """The share of `a` (successes, trials) minus that of `b`, on different trials (Newcombe, 1998, method 10)."""
+    ours, theirs = proportion(*a), proportion(*b)
+    if not ours or not theirs or None in (ours.low, ours.high, theirs.low, theirs.high):
+        return None
+    estimate = ours.estimate - theirs.estimate
+    below = math.hypot(ours.estimate - (ours.low or 0.0), (theirs.high or 0.0) - theirs.estimate)
+    above = math.hypot((ours.high or 0.0) - ours.estimate, theirs.estimate - (theirs.low or 0.0))
+    return Interval(estimate, estimate - below, estimate + above)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

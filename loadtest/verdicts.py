@@ -36,8 +36,8 @@ def compare(arm: Mapping[str, Any], baseline: Mapping[str, Any], seed: int) -> d
     ours, theirs = ([{r["block"]: r for r in cell["rounds"]}[b] for b in blocks] for cell in (arm, baseline))
     throughputs = [np.array([r["finished"] / r["seconds"] for r in rounds]) for rounds in (ours, theirs)]
     latencies = [[np.array(r["latencies"]) for r in rounds] for rounds in (ours, theirs)]
-    ratios = {"images_per_second": mean_ratio(throughputs[0], throughputs[1], seed)}
-    ratios |= {name: quantile_ratio(latencies[0], latencies[1], q, seed) for name, q in QUANTILES.items()}
+    ratios = {"images_per_second": mean_ratio(throughputs[0], throughputs[1], seed=seed)}
+    ratios |= {name: quantile_ratio(latencies[0], latencies[1], q, seed=seed) for name, q in QUANTILES.items()}
     return {
         "arm": arm["arm"],
         "baseline": baseline["arm"],
@@ -83,9 +83,19 @@ def accuracy_verdict(held: Mapping[str, Any]) -> str:
     difference = interval(held["difference"])
     if difference is None or difference.low is None or difference.high is None:
         return "accuracy: no image was answered by both"
-    bounds = f"[{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
-    points = f"{100 * difference.estimate:+.2f} points {bounds}, paired on {held['images']:,} images"
-    if held["mcnemar_p"] < SIGNIFICANT and difference.excludes(0.0):
+    points = f"{in_points(difference)}, paired on {held['images']:,} images"
+    return accuracy_words(difference, points, shown=held["mcnemar_p"] < SIGNIFICANT)
+
+
+def in_points(difference: Interval) -> str:
+    """`-0.05 points [-0.21, +0.11]`."""
+    bounds = [f"{100 * bound:+.2f}" for bound in (difference.low, difference.high) if bound is not None]
+    return f"{100 * difference.estimate:+.2f} points [{', '.join(bounds)}]"
+
+
+def accuracy_words(difference: Interval, points: str, *, shown: bool = True) -> str:
+    """`points` in words; a difference needs its interval, and `shown`, where there is an exact test beside it."""
+    if shown and difference.excludes(0.0):
         return f"{'more' if difference.estimate > 0 else 'less'} accurate ({points})"
     return f"accuracy: no difference shown ({points})"
 

@@ -40,6 +40,7 @@ def build(measured: Measured, options: Options) -> dict[str, Any]:
         "same_machine": all(urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1") for _, url in options.urls),
         "servers": measured.servers,
         "images": len(measured.images),
+        "images_sha256": measured.images.sha256,
         "arms": arms,
         "excluded": [{"name": excluded.name, "reason": excluded.reason} for excluded in measured.excluded],
         "cells": cells,
