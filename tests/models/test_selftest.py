@@ -51,7 +51,7 @@ def test_another_checkpoints_logits_are_no_reference(checkpoint_path: Path, tmp_
     """Reference logits of another checkpoint, or none, fail the self-test with what to run."""
     with pytest.raises(SelfTestFailed, match="belongs to the checkpoint"):
         selftest.reference(checkpoint_path, "0" * 64)
-    with pytest.raises(SelfTestFailed, match=r"is missing: .* python -m models.sample"):
+    with pytest.raises(SelfTestFailed, match=r"is missing: .*python -m models.sample"):
         selftest.reference(tmp_path / "none.safetensors", "0" * 64)
 
 
