@@ -56,7 +56,7 @@ def test_another_checkpoints_logits_are_no_reference(checkpoint_path: Path, tmp_
 
 
 def test_no_warning_reaches_a_user(checkpoint_path: Path) -> None:
-    """Loading, warming up, running and testing every variant on the CPU is silent, also under `-W error`."""
+    """Loading and warming up every variant on the CPU, and testing int8, is silent, also under `-W error`."""
     code = f"""
 from pathlib import Path
 from models import selftest, variants
@@ -64,7 +64,7 @@ path = Path({str(checkpoint_path)!r})
 for name in variants.VARIANTS:
     engine = variants.load(name, device="cpu", threads=1, checkpoint=path)
     engine.warm_up([1, 2])
-    if name != "fp16":
+    if name == "int8":
         selftest.agreement(engine, path)
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
