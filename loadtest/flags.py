@@ -4,9 +4,11 @@ import argparse
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from loadtest import slo
 from loadtest.images import KINDS
 from loadtest.options import Options
 from loadtest.plan import Workload
+from loadtest.slo import Slo
 
 EXIT_CODES = """two reports are compared with: python -m loadtest diff a.json b.json (see its --help)
 
@@ -21,6 +23,7 @@ URL_HELP = (
 )
 CONCURRENCY_HELP = "closed workloads: users that send the next request when the last is answered (default 1,8)"
 RATE_HELP = "open workloads: requests a second at random (Poisson), timed from when they were due"
+SLO_HELP = "afterwards, find the highest load under which this holds, per variant: p99=20ms"
 DEFAULT = Options(urls=())
 
 
@@ -49,6 +52,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--images", type=Path, help=".npz with images [N, 3, 32, 32] uint8 and labels (the bundled sample)")
     p.add_argument("--payload", choices=KINDS, default=DEFAULT.payload, help="how images are sent (%(default)s)")
     p.add_argument("--contended", action="store_true", help="load all variants at the same time, not one by one")
+    p.add_argument("--slo", type=level, metavar="P99=20ms", help=SLO_HELP)
+    p.add_argument(
+        "--slo-load", choices=("rate", "concurrency"), default="rate", help="what --slo searches (%(default)s)"
+    )
     for flag, kind, text in NUMBERS:
         default = getattr(DEFAULT, flag[2:].replace("-", "_"))
         p.add_argument(flag, type=kind, default=default, help=f"{text} (default %(default)g)")
@@ -68,6 +75,14 @@ def counts(text: str) -> tuple[int, ...]:
 def rates(text: str) -> tuple[float, ...]:
     """`20,50`"""
     return tuple(dict.fromkeys(positive(part) for part in text.split(",")))
+
+
+def level(text: str) -> Slo:
+    """`p99=20ms`"""
+    try:
+        return slo.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def labelled(urls: list[str]) -> tuple[tuple[str, str], ...]:

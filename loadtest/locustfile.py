@@ -38,8 +38,13 @@ class VariantUser(FastHttpUser):
 
 def user(name: str) -> type[VariantUser]:
     """The class of one variant's users, named after it."""
-    metaclass = type(VariantUser)
-    return metaclass(name, (VariantUser,), {"abstract": False, "variant": name, "sequence": count()})
+
+    class Named(VariantUser):
+        variant = name
+        sequence = count()
+
+    Named.__name__ = name
+    return Named
 
 
-globals().update({name: user(name.strip()) for name in NAMES})
+globals().update({name: user(name) for name in NAMES})

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.plan import Workload
+from loadtest.slo import Slo
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Options:
     error_limit: float = 0.01
     max_duration: float = 0.0
     tolerance: float = 0.10
+    slo: Slo | None = None
+    slo_load: str = "rate"
 
     @property
     def rounds(self) -> int:
@@ -47,4 +50,5 @@ class Options:
             "urls": [{"label": label, "url": url} for label, url in self.urls],
             "workloads": [workload.name for workload in self.workloads],
             "images": self.images.name if self.images else None,
+            "slo": str(self.slo) if self.slo else None,
         }

@@ -10,6 +10,7 @@ import gevent
 
 from loadtest.generator import Generator
 from loadtest.images import Bodies, LabelledImages, bodies, read
+from loadtest.levels import Search, Stopped
 from loadtest.options import Options
 from loadtest.plan import Arm, Round, Workload, blocks
 from loadtest.progress import Progress
@@ -36,6 +37,8 @@ class Measured:
     servers: list[dict[str, Any]]
     played: list[Played] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    levels: list[dict[str, Any]] = field(default_factory=list)
+    """What the search for the highest load within a service level found, per arm."""
     partial: bool = False
     seconds: float = 0.0
 
@@ -115,7 +118,13 @@ def _play_all(options: Options, measured: Measured, services: dict[str, Service]
             played = _play(planned, generator, services)
             measured.played += played
             progress.show(_running(played, options))
+        if options.slo and not measured.partial:
+            searching = Search(options, generator, progress, lambda: interrupt.asked)
+            for arm in measured.arms:
+                measured.levels.append(searching.level(options.slo, arm))
         measured.problems += restarted(measured, services)
+    except Stopped:
+        measured.partial = True
     except ServerError as error:
         measured.problems.append(f"the service went away: {error}")
         measured.partial = True
@@ -200,7 +209,7 @@ def users_needed(options: Options, arms: int) -> int:
     """The most users that a round keeps busy; open workloads need enough that no arrival waits for one."""
     together = arms if options.contended else 1
     closed = max((w.concurrency or 0 for w in options.workloads), default=1) * together
-    return max(closed, options.users if any(w.rate for w in options.workloads) else 1)
+    return max(closed, options.users if options.slo or any(w.rate for w in options.workloads) else 1)
 
 
 def planned_seconds(options: Options, arms: int, rounds: int, *, warm_up: bool = True) -> float:

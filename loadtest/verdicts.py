@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from loadtest.plan import Arm
+from loadtest.slo import words
 from loadtest.statistics import Interval, mean_ratio, quantile_ratio
 from loadtest.summary import QUANTILES
 
@@ -115,7 +116,9 @@ def verdicts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"subject": _pair({"arm": arm, **against}, report), "verdicts": [accuracy_verdict(against)]}
         for arm, against in held
     ]
-    return [*speed, *accuracy]
+    asked = report.get("levels", [])
+    service_level = [{"subject": f"{asked[0]['slo']}", "verdicts": [words(level) for level in asked]}] if asked else []
+    return [*service_level, *speed, *accuracy]
 
 
 def _saturation(comparison: Mapping[str, Any], cells: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[str]:

@@ -19,8 +19,8 @@ def test_a_comparison_finds_what_was_planted(serve, images, loadtest, tmp_path: 
     """Half the delay is twice the speed; wrong answers and left-out variants show; the service's own view is there."""
     url = serve(
         {
-            "fp32": {"delay": 0.020, "serial": True},
-            "int8": {"delay": 0.010, "serial": True, "wrong_below": 26},
+            "fp32": {"delay": 0.030, "serial": True},
+            "int8": {"delay": 0.015, "serial": True, "wrong_below": 26},
             "fp16": {"card": {"state": "unavailable", "reason": "no GPU"}},
         }
     )
@@ -31,18 +31,18 @@ def test_a_comparison_finds_what_was_planted(serve, images, loadtest, tmp_path: 
     cells = {(c["arm"], c["concurrency"]): c for c in report["cells"]}
 
     fast, slow = cells["int8", 1], cells["fp32", 1]
-    assert 0.010 < fast["latency"]["p50"] < 0.016
-    assert 0.020 < slow["latency"]["p50"] < 0.028
+    assert 0.015 < fast["latency"]["p50"] < 0.028
+    assert 0.030 < slow["latency"]["p50"] < 0.050
     assert cells["fp32", 4]["latency"]["p50"] == pytest.approx(4 * slow["latency"]["p50"], rel=0.3)
-    assert cells["fp32", 4]["server"]["queue_seconds"]["mean"] == pytest.approx(0.063, rel=0.3)
-    assert fast["server"]["inference_seconds"]["mean"] == pytest.approx(0.010)
+    assert cells["fp32", 4]["server"]["queue_seconds"]["mean"] == pytest.approx(0.093, rel=0.4)
+    assert fast["server"]["inference_seconds"]["mean"] == pytest.approx(0.015)
     assert fast["server"]["requests"] == fast["server"]["requests_sent"]
     assert fast["server"]["memory"]["now"] == {"rss": 2e8}
     assert fast["server"]["memory"]["batch"] == {"activation_peak": 3e6}
 
     ratio = next(c for c in report["comparisons"] if c["workload"] == "1 user")["ratios"]["p50"]
-    assert ratio["low"] <= 0.55
-    assert ratio["high"] >= 0.5
+    assert 0.4 < ratio["estimate"] < 0.75
+    assert ratio["high"] < 1
     accuracy = {row["arm"]: row for row in report["accuracy"]}
     assert accuracy["fp32"]["accuracy"]["estimate"] == 1.0
     assert accuracy["int8"]["against"]["difference"]["high"] < 0

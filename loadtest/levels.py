@@ -1,0 +1,61 @@
+"""Plays the search for the highest load within a service level against a running service."""
+
+from collections.abc import Callable
+from typing import Any
+
+from loadtest.generator import Generator
+from loadtest.options import Options
+from loadtest.plan import Arm, Round, Workload
+from loadtest.progress import Progress
+from loadtest.slo import Probe, Slo, search
+
+SHORTEST, LONGEST = 2.0, 120.0
+"""Seconds of one run of the search."""
+CAPACITY_SECONDS = 3.0
+
+
+class Stopped(Exception):
+    """The user does not want to wait for the rest of the search."""
+
+
+class Search:
+    """The search for one service level, arm by arm; `stop` says between two runs whether to give it up."""
+
+    def __init__(self, options: Options, generator: Generator, progress: Progress, stop: Callable[[], bool]) -> None:
+        self._options, self._generator, self._progress, self._stop = options, generator, progress, stop
+
+    def level(self, slo: Slo, arm: Arm) -> dict[str, Any]:
+        """The highest load of one arm that holds `slo`.
+
+        Raises:
+            Stopped: `stop` said so.
+        """
+        is_rate = self._options.slo_load == "rate"
+        per_second = capacity(self._options, arm, self._generator)
+
+        def probe(load: float, requests: float) -> Probe:
+            seconds = min(LONGEST, max(SHORTEST, requests / (load if is_rate else per_second)))
+            workload = Workload(rate=load) if is_rate else Workload(concurrency=round(load))
+            return self._probe(slo, arm, workload, seconds)
+
+        found = search(slo, 1.1 * per_second if is_rate else self._options.users + 1.0, probe, whole=not is_rate)
+        unit = "requests/s" if is_rate else "users"
+        return {"arm": arm.name, "slo": str(slo), "unit": unit, "capacity": per_second, **found}
+
+    def _probe(self, slo: Slo, arm: Arm, workload: Workload, seconds: float) -> Probe:
+        if self._stop():
+            raise Stopped
+        options = self._options
+        self._progress.extend(seconds)
+        self._progress.show(f"{arm.name}: does {slo} hold with {workload.name}?")
+        stretch, _ = self._generator.play(Round((arm,), workload, 0, options.settle, seconds, options.seed))
+        counted = [r for r in stretch.requests[arm.name] if stretch.opened <= r.intended < stretch.closed]
+        return Probe(len(counted), sum(bool(r.error) or r.latency > slo.seconds for r in counted))
+
+
+def capacity(options: Options, arm: Arm, generator: Generator) -> float:
+    """Requests a second that the arm answers at most: what many users without think time get out of it."""
+    busy = Workload(concurrency=min(32, options.users))
+    stretch, _ = generator.play(Round((arm,), busy, 0, 0.5, CAPACITY_SECONDS, options.seed))
+    finished = [r for r in stretch.requests[arm.name] if stretch.opened <= r.end < stretch.closed and not r.error]
+    return max(1.0, len(finished) / CAPACITY_SECONDS)

@@ -1,0 +1,108 @@
+"""The service level question: the highest load under which an arm still answers in time."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from loadtest.statistics import enough
+
+STEPS = 6
+"""Halvings of the searched range: the answer is found to a 64th of the highest load that can be answered at all."""
+CONFIRMATIONS = 5
+BACK = 0.9
+"""What is left of a load after a longer run did not confirm it."""
+CONFIDENCE = 0.99
+TERM = re.compile(r"p(\d{2}(?:\.\d+)?)=(\d+(?:\.\d+)?)(ms|s)")
+
+
+class Slo(NamedTuple):
+    """`p99=20ms`: a share `q` of the requests is answered well within `seconds`."""
+
+    name: str
+    q: float
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.name} <= {1000 * self.seconds:g} ms"
+
+
+class Probe(NamedTuple):
+    """What one run under one load showed: of `requests`, so many were `over` the time or failed."""
+
+    requests: int
+    over: int
+
+    def holds(self, slo: Slo) -> bool:
+        """Whether the share is kept in this run."""
+        return self.requests > 0 and self.over <= (1 - slo.q) * self.requests
+
+    def proves(self, slo: Slo) -> bool:
+        """Whether it is kept with 99 % confidence: a service that is just too slow shows so few over once in 100 runs.
+
+        The rule of MLPerf's early stopping; with none over it takes 459 requests for a p99.
+        """
+        return self.requests > 0 and binomial(self.over, self.requests, 1 - slo.q) <= 1 - CONFIDENCE
+
+
+def parse(text: str) -> Slo:
+    """`p99=20ms` or `p99.9=0.5s`.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    if not (match := TERM.fullmatch(text.strip())):
+        raise ValueError(f"expected something like p99=20ms, got {text}")
+    return Slo(f"p{match[1]}", float(match[1]) / 100, float(match[2]) / (1000 if match[3] == "ms" else 1))
+
+
+def search(slo: Slo, ceiling: float, probe: Callable[[float, float], Probe], *, whole: bool = False) -> dict[str, Any]:
+    """The highest load up to `ceiling` that holds `slo`: by halving, then confirmed by longer runs, backing off.
+
+    `probe(load, requests)` plays a load until about so many requests were due. `whole`: only whole loads (users).
+    """
+    tried: list[dict[str, Any]] = []
+
+    def run(load: float, requests: float, *, proof: bool) -> bool:
+        found = probe(load, requests)
+        good = found.proves(slo) if proof else found.holds(slo)
+        tried.append({"load": load, "requests": found.requests, "over": found.over, "confirming": proof, "held": good})
+        return good
+
+    low, high = 0.0, ceiling
+    for _ in range(STEPS):
+        middle = rounded((low + high) / 2, whole)
+        if not low < middle < high:
+            break
+        low, high = (middle, high) if run(middle, enough(slo.q) / 3, proof=False) else (low, middle)
+    load = low
+    for _ in range(CONFIRMATIONS):
+        if load <= 0 or run(load, 3 * enough(slo.q), proof=True):
+            break
+        load = rounded(load * BACK, whole) if rounded(load * BACK, whole) < load else 0.0
+    else:
+        load = 0.0
+    return {"load": load or None, "confirmed": load > 0, "tried": tried}
+
+
+def rounded(load: float, whole: bool) -> float:
+    """A load that can be asked for: a whole number of users, or a rate of three digits."""
+    return float(math.floor(load)) if whole else float(f"{load:.3g}")
+
+
+def binomial(k: int, n: int, p: float) -> float:
+    """The probability of at most `k` of `n` when each has probability `p`."""
+    terms = (
+        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * math.log(p) + (n - i) * math.log1p(-p)
+        for i in range(min(k, n) + 1)
+    )
+    return min(1.0, math.fsum(math.exp(term) for term in terms))
+
+
+def words(found: dict[str, Any]) -> str:
+    """One sentence about one arm."""
+    if found["load"] is None:
+        return f"{found['arm']} was not shown to hold {found['slo']} under any load that was tried"
+    last = next(t for t in reversed(found["tried"]) if t["confirming"])
+    proof = f"{last['over']} of {last['requests']:,} requests were over, which proves it with 99 % confidence"
+    return f"{found['arm']} holds {found['slo']} up to {found['load']:g} {found['unit']} ({proof})"

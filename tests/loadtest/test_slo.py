@@ -1,0 +1,68 @@
+"""The search for the highest load that holds a service level, on queues whose answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+
+from loadtest.slo import Probe, Slo, binomial, parse, search
+
+
+def queue(capacity: float, seed: int = 0):
+    """An M/M/1 queue: the time in it is exponential with rate `capacity - load`."""
+    rng = np.random.default_rng(seed)
+
+    def probe(load: float, requests: float) -> Probe:
+        count = round(requests)
+        if load >= capacity:
+            return Probe(count, count)
+        return Probe(count, int(np.sum(rng.exponential(1 / (capacity - load), count) > 0.1)))
+
+    return probe
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_known_rate_is_found_from_below(seed: int) -> None:
+    """p99 = ln(100) / (capacity - load): 100 ms are held up to capacity - 46."""
+    truth = 200 - math.log(100) / 0.1
+    found = search(Slo("p99", 0.99, 0.1), 200, queue(200, seed))
+    assert 0.75 * truth <= found["load"] <= 1.02 * truth
+
+
+def test_a_service_that_is_too_slow_holds_nothing() -> None:
+    """No load, and not confirmed."""
+    found = search(Slo("p99", 0.99, 0.1), 30, queue(30))
+    assert (found["load"], found["confirmed"]) == (None, False)
+
+
+def test_users_are_whole() -> None:
+    """Nobody can run 3.5 users."""
+    found = search(
+        Slo("p99", 0.99, 0.1), 17, lambda load, requests: Probe(round(requests), 0 if load <= 5 else 999), whole=True
+    )
+    assert found["load"] == 5
+
+
+def test_none_over_proves_a_p99_from_459_requests() -> None:
+    """The number in the MLPerf rules."""
+    slo = Slo("p99", 0.99, 0.1)
+    assert not Probe(458, 0).proves(slo)
+    assert Probe(459, 0).proves(slo)
+
+
+def test_the_binomial_sum_is_exact() -> None:
+    """Two of ten fair coins: 56 / 1024."""
+    assert binomial(2, 10, 0.5) == pytest.approx(56 / 1024)
+
+
+@pytest.mark.parametrize(("text", "slo"), [("p99=20ms", ("p99", 0.99, 0.02)), ("p95=1.5s", ("p95", 0.95, 1.5))])
+def test_a_level_is_read(text: str, slo: tuple[str, float, float]) -> None:
+    """As in the documentation."""
+    assert parse(text) == slo
+
+
+@pytest.mark.parametrize("text", ["p99", "p99=20", "99=20ms", "p9=20ms"])
+def test_a_level_that_makes_no_sense_is_refused(text: str) -> None:
+    """With an example."""
+    with pytest.raises(ValueError, match="p99=20ms"):
+        parse(text)
