@@ -3,7 +3,7 @@
 1. No-op model: this service, LitServe as shipped and FastAPI in process, the same 2.4 KB PNG, 1, 8 and 32 clients.
 2. The fp32 and int8 variants served, against the bare engine in a loop at the batch size that the service formed.
 
-All contenders of a table run at once, take turns in short rounds, and idle while another is measured. Medians over rounds.
+All contenders of a table run at once and take turns in short rounds, idle while another is measured. Medians of rounds.
 """
 
 import argparse

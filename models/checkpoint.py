@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 WEIGHTS = Path(__file__).parent / "weights"
+ARTIFACT_SUFFIX = ".int8.safetensors"
+"""How the name of an INT8 artifact ends."""
 BUNDLED = WEIGHTS / "resnet18_cifar10.safetensors"
 
 State = dict[str, NDArray[np.float32]]

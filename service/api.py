@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models import selftest
 from models.engines.base import Engine, Execution
 from models.variants import VARIANTS, VariantUnavailable, load
-from service.engine.worker import SocketLoop
+from service.engine.loop import SocketLoop
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         self.card: dict[str, Any] = {}
 
     def setup(self, device: str) -> None:
+        """Load on `device`: `cpu`, `cuda:N`, or empty for the rule of the variant's row."""
+        self.place = device or None
         logging.basicConfig(level=self.settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
         try:
             self.engine, self.card = self._start()
@@ -58,10 +60,9 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         return engine, card
 
     def load_engine(self) -> Engine:
-        device = "cpu" if self.variant.name == "fp16" and self.settings.fp16_on_cpu else None
         return load(
             self.variant.name,
-            device=device,
+            device=self.place,
             threads=self.settings.threads or None,
             checkpoint=self.settings.checkpoint,
         )

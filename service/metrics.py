@@ -6,7 +6,7 @@ reset when a worker dies, and there is no multi-process directory to manage. doc
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import psutil
@@ -86,7 +86,7 @@ MEMORY = Row(
     Gauge,
     "precision_memory_bytes",
     (*V, "kind"),
-    "Memory of the variant's worker process now: rss counts shared pages in full, pss by share.",
+    "Memory of the variant's worker processes now: rss counts shared pages in full, pss by share.",
 )
 MODEL_KINDS = {"serialized": "serialized_bytes", "parameters": "parameter_bytes", "buffers": "buffer_bytes"}
 START_UP = {
@@ -103,14 +103,14 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.names = tuple(variants)
         self._metrics = {row.name: row.register(self.registry) for row in ROWS}
-        self._cards: dict[str, dict[str, Any]] = {}
+        self._child = cache(self._labelled)  # prometheus_client's own look-up takes a lock each time
         ProcessCollector(registry=self.registry)
         for outcome in OUTCOMES:
             self._child("precision_requests", UNKNOWN, outcome)
         for variant in self.names:
             self._create_children(variant)
 
-    def _child(self, name: str, *labels: str) -> Any:
+    def _labelled(self, name: str, *labels: str) -> Any:
         return self._metrics[name].labels(*labels)
 
     def _create_children(self, variant: str) -> None:
@@ -126,7 +126,9 @@ class Metrics:
             for value in values:
                 self._child(name, variant, value)
 
-    def watch(self, queue_depths: Callable[[], dict[str, int]], worker_pids: Callable[[], dict[str, int]]) -> None:
+    def watch(
+        self, queue_depths: Callable[[], dict[str, int]], worker_pids: Callable[[], dict[str, list[int]]]
+    ) -> None:
         """Read queue depths and the workers' memory at every scrape."""
         for variant in self.names:
             read = partial(_look_up, queue_depths, variant)
@@ -146,9 +148,10 @@ class Metrics:
             self._child("precision_requests_in_flight", variant).dec()
             self._child("precision_request_duration_seconds", variant).observe(seconds)
 
-    def answered(self, variant: str, images: int, phases: dict[str, float], memory_bytes: int) -> None:
-        """One prediction was answered; `phases` in seconds, one for each of PHASES."""
-        card = self._cards[variant]
+    def answered(
+        self, variant: str, card: dict[str, Any], images: int, phases: dict[str, float], memory_bytes: int
+    ) -> None:
+        """One prediction was answered by the engine of `card`; `phases` in seconds, one for each of PHASES."""
         for phase, seconds in phases.items():
             self._child("precision_phase_duration_seconds", variant, phase).observe(seconds)
         self._child("precision_inference_duration_seconds", variant, card["device"]).observe(phases["inference"])
@@ -169,7 +172,6 @@ class Metrics:
         self._child("precision_variant_ready", variant).set(state == "ready")
         if state != "ready":
             return
-        self._cards[variant] = card
         self._child("precision_inference_duration_seconds", variant, card["device"])
         self._child("precision_inference_memory_bytes", variant, card["device"], card["memory_kind"])
         info = [str(card[key]) for key in ("device", "dtype", "backend", "checkpoint_sha256", "torch", "isa")]
@@ -191,16 +193,23 @@ def _look_up(read: Callable[[], dict[str, int]], variant: str) -> float:
 class _WorkerMemory(Collector):
     """RSS and PSS of each worker process, read when scraped; a dead worker has no series."""
 
-    def __init__(self, pids: Callable[[], dict[str, int]]) -> None:
+    def __init__(self, pids: Callable[[], dict[str, list[int]]]) -> None:
         self._pids = pids
 
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(MEMORY.name, MEMORY.help, labels=MEMORY.labels)
-        for variant, pid in self._pids().items():
-            try:
-                memory = psutil.Process(pid).memory_full_info()
-            except psutil.Error:
-                continue
-            family.add_metric([variant, "rss"], memory.rss)
-            family.add_metric([variant, "pss"], memory.pss)
+        for variant, pids in self._pids().items():
+            readings = [reading for pid in pids if (reading := _memory_of(pid))]
+            if readings:
+                family.add_metric([variant, "rss"], sum(rss for rss, _ in readings))
+                family.add_metric([variant, "pss"], sum(pss for _, pss in readings))
         yield family
+
+
+def _memory_of(pid: int) -> tuple[int, int] | None:
+    """RSS and PSS in bytes, None when the process is gone."""
+    try:
+        memory = psutil.Process(pid).memory_full_info()
+    except psutil.Error:
+        return None
+    return memory.rss, memory.pss

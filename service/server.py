@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -26,31 +28,34 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
     Raises:
         CheckpointError: the weights are missing or damaged.
     """
-    path = settings.checkpoint or checkpoint.default_path()
-    card = checkpoint.read_card(path)
-    checkpoint.verified(path, card.sha256)
+    card = verified_card(settings.checkpoint or checkpoint.default_path())
     names = with_baseline(settings.variants, gpu.count())
     metrics = Metrics(names)
     server = PrecisionServer([api(name, settings) for name in names], settings, metrics)
     metrics.watch(
         queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
-        worker_pids=lambda: {name: pool.pid for name, pool in server.pools.items() if pool.pid is not None},
+        worker_pids=lambda: {name: pool.pids for name, pool in server.pools.items()},
     )
     app: FastAPI = server.app
     app.title, app.version = "Precision service", __version__
     app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
-    app.state.settings, app.state.metrics, app.state.pools, app.state.checkpoint = (
-        settings,
-        metrics,
-        server.pools,
-        asdict(card),
-    )
+    app.state.settings, app.state.metrics = settings, metrics
+    app.state.pools, app.state.checkpoint = server.pools, card
     app.include_router(predict.router())
     app.include_router(info.router())
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _problem)
     app.add_exception_handler(ServiceError, _problem)
     return server
+
+
+def verified_card(path: Path) -> dict[str, Any]:
+    """The card of the weights at `path`, which must belong to it; an INT8 artifact carries its own hash instead."""
+    if path.name.endswith(checkpoint.ARTIFACT_SUFFIX):
+        return {}
+    card = checkpoint.read_card(path)
+    checkpoint.verified(path, card.sha256)
+    return asdict(card)
 
 
 def with_baseline(names: tuple[str, ...], gpus: int) -> tuple[str, ...]:

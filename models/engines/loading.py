@@ -14,7 +14,6 @@ from models.engines.runner import CpuEngine, CudaEngine
 from models.variants import Variant, VariantUnavailable
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-ARTIFACT_SUFFIX = ".int8.safetensors"
 
 
 def load(variant: Variant, device: str | None, threads: int | None, path: Path | None) -> Engine:
@@ -62,7 +61,7 @@ def _floating(variant: Variant, place: torch.device, path: Path) -> Engine:
 
 def _int8(variant: Variant, place: torch.device, path: Path) -> Engine:
     _require_onednn(variant)
-    if path.name.endswith(ARTIFACT_SUFFIX):
+    if path.name.endswith(checkpoint.ARTIFACT_SUFFIX):
         network, sha256 = quantized.deserialize(path)
         size = path.stat().st_size
     else:

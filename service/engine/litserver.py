@@ -10,7 +10,7 @@ import logging
 import multiprocessing
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,8 +20,11 @@ from fastapi import FastAPI
 from litserve.loops import inference_worker
 from starlette.middleware.gzip import GZipMiddleware
 
+from models import gpu
+from models.variants import Variant
 from service.api import PrecisionAPI
 from service.engine.pool import Observer, Pool
+from service.engine.supervisor import Spawn
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         super().__init__(apis, accelerator="cpu", timeout=settings.request_timeout)
         self.settings = settings
         self.app.user_middleware = [m for m in self.app.user_middleware if m.cls is not GZipMiddleware]
-        self.pools = {api.variant.name: Pool(api.variant.name, settings, self._spawner(api), observer) for api in apis}
+        self.pools = {api.variant.name: self._pool(api, observer) for api in apis}
 
     def _register_internal_endpoints(self) -> None:
         """LitServe's `/`, `/health` and `/info` are replaced by this service's own routes."""
@@ -45,11 +48,15 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
     def _register_api_endpoints(self, lit_api: Any, request_type: Any, response_type: Any) -> None:
         """One route serves all variants (service.routes.predict), so LitServe registers none."""
 
-    def _spawner(self, api: PrecisionAPI) -> Callable[[socket.socket], multiprocessing.process.BaseProcess]:
+    def _pool(self, api: PrecisionAPI, observer: Observer) -> Pool:
+        spawns = [self._spawner(api, device) for device in devices(api.variant, self.settings, gpu.count())]
+        return Pool(api.variant.name, self.settings, spawns, observer)
+
+    def _spawner(self, api: PrecisionAPI, device: str) -> Spawn:
         context = multiprocessing.get_context("spawn")
 
         def spawn(link: socket.socket) -> multiprocessing.process.BaseProcess:
-            arguments: tuple[Any, ...] = (api, "cpu", 0, link, None, {}, self._callback_runner, False)
+            arguments: tuple[Any, ...] = (api, device, 0, link, None, {}, self._callback_runner, False)
             process = context.Process(
                 target=inference_worker, args=arguments, name=f"worker-{api.variant.name}", daemon=True
             )
@@ -85,3 +92,12 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         uvicorn.Server(config).run(sockets=[sock])
+
+
+def devices(variant: Variant, settings: Settings, gpus: int) -> list[str]:
+    """The device of each worker of a variant: every GPU for those that run on one, else one for the row's own rule."""
+    if variant.name == "fp16" and settings.fp16_on_cpu:
+        return ["cpu"]
+    if variant.device == "cpu" or gpus == 0:
+        return [""]
+    return [f"cuda:{index}" for index in range(gpus)]

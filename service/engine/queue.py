@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections import deque
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +13,20 @@ from service.engine.wire import Result
 from service.errors import ServiceError
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An entry's part of an executed batch: its Result, the images in the batch, the card of the engine that ran it."""
+
+    result: Result
+    batch_size: int
+    card: dict[str, Any]
+
+
 class Entry:
     """Images of one request on their way through one executed batch.
 
-    `pixels` is `[n, 3, 32, 32] uint8`. `answer` ends as the batch's `(Result, batch size)` with this entry's logits, or
-    as a ServiceError. An entry that was answered (deadline, client gone) before a worker took it is never computed.
+    `pixels` is `[n, 3, 32, 32] uint8`. `answer` ends as an Answer or a ServiceError. An entry that was answered
+    (deadline, client gone) before a worker took it is never computed.
     """
 
     __slots__ = ("alone", "answer", "enqueued", "pixels", "queue")
@@ -25,7 +36,7 @@ class Entry:
         self.queue: Queue | None = queue
         self.alone = False
         self.enqueued = time.perf_counter()
-        self.answer: asyncio.Future[tuple[Result, int]] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: ServiceError) -> None:
         if not self.answer.done():
@@ -41,23 +52,19 @@ class Queue:
         self.capacity = capacity
         self.images = 0
         self._entries: deque[Entry] = deque()
-        self._filled = asyncio.Event()
 
-    def put(self, pixels: list[NDArray[np.uint8]]) -> list[Entry]:
+    def put(self, parts: list[NDArray[np.uint8]]) -> list[Entry]:
         """Queue the parts of one request together, or none of them.
 
         Raises:
             ServiceError: `overloaded`.
         """
-        count = sum(map(len, pixels))
+        count = sum(map(len, parts))
         if self.images and self.images + count > self.capacity:
-            raise ServiceError(
-                "overloaded", f"{self.images} images are waiting, at most {self.capacity} may; try again later"
-            )
-        entries = [Entry(part, self) for part in pixels]
+            raise ServiceError("overloaded", f"{self.images} images are waiting, at most {self.capacity} may")
+        entries = [Entry(part, self) for part in parts]
         self._entries.extend(entries)
         self.images += count
-        self._filled.set()
         return entries
 
     def put_back(self, entries: list[Entry]) -> None:
@@ -67,24 +74,14 @@ class Queue:
                 entry.queue, entry.alone = self, True
                 self._entries.appendleft(entry)
                 self.images += len(entry.pixels)
-        if self._entries:
-            self._filled.set()
 
     def forget(self, entry: Entry) -> None:
-        """Stop counting an entry that was answered while it waited; `take` drops it."""
+        """Stop counting an entry that no longer waits; `take` drops it."""
         entry.queue = None
         self.images -= len(entry.pixels)
 
-    async def take(self, limit: int, patience: float = 0.0) -> list[Entry]:
-        """The next batch: at least one entry, at most `limit` images, waiting `patience` seconds for it to fill."""
-        while True:
-            await self._filled.wait()
-            if patience and self.images < limit:
-                await asyncio.sleep(patience)
-            if batch := self._next(limit):
-                return batch
-
-    def _next(self, limit: int) -> list[Entry]:
+    def take(self, limit: int) -> list[Entry]:
+        """The next batch, at most `limit` images (a larger entry comes alone); empty when nothing waits."""
         batch: list[Entry] = []
         room = limit
         while self._entries:
@@ -97,12 +94,9 @@ class Queue:
                 self.forget(entry)
                 room -= len(entry.pixels)
                 batch.append(entry)
-        if not self._entries:
-            self._filled.clear()
         return batch
 
     def fail_all(self, error: ServiceError) -> None:
         for entry in self._entries:
             entry.fail(error)
         self._entries.clear()
-        self._filled.clear()

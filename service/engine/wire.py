@@ -8,6 +8,7 @@ import asyncio
 import json
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ _HEADER = struct.Struct("<cI")
 _MEASURED = struct.Struct("<5dq")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
     """One executed batch as the worker measured it.
 
@@ -54,9 +55,8 @@ def pack_result(result: Result) -> bytes:
 
 
 def unpack_result(payload: bytes) -> Result:
-    started, finished, copy_in, inference, copy_out, memory_bytes = _MEASURED.unpack_from(payload)
     logits = np.frombuffer(payload, np.float32, offset=_MEASURED.size).reshape(-1, 10)
-    return Result(logits, started, finished, copy_in, inference, copy_out, memory_bytes)
+    return Result(logits, *_MEASURED.unpack_from(payload))
 
 
 def unpack_pixels(payload: bytes) -> NDArray[np.uint8]:
@@ -87,11 +87,24 @@ def _receive_exactly(sock: socket.socket, length: int) -> bytes | None:
     return bytes(buffer)
 
 
-async def receive_async(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """The next frame's kind and payload.
+class Link(asyncio.Protocol):
+    """The HTTP process's end: calls `on_frame(kind, payload)` for each frame and `on_end()` when the worker is gone."""
 
-    Raises:
-        asyncio.IncompleteReadError: the other side is gone.
-    """
-    kind, length = _HEADER.unpack(await reader.readexactly(_HEADER.size))
-    return kind, await reader.readexactly(length)
+    def __init__(self, on_frame: Callable[[bytes, bytes], None], on_end: Callable[[], None]) -> None:
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._buffer = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while len(self._buffer) >= _HEADER.size:
+            kind, length = _HEADER.unpack_from(self._buffer)
+            end = _HEADER.size + length
+            if len(self._buffer) < end:
+                return
+            payload = bytes(self._buffer[_HEADER.size : end])
+            del self._buffer[:end]
+            self._on_frame(kind, payload)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._on_end()

@@ -3,6 +3,9 @@
 import asyncio
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from starlette.responses import Response
 from models.cifar10 import CLASSES
 from service import bodies
 from service.engine.pool import Pool
-from service.engine.wire import Result
+from service.engine.queue import Entry
 from service.errors import REASONS, ServiceError
 from service.routes.counted import CountedRoute, as_service_error, problem_response, request_id_of
 from service.schemas import (
@@ -29,6 +32,8 @@ from service.schemas import (
     Timing,
 )
 from service.settings import Settings
+
+WATCH_SECONDS = 0.05
 
 TopK = Annotated[int, Query(ge=1, le=len(CLASSES), description="how many classes to name per image")]
 Logits = Annotated[bool, Query(description="give the ten logits of each image, too")]
@@ -90,12 +95,15 @@ def router() -> APIRouter:
 
 async def predict(request: Request, variant: str, top_k: TopK = 1, logits: Logits = False) -> Response:
     pool = pool_of(request, variant)
-    pixels, received, decoded = await read_pixels(request)
-    results = await execute(request, pool, pixels)
-    answer, phases = assemble(request, pool, results, received, decoded, top_k, logits)
-    body = answer.model_dump_json(exclude_none=True)
-    finish(request, pool, len(pixels), phases, max(result.memory_bytes for result, _, _ in results))
-    timing = ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in phases.items())
+    pixels, phases = await read_pixels(request)
+    done = await execute(request, pool, pixels, phases)
+    assembling = time.perf_counter()
+    body = assemble(request, pool, done, phases, top_k, logits).model_dump_json(exclude_none=True)
+    now = time.perf_counter()
+    phases["encode"] = now - assembling
+    phases["other"] = max(0.0, now - request.state.began - sum(phases.values()))
+    request.app.state.metrics.answered(variant, done.card, len(pixels), phases, done.memory_bytes)
+    timing = ", ".join([f"{name};dur={seconds * 1000:.3f}" for name, seconds in phases.items()])
     return Response(body, headers={"Server-Timing": timing}, media_type="application/json")
 
 
@@ -103,10 +111,10 @@ async def compare(request: Request, top_k: TopK = 1, logits: Logits = False) -> 
     request.state.began = time.perf_counter()
     request.state.request_id = request_id_of(request)
     try:
-        pixels, received, decoded = await read_pixels(request)
+        pixels, phases = await read_pixels(request)
         pools: dict[str, Pool] = request.app.state.pools
         compared = await asyncio.gather(
-            *(_compare_one(request, pool, pixels, received, decoded, top_k) for pool in pools.values())
+            *(_compare_one(request, pool, pixels, dict(phases), top_k) for pool in pools.values())
         )
     except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer
         return problem_response(as_service_error(error), request.state.request_id)
@@ -122,14 +130,13 @@ async def compare(request: Request, top_k: TopK = 1, logits: Logits = False) -> 
 
 
 async def _compare_one(
-    request: Request, pool: Pool, pixels: NDArray[np.uint8], received: float, decoded: float, top_k: int
+    request: Request, pool: Pool, pixels: NDArray[np.uint8], phases: dict[str, float], top_k: int
 ) -> Compared:
     try:
-        results = await execute(request, pool, pixels)
+        done = await execute(request, pool, pixels, phases)
     except ServiceError as error:
         return Compared(error=error.detail)
-    answer, _ = assemble(request, pool, results, received, decoded, top_k, logits=True)
-    return Compared(answer=answer)
+    return Compared(answer=assemble(request, pool, done, phases, top_k, logits=True))
 
 
 def _hold_against_reference(columns: dict[str, Compared]) -> None:
@@ -151,8 +158,8 @@ def pool_of(request: Request, variant: str) -> Pool:
     return pools[variant]
 
 
-async def read_pixels(request: Request) -> tuple[NDArray[np.uint8], float, float]:
-    """The request's images as `[N, 3, 32, 32] uint8`, and the seconds that receiving and decoding them took."""
+async def read_pixels(request: Request) -> tuple[NDArray[np.uint8], dict[str, float]]:
+    """The request's images as `[N, 3, 32, 32] uint8`, and the seconds of `receive` and `decode`."""
     settings: Settings = request.app.state.settings
     began = time.perf_counter()
     body = await bodies.read(request, settings.max_body_bytes)
@@ -162,35 +169,72 @@ async def read_pixels(request: Request) -> tuple[NDArray[np.uint8], float, float
         pixels = bodies.decode(parts, body, settings)
     else:
         pixels = await asyncio.to_thread(bodies.decode, parts, body, settings)
-    return pixels, received - began, time.perf_counter() - received
+    return pixels, {"receive": received - began, "decode": time.perf_counter() - received}
 
 
-async def execute(request: Request, pool: Pool, pixels: NDArray[np.uint8]) -> list[tuple[Result, int, float]]:
-    """Run the images; for each part its Result, the size of the batch it was in, and its seconds in the queue.
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An executed request: logits `[N, 10] float32`, its engine's card, the largest batch and memory of its parts."""
+
+    logits: NDArray[np.float32]
+    card: dict[str, Any]
+    batch_size: int
+    memory_bytes: int
+
+
+async def execute(request: Request, pool: Pool, pixels: NDArray[np.uint8], phases: dict[str, float]) -> Done:
+    """Run the images, and add the seconds of `queue`, `copy_in`, `inference`, `copy_out` to `phases`.
+
+    Of a request that was split over several batches the worker's phases add up, and `queue` is the first part's.
 
     Raises:
         ServiceError: see Pool; `client_closed` when the client went away: what was not started is not computed.
     """
     entries = pool.submit(pixels, timeout_of(request))
-    watcher = asyncio.ensure_future(_disconnected(request))
+    with watched(request, entries):
+        try:
+            answers = [await entry.answer for entry in entries]
+        except ServiceError as error:
+            _abandon(entries, error)
+            raise
+    results = [answer.result for answer in answers]
+    phases["queue"] = results[0].started - entries[0].enqueued
+    for name in ("copy_in", "inference", "copy_out"):
+        phases[name] = sum([getattr(result, name) for result in results])
+    return Done(
+        logits=results[0].logits if len(results) == 1 else np.concatenate([result.logits for result in results]),
+        card=answers[0].card,
+        batch_size=max([answer.batch_size for answer in answers]),
+        memory_bytes=max([result.memory_bytes for result in results]),
+    )
 
-    def give_up(watcher: asyncio.Future[None]) -> None:
-        for entry in () if watcher.cancelled() else entries:
+
+def _abandon(entries: list[Entry], error: ServiceError) -> None:
+    """What is left of a request that failed is not computed."""
+    for entry in entries:
+        entry.fail(error)
+        entry.answer.exception()
+
+
+@contextmanager
+def watched(request: Request, entries: list[Entry]) -> Iterator[None]:
+    """Fail the entries when the client goes away. Looked for after WATCH_SECONDS: most are answered before."""
+    watchers: list[asyncio.Task[None]] = []
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        for entry in entries:
             entry.fail(ServiceError("client_closed", "the client went away"))
 
-    watcher.add_done_callback(give_up)
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(WATCH_SECONDS, lambda: watchers.append(loop.create_task(watch())))
     try:
-        answers = [await entry.answer for entry in entries]
-    except ServiceError as error:
-        for entry in entries:
-            entry.fail(error)
-            entry.answer.exception()
-        raise
+        yield
     finally:
-        watcher.cancel()
-    return [
-        (result, size, result.started - entry.enqueued) for entry, (result, size) in zip(entries, answers, strict=True)
-    ]
+        timer.cancel()
+        for watcher in watchers:
+            watcher.cancel()
 
 
 def timeout_of(request: Request) -> float:
@@ -204,55 +248,27 @@ def timeout_of(request: Request) -> float:
     return min(float(given), settings.request_timeout)
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 def assemble(
-    request: Request,
-    pool: Pool,
-    results: list[tuple[Result, int, float]],
-    received: float,
-    decoded: float,
-    top_k: int,
-    logits: bool,
-) -> tuple[PredictResponse, dict[str, float]]:
-    """The answer, and the request's phases so far in seconds; of a request split over batches the phases add up."""
-    assembling = time.perf_counter()
-    queued = results[0][2]
-    phases = {
-        "receive": received,
-        "decode": decoded,
-        "queue": queued,
-        "copy_in": sum(result.copy_in for result, _, _ in results),
-        "inference": sum(result.inference for result, _, _ in results),
-        "copy_out": sum(result.copy_out for result, _, _ in results),
-    }
-    predictions = predictions_of(np.concatenate([result.logits for result, _, _ in results]), top_k, logits)
-    timing = Timing(
-        **{f"{name}_seconds": seconds for name, seconds in phases.items()},
-        total_seconds=time.perf_counter() - request.state.began,
-    )
-    answer = PredictResponse(
+    request: Request, pool: Pool, done: Done, phases: dict[str, float], top_k: int, logits: bool
+) -> PredictResponse:
+    """The answer to a request that was executed."""
+    return PredictResponse(
         variant=pool.variant,
-        device=pool.card["device"],
-        predictions=predictions,
-        batch_size=max(size for _, size, _ in results),
-        timing=timing,
-        memory=Memory(peak_bytes=max(result.memory_bytes for result, _, _ in results), kind=pool.card["memory_kind"]),
+        device=done.card["device"],
+        predictions=predictions_of(done.logits, top_k, logits),
+        batch_size=done.batch_size,
+        timing=Timing(
+            receive_seconds=phases["receive"],
+            decode_seconds=phases["decode"],
+            queue_seconds=phases["queue"],
+            copy_in_seconds=phases["copy_in"],
+            inference_seconds=phases["inference"],
+            copy_out_seconds=phases["copy_out"],
+            total_seconds=time.perf_counter() - request.state.began,
+        ),
+        memory=Memory(peak_bytes=done.memory_bytes, kind=done.card["memory_kind"]),
         request_id=request.state.request_id,
     )
-    request.state.assembling = assembling
-    return answer, phases
-
-
-def finish(request: Request, pool: Pool, images: int, phases: dict[str, float], memory_bytes: int) -> None:
-    """Complete the phases with `encode` and `other` and hand them to the metrics."""
-    now = time.perf_counter()
-    phases["encode"] = now - request.state.assembling
-    phases["other"] = max(0.0, now - request.state.began - sum(phases.values()))
-    request.app.state.metrics.answered(pool.variant, images, phases, memory_bytes)
 
 
 def predictions_of(logits: NDArray[np.float32], top_k: int, with_logits: bool) -> list[Prediction]:

@@ -26,7 +26,7 @@ def test_a_batch_is_counted_in_images() -> None:
         queue = Queue(100)
         for count in (3, 4, 2):
             queue.put(images(count))
-        assert [sum(len(entry.pixels) for entry in await queue.take(8)) for _ in range(2)] == [7, 2]
+        assert [sum(len(entry.pixels) for entry in queue.take(8)) for _ in range(2)] == [7, 2]
         assert queue.images == 0
 
     run(scenario())
@@ -53,7 +53,7 @@ def test_an_answered_entry_is_not_taken() -> None:
         (gone,), (stays,) = queue.put(images(2)), queue.put(images(1))
         gone.fail(ServiceError("deadline", "late"))
         assert queue.images == 1
-        assert await queue.take(8) == [stays]
+        assert queue.take(8) == [stays]
         assert isinstance(gone.answer.exception(), ServiceError)
 
     run(scenario())
@@ -65,52 +65,18 @@ def test_entries_put_back_are_executed_alone_and_first() -> None:
     async def scenario() -> None:
         queue = Queue(10)
         first, second = queue.put(images(1) + images(1))
-        await queue.take(8)
+        queue.take(8)
         (later,) = queue.put(images(1))
         queue.put_back([first, second])
-        assert [await queue.take(8) for _ in range(3)] == [[first], [second], [later]]
+        assert [queue.take(8) for _ in range(3)] == [[first], [second], [later]]
 
     run(scenario())
 
 
-def test_take_waits_for_the_first_entry() -> None:
-    """An empty queue blocks its worker; a put wakes it."""
+def test_an_empty_queue_gives_no_batch() -> None:
+    """Taking never blocks."""
 
     async def scenario() -> None:
-        queue = Queue(10)
-        taken = asyncio.create_task(queue.take(8))
-        await asyncio.wait([taken], timeout=0.02)
-        assert not taken.done()
-        (entry,) = queue.put(images(1))
-        assert await taken == [entry]
-
-    run(scenario())
-
-
-def test_patience_fills_a_batch() -> None:
-    """With a batch timeout, a request that comes within it joins the batch."""
-
-    async def scenario() -> None:
-        queue = Queue(10)
-        queue.put(images(1))
-        taken = asyncio.create_task(queue.take(8, patience=0.2))
-        await asyncio.wait([taken], timeout=0.02)
-        queue.put(images(1))
-        assert len(await taken) == 2
-
-    run(scenario())
-
-
-def test_a_cancelled_take_loses_nothing() -> None:
-    """A worker that dies while it waits leaves the queue as it was."""
-
-    async def scenario() -> None:
-        queue = Queue(10)
-        taken = asyncio.create_task(queue.take(8))
-        await asyncio.wait([taken], timeout=0.02)
-        (entry,) = queue.put(images(1))
-        taken.cancel()
-        await asyncio.gather(taken, return_exceptions=True)
-        assert await queue.take(8) == [entry]
+        assert Queue(10).take(8) == []
 
     run(scenario())

@@ -1,0 +1,209 @@
+"""One worker process seen from the HTTP process: started, fed, watched, replaced."""
+
+import asyncio
+import json
+import logging
+import multiprocessing
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from service.engine import wire
+from service.engine.queue import Answer, Entry
+from service.engine.wire import Result
+from service.errors import ServiceError
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Spawn = Callable[[socket.socket], multiprocessing.process.BaseProcess]
+"""Starts a worker process that serves the given end of a socket pair."""
+
+MAX_FAILURES = 5
+"""Starts in a row that may fail, or die within HEALTHY_SECONDS, before a worker is given up."""
+HEALTHY_SECONDS = 30.0
+MAX_BACKOFF = 10.0
+
+
+class WorkerDied(Exception):
+    """The worker process ended, or hung and will be killed; `reason` is the metric's label."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Refused(Exception):
+    """The worker said why it cannot serve: `{"state": ..., "reason": ...}`."""
+
+
+class Owner(Protocol):
+    """Who the worker works for (the pool)."""
+
+    def changed(self) -> None:
+        """The worker's state changed."""
+
+    def idle(self) -> None:
+        """The worker can take a batch."""
+
+    def executed(self, images: int) -> None:
+        """A batch was executed."""
+
+    def poisoned(self, entries: list[Entry]) -> None:
+        """These entries shared a batch that made the engine raise."""
+
+    def restarted(self, reason: str) -> None:
+        """The process was lost and is started again."""
+
+
+class Worker:
+    """A supervised worker process; holds at most one batch.
+
+    `state` is `starting`, `ready`, `failed` or `unavailable`, with `reason` in words. `card` describes its engine once
+    it was ready.
+    """
+
+    def __init__(self, name: str, settings: Settings, spawn: Spawn, owner: Owner) -> None:
+        self.name = name
+        self.settings = settings
+        self.state = "starting"
+        self.reason = ""
+        self.card: dict[str, Any] = {}
+        self.pid: int | None = None
+        self._spawn = spawn
+        self._owner = owner
+        self._held: list[Entry] = []
+        self._transport: asyncio.WriteTransport
+        self._link_is_up = False
+        self._patience: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        return self._link_is_up and not self._held
+
+    def execute(self, batch: list[Entry]) -> None:
+        """Send a batch to the idle worker; its entries are answered when the worker answers or is lost."""
+        self._held = batch
+        self._transport.write(wire.frame(wire.BATCH, b"".join(entry.pixels.tobytes() for entry in batch)))
+        self._expect_within(self.settings.hang_timeout, "the worker hung: no answer")
+
+    async def supervise(self) -> None:
+        """Keep the process running until cancelled, or until the worker refuses or is given up."""
+        failures = 0
+        while True:
+            began = time.monotonic()
+            try:
+                await self._run()
+            except Refused as refused:
+                self._enter(**refused.args[0])
+                return
+            except WorkerDied as death:
+                failures = 1 if time.monotonic() - began > HEALTHY_SECONDS else failures + 1
+                logger.error("%s: %s (failure %d)", self.name, death, failures)
+                self._owner.restarted(death.reason)
+                if failures >= MAX_FAILURES:
+                    self._enter("failed", f"{failures} starts in a row ended: {death}")
+                    return
+                self._enter("starting", str(death))
+            await asyncio.sleep(min(MAX_BACKOFF, 0.1 * 2**failures))
+
+    async def _run(self) -> None:
+        """One life of the process. Raises WorkerDied or Refused."""
+        loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = loop.create_future()
+        ours, theirs = socket.socketpair()
+        process = self._spawn(theirs)
+        theirs.close()
+        self.pid = process.pid
+        link = wire.Link(self._receive, lambda: self._end(WorkerDied("died", "the worker died")))
+        self._transport, _ = await loop.create_unix_connection(lambda: link, sock=ours)
+        self._expect_within(self.settings.load_timeout, "the worker hung: not loaded")
+        try:
+            await self._ended
+        finally:
+            self.pid = None
+            self._link_is_up = False
+            self._stop_expecting()
+            self._lose_held()
+            self._transport.abort()
+            await _reap(process)
+
+    def _receive(self, kind: bytes, payload: bytes) -> None:
+        self._stop_expecting()
+        if kind == wire.READY:
+            self.card = json.loads(payload)
+            self._link_is_up = True
+            self._enter("ready", "")
+        elif kind == wire.REFUSED:
+            self._end(Refused(json.loads(payload)))
+            return
+        elif kind == wire.RESULT:
+            self._deliver(wire.unpack_result(payload))
+        else:
+            self._poisoned(json.loads(payload)["detail"])
+        self._owner.idle()
+
+    def _deliver(self, result: Result) -> None:
+        entries, self._held = self._held, []
+        first, size = 0, len(result.logits)
+        self._owner.executed(size)
+        for entry in entries:
+            last = first + len(entry.pixels)
+            if not entry.answer.done():
+                entry.answer.set_result(Answer(_part(result, first, last), size, self.card))
+            first = last
+
+    def _poisoned(self, detail: str) -> None:
+        entries, self._held = self._held, []
+        if len(entries) > 1:
+            self._owner.poisoned(entries)
+        else:
+            entries[0].fail(ServiceError("internal", f"the engine could not run this request ({detail})"))
+
+    def _lose_held(self) -> None:
+        entries, self._held = self._held, []
+        for entry in entries:
+            entry.fail(
+                ServiceError("worker_lost", f"the {self.name} worker was lost while it held this request; try again")
+            )
+
+    def _expect_within(self, seconds: float, complaint: str) -> None:
+        death = WorkerDied("hung", f"{complaint} within {seconds:g} s")
+        self._patience = asyncio.get_running_loop().call_later(seconds, self._end, death)
+
+    def _stop_expecting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def _end(self, error: Exception) -> None:
+        self._link_is_up = False
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _enter(self, state: str, reason: str) -> None:
+        if state in ("failed", "unavailable"):
+            logger.warning("%s is %s: %s", self.name, state, reason)
+        self.state, self.reason = state, reason
+        self._owner.changed()
+
+
+def _part(result: Result, first: int, last: int) -> Result:
+    return Result(
+        result.logits[first:last],
+        result.started,
+        result.finished,
+        result.copy_in,
+        result.inference,
+        result.copy_out,
+        result.memory_bytes,
+    )
+
+
+async def _reap(process: multiprocessing.process.BaseProcess) -> None:
+    """A worker that lost its socket ends by itself; one that does not (hung, loading) is killed."""
+    await asyncio.to_thread(process.join, 0.5)
+    if process.is_alive():
+        process.kill()
+        await asyncio.to_thread(process.join, 5)
+    process.close()

@@ -1,0 +1,111 @@
+"""The real service with the bundled weights: every variant answers as the stored FP32 logits say."""
+
+import io
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models import checkpoint, cifar10, selftest
+from tests.service.processes import Service, running
+
+RAW = {"content-type": "application/octet-stream"}
+VARIANTS = ("fp32", "fp16", "int8", "int8-dynamic")
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with running("--variants", ",".join(VARIANTS), "--fp16-on-cpu", "--max-batch-size", "8") as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def reference() -> np.ndarray:
+    return selftest.reference(None, checkpoint.read_card().sha256)
+
+
+def logits_of(service: Service, variant: str, count: int) -> np.ndarray:
+    images, _ = cifar10.sample()
+    answer = service.client.post(f"/predict/{variant}?logits=true", content=images[:count].tobytes(), headers=RAW)
+    assert answer.status_code == 200
+    return np.array([prediction["logits"] for prediction in answer.json()["predictions"]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("variant", "tolerance", "agreement"),
+    [("fp32", 1e-3, 1.0), ("fp16", 0.05, 0.98), ("int8", 1.5, 0.95), ("int8-dynamic", 0.5, 0.97)],
+)
+def test_each_variant_answers_as_fp32(
+    service: Service, reference: np.ndarray, variant: str, tolerance: float, agreement: float
+) -> None:
+    """Served logits of 64 sample images against the golden ones: largest difference, and the share of equal classes."""
+    logits = logits_of(service, variant, 64)
+    assert np.abs(logits - reference[:64]).max() < tolerance
+    assert (logits.argmax(1) == reference[:64].argmax(1)).mean() >= agreement
+
+
+def test_a_png_and_its_raw_pixels_give_the_same_int8_logits(service: Service) -> None:
+    """Decoding changes nothing, and INT8 does not depend on what else is in the batch."""
+    image = cifar10.sample()[0][0]
+    buffer = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "PNG")
+    headers = {"content-type": "image/png"}
+    answer = service.client.post("/predict/int8?logits=true", content=buffer.getvalue(), headers=headers).json()
+    assert answer["predictions"][0]["logits"] == pytest.approx(logits_of(service, "int8", 8)[0].tolist(), abs=0)
+
+
+def test_cards_and_metrics_tell_the_same(service: Service) -> None:
+    """Sizes and self-test results stand on the card and in the metrics; INT8 is about a quarter of FP32 on disk."""
+    cards = {card["name"]: card for card in service.client.get("/variants").json()["variants"]}
+    for name in VARIANTS:
+        serialized = service.sample("precision_model_bytes", variant=name, kind="serialized")
+        assert serialized == cards[name]["serialized_bytes"]
+        agreement = service.sample("precision_selftest_agreement_ratio", variant=name)
+        assert agreement == cards[name]["selftest_agreement"] >= selftest.MINIMUM_AGREEMENT[name]
+        assert service.sample("precision_variant_ready", variant=name) == 1
+        assert service.sample("precision_memory_bytes", variant=name, kind="rss") > 1e8
+    assert cards["int8"]["serialized_bytes"] < 0.26 * cards["fp32"]["serialized_bytes"]
+
+
+def test_phases_add_up_to_the_duration(service: Service) -> None:
+    """Of answered requests, the phases' sums are the sum of the durations, and inference was measured."""
+    service.client.post("/predict/int8", content=cifar10.sample()[0][:5].tobytes(), headers=RAW)
+    phases = sum(
+        service.sample("precision_phase_duration_seconds_sum", variant="int8", phase=phase)
+        for phase in ("receive", "decode", "queue", "copy_in", "inference", "copy_out", "encode", "other")
+    )
+    duration = service.sample("precision_request_duration_seconds_sum", variant="int8")
+    assert phases == pytest.approx(duration, rel=0.05)
+    assert service.sample("precision_inference_duration_seconds_sum", variant="int8", device="cpu") > 0
+
+
+def test_memory_is_measured_per_batch_size(service: Service) -> None:
+    """A batch of 8 needs more activation memory than a batch of 1, and the answer says what kind of number it is."""
+    images = cifar10.sample()[0]
+    one, eight = (
+        service.client.post("/predict/fp32", content=images[:count].tobytes(), headers=RAW).json()["memory"]
+        for count in (1, 8)
+    )
+    assert one["kind"] == eight["kind"] == "activation_peak"
+    assert eight["peak_bytes"] > 4 * one["peak_bytes"] > 0
+
+
+def test_damaged_weights_stop_the_start(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One flipped byte: exit code 1 and a sentence that names the file, the hashes and the way out."""
+    folder = tmp_path_factory.mktemp("weights")
+    source = checkpoint.default_path()
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(checkpoint.beside(source, suffix), folder)
+    damaged = folder / source.name
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    command = [sys.executable, "-m", "service", "--port", "0", "--checkpoint", str(damaged)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
