@@ -1,0 +1,99 @@
+"""The exposition: complete from the start, exact, and clean to Prometheus's own linter."""
+
+import shutil
+import subprocess
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.errors import REASONS
+from service.metrics import OUTCOMES, PHASES, Metrics
+
+PROMTOOL = shutil.which("promtool") or ""
+CARD = {
+    "device": "cpu",
+    "dtype": "int8",
+    "backend": "onednn",
+    "checkpoint_sha256": "ab" * 32,
+    "torch": "2.14.1",
+    "isa": "avx2",
+    "memory_kind": "activation_peak",
+    "serialized_bytes": 3,
+    "parameter_bytes": 2,
+    "buffer_bytes": 1,
+    "load_seconds": 0.5,
+    "warmup_seconds": 0.25,
+    "selftest_agreement": 0.99,
+}
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    metrics = Metrics(["fp32", "int8"])
+    metrics.watch(lambda: {"fp32": 3, "int8": 0}, dict)
+    metrics.state("int8", "ready", CARD)
+    return metrics
+
+
+def key(*parts: str) -> frozenset[str]:
+    return frozenset(parts)
+
+
+def samples(metrics: Metrics) -> dict[frozenset[str], float]:
+    """{name, label values...} -> value."""
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    return {frozenset((s.name, *s.labels.values())): s.value for family in families for s in family.samples}
+
+
+def test_every_outcome_and_phase_exists_from_the_start(metrics: Metrics) -> None:
+    """A rate over a series that appears with its first event misses that event."""
+    found = samples(metrics)
+    for variant in ("fp32", "int8"):
+        assert [o for o in OUTCOMES if found.get(key("precision_requests_total", variant, o)) != 0] == []
+        assert [p for p in PHASES if found.get(key("precision_phase_duration_seconds_count", variant, p)) != 0] == []
+    assert [word for word in REASONS if key("precision_requests_total", "unknown", word) not in found] == []
+
+
+def test_an_ended_request_counts_once(metrics: Metrics) -> None:
+    """Counter, duration and in-flight gauge move together; unknown variants share one label."""
+    metrics.started("int8")
+    assert samples(metrics)[key("precision_requests_in_flight", "int8")] == 1
+    metrics.ended("int8", "deadline", 0.5)
+    metrics.started("../etc/passwd")
+    metrics.ended("../etc/passwd", "unknown_variant", 0.1)
+    found = samples(metrics)
+    assert found[key("precision_requests_in_flight", "int8")] == 0
+    assert found[key("precision_requests_total", "int8", "deadline")] == 1
+    assert found[key("precision_request_duration_seconds_sum", "int8")] == 0.5
+    assert found[key("precision_requests_total", "unknown", "unknown_variant")] == 1
+    assert "passwd" not in metrics.exposition().decode()
+
+
+def test_an_answer_is_observed_with_its_device(metrics: Metrics) -> None:
+    """Phases, inference, memory and images of one answered prediction."""
+    metrics.answered("int8", CARD, 4, dict.fromkeys(PHASES, 0.25), 1000)
+    found = samples(metrics)
+    assert found[key("precision_inference_duration_seconds_sum", "int8", "cpu")] == 0.25
+    assert found[key("precision_inference_memory_bytes_sum", "int8", "cpu", "activation_peak")] == 1000
+    assert found[key("precision_images_total", "int8")] == 4
+    assert sum(found[key("precision_phase_duration_seconds_count", "int8", phase)] for phase in PHASES) == len(PHASES)
+
+
+def test_a_lost_variant_is_not_ready(metrics: Metrics) -> None:
+    """Readiness follows the state; what is known of the engine stays."""
+    metrics.state("int8", "starting", CARD)
+    found = samples(metrics)
+    assert found[key("precision_variant_ready", "int8")] == 0
+    assert found[key("precision_model_bytes", "int8", "serialized")] == 3
+
+
+def test_depth_is_read_at_the_scrape(metrics: Metrics) -> None:
+    """The queue's depth is not stored, it is asked for."""
+    assert samples(metrics)[key("precision_queue_depth", "fp32")] == 3
+
+
+@pytest.mark.skipif(not PROMTOOL, reason="promtool is missing (Debian: apt install prometheus)")
+def test_promtool_finds_nothing(metrics: Metrics) -> None:
+    """`promtool check metrics` is clean."""
+    done = subprocess.run([PROMTOOL, "check", "metrics"], input=metrics.exposition(), capture_output=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
