@@ -37,15 +37,16 @@ class Answers:
 def accuracies(
     arms: Sequence[Arm], baselines: dict[str, str], images: LabelledImages, bodies: Bodies, played: Sequence[Played]
 ) -> list[dict[str, Any]]:
-    """Per arm: the share of right answers, and how it stands to the arm that `baselines` holds it against."""
+    """Per arm: the share of right answers to the images that all arms answered, and how it stands to its baseline."""
     answers = {arm.name: Answers(images, bodies, [p for p in played if p.arm == arm]) for arm in arms}
+    common = np.logical_and.reduce([own.seen for own in answers.values()])
     rows = []
     for arm in arms:
         own = answers[arm.name]
-        share = proportion(int(np.sum(own.first[own.seen] == images.labels[own.seen])), int(own.seen.sum()))
+        share = proportion(int(np.sum(own.first[common] == images.labels[common])), int(common.sum()))
         row: dict[str, Any] = {
             "arm": arm.name,
-            "images": int(own.seen.sum()),
+            "images": int(common.sum()),
             "accuracy": asdict(share) if share else None,
             "changed_answers": own.changed,
             "right": marks(own, images),

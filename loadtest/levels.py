@@ -19,16 +19,16 @@ class Stopped(Exception):
 
 
 class Search:
-    """The search for one service level, arm by arm; `stop` says between two runs whether to give it up."""
+    """The search for one service level, arm by arm; `check` may raise Stopped between two runs."""
 
-    def __init__(self, options: Options, generator: Generator, progress: Progress, stop: Callable[[], bool]) -> None:
-        self._options, self._generator, self._progress, self._stop = options, generator, progress, stop
+    def __init__(self, options: Options, generator: Generator, progress: Progress, check: Callable[[], None]) -> None:
+        self._options, self._generator, self._progress, self._check = options, generator, progress, check
 
     def level(self, slo: Slo, arm: Arm) -> dict[str, Any]:
         """The highest load of one arm that holds `slo`.
 
         Raises:
-            Stopped: `stop` said so.
+            Stopped: the user has had enough.
         """
         is_rate = self._options.slo_load == "rate"
         per_second = capacity(self._options, arm, self._generator)
@@ -43,14 +43,13 @@ class Search:
         return {"arm": arm.name, "slo": str(slo), "unit": unit, "capacity": per_second, **found}
 
     def _probe(self, slo: Slo, arm: Arm, workload: Workload, seconds: float) -> Probe:
-        if self._stop():
-            raise Stopped
+        self._check()
         options = self._options
-        self._progress.extend(seconds)
-        self._progress.show(f"{arm.name}: does {slo} hold with {workload.name}?")
         stretch, _ = self._generator.play(Round((arm,), workload, 0, options.settle, seconds, options.seed))
         counted = [r for r in stretch.requests[arm.name] if stretch.opened <= r.intended < stretch.closed]
-        return Probe(len(counted), sum(bool(r.error) or r.latency > slo.seconds for r in counted))
+        over = sum(bool(r.error) or r.latency > slo.seconds for r in counted)
+        self._progress.say(f"{slo}, {arm.name}, {workload.name}: {over} of {len(counted)} requests over")
+        return Probe(len(counted), over)
 
 
 def capacity(options: Options, arm: Arm, generator: Generator) -> float:

@@ -61,13 +61,19 @@ def orders(count: int, seed: int) -> Iterator[list[int]]:
 
 
 def blocks(
-    arms: Sequence[Arm], workloads: Sequence[Workload], *, seconds: float, settle: float, seed: int, contended: bool
+    arms: Sequence[Arm],
+    workloads: Sequence[Workload],
+    *,
+    seconds: float,
+    settle: Mapping[Workload, float],
+    seed: int,
+    contended: bool,
 ) -> Iterator[list[Round]]:
     """Blocks without end; in each, every workload meets every arm once (`contended`: all arms at once)."""
     groups = [tuple(arms)] if contended else [(arm,) for arm in arms]
     for block, order in enumerate(orders(len(groups), seed)):
         yield [
-            Round(groups[index], workload, block, settle, seconds, seed=seed + block)
+            Round(groups[index], workload, block, settle[workload], seconds, seed=seed + block)
             for workload in (workloads if block % 2 == 0 else workloads[::-1])
             for index in order
         ]

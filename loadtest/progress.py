@@ -17,33 +17,35 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Shows how much of the planned time has passed, what is running, and how long it still takes."""
+    """Shows how many of the planned steps are done, what is running, and how long the rest takes at this pace."""
 
-    def __init__(self, seconds: float, stream: TextIO | None = None) -> None:
-        self.seconds = seconds
+    def __init__(self, steps: int, stream: TextIO | None = None) -> None:
+        self._steps = steps
+        self._done = 0
         self._stream = stream or sys.stderr
         self._began = time.perf_counter()
         self._logged = -LOG_EVERY
         self._width = 0
 
-    def extend(self, seconds: float) -> None:
+    def extend(self, steps: int) -> None:
         """More is to come than was planned."""
-        self.seconds = time.perf_counter() - self._began + seconds
+        self._steps += steps
 
     def say(self, text: str) -> None:
         """A line that stays."""
         self.clear()
         print(text, file=self._stream, flush=True)
 
-    def show(self, text: str) -> None:
-        """What is happening now."""
+    def step(self, text: str) -> None:
+        """One step is done; what it showed."""
+        self._done += 1
         passed = time.perf_counter() - self._began
-        share = min(1.0, passed / self.seconds) if self.seconds else 1.0
-        left = duration(max(0.0, self.seconds - passed))
+        left = duration(passed / self._done * max(0, self._steps - self._done))
+        share = min(1.0, self._done / self._steps)
         if self._stream.isatty():
             bar = "█" * round(share * BAR) + "░" * (BAR - round(share * BAR))
             line = f"{bar} {share:4.0%}  {left} left  {text}"
-            self._stream.write("\r" + line.ljust(self._width)[: max(20, _columns() - 1)])
+            self._stream.write("\r" + line.ljust(self._width)[: max(20, shutil.get_terminal_size().columns - 1)])
             self._width = len(line)
             self._stream.flush()
         elif passed - self._logged >= LOG_EVERY:
@@ -53,9 +55,5 @@ class Progress:
     def clear(self) -> None:
         """Take the rewritten line away."""
         if self._stream.isatty() and self._width:
-            self._stream.write("\r" + " " * min(self._width, _columns() - 1) + "\r")
+            self._stream.write("\r" + " " * min(self._width, shutil.get_terminal_size().columns - 1) + "\r")
             self._width = 0
-
-
-def _columns() -> int:
-    return shutil.get_terminal_size().columns

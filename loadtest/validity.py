@@ -39,7 +39,7 @@ def _busy(cell: Mapping[str, Any]) -> str | None:
     used = max(_mean(cell, "client_cpu"), 0.0)
     if used <= BUSY:
         return None
-    return f"the load generator was the bottleneck: it used {used:.0%} of its one core (see --processes)"
+    return f"the load generator was the bottleneck: it used {used:.0%} of the one core it can use"
 
 
 def _late(cell: Mapping[str, Any]) -> str | None:

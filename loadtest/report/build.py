@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from loadtest.accuracy import accuracies
 from loadtest.machine import fingerprint
+from loadtest.measured import Measured
 from loadtest.options import Options
-from loadtest.run import Measured
 from loadtest.summary import cell
 from loadtest.validity import invalid, notes
 from loadtest.verdicts import baselines, compare, sentences, verdicts

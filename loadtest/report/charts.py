@@ -57,7 +57,7 @@ def distribution(group: Group, workload: str) -> Chart | None:
     axes.set_ylim(0, 1.01)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("latency, ms (log)")
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     return Chart(f"Latency with {workload}", "Share of requests answered within a time, per variant", svg(made))
 
 
@@ -71,11 +71,15 @@ def milliseconds(axes: Axes) -> None:
 
 def trade(group: Group) -> Chart | None:
     """Latency against throughput, a point per workload."""
+    held = [cell for workload in group.workloads for cell in group.held(workload)]
+    if not held:
+        return None
     made, (axes,) = figure(2.9)
+    name = tail(held)
     for arm in group.arms:
-        cells = [c for c in group.cells if c["arm"] == arm and not c["saturated"]]
+        cells = [cell for cell in held if cell["arm"] == arm]
         cells.sort(key=lambda cell: cell["images_per_second"])
-        x, y = [c["images_per_second"] for c in cells], [1000 * tail(c)[1] for c in cells]
+        x, y = [c["images_per_second"] for c in cells], [1000 * c["latency"][name] for c in cells]
         axes.plot(x, y, "o-", color=group.colours[arm], label=arm, markersize=5)
         for cell, point in zip(cells, zip(x, y, strict=True), strict=True):
             axes.annotate(cell["workload"], point, (5, 5), textcoords="offset points", color=SOFT, fontsize=8)
@@ -83,7 +87,7 @@ def trade(group: Group) -> Chart | None:
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.set_xlabel("images per second")
-    axes.set_ylabel(f"{tail(group.cells[0])[0]} latency, ms")
+    axes.set_ylabel(f"{name} latency, ms")
     axes.legend(loc="best")
     return Chart("Latency against throughput", "A point per workload, per variant: right and low is good", svg(made))
 
@@ -193,10 +197,10 @@ def overview(group: Group) -> Chart | None:
     if not cells:
         return None
     made, (axes,) = figure(3.1)
-    name = "p99" if all(cell["latency"]["p99"] is not None for cell in cells) else tail(cells[0])[0]
+    name = tail(cells)
     largest = max(*(weights(cell) for cell in cells), 1.0)
     for cell in cells:
-        x, held, colour = 1000 * (cell["latency"][name] or 0.0), share[cell["arm"]], group.colours[cell["arm"]]
+        x, held, colour = 1000 * cell["latency"][name], share[cell["arm"]], group.colours[cell["arm"]]
         y, low, high = (100 * held[key] for key in ("estimate", "low", "high"))
         axes.plot([x, x], [low, high], color=colour, linewidth=1.4)
         axes.scatter([x], [y], s=60 + 700 * weights(cell) / largest, color=colour, edgecolors=PAPER, zorder=3)

@@ -45,11 +45,10 @@ def groups(report: Mapping[str, Any]) -> dict[str, Group]:
     }
 
 
-def tail(cell: Mapping[str, Any]) -> tuple[str, float]:
-    """The p95, or where there are too few requests for it the p50, with its name."""
-    latency = cell["latency"]
-    name = next((q for q in ("p95", "p50") if latency[q] is not None), "mean")
-    return name, latency[name]
+def tail(cells: Sequence[Mapping[str, Any]]) -> str:
+    """The highest of p99, p95 and p50 that all cells have enough requests for; else the mean."""
+    names = (name for name in ("p99", "p95", "p50") if all(cell["latency"][name] is not None for cell in cells))
+    return next(names, "mean")
 
 
 def parts(cell: Mapping[str, Any]) -> dict[str, float]:

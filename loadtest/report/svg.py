@@ -1,4 +1,7 @@
-"""Matplotlib figures as inline SVG that takes its text colours and font from the page, and so follows dark mode."""
+"""Matplotlib figures as inline SVG that takes its text colours and font from the page, and so follows dark mode.
+
+Not plotly: its script alone is over 4 MB in every report, and does not run where a CI shows an artifact or a mail.
+"""
 
 import io
 import re

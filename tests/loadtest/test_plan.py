@@ -26,12 +26,13 @@ def test_every_order_comes_up() -> None:
 def test_a_block_meets_every_arm_once_under_every_workload() -> None:
     """Nothing is left out and nothing twice."""
     workloads = [Workload(concurrency=1), Workload(concurrency=8)]
-    block = next(blocks(ARMS, workloads, seconds=1, settle=0, seed=0, contended=False))
+    block = next(blocks(ARMS, workloads, seconds=1, settle=dict.fromkeys(workloads, 0.0), seed=0, contended=False))
     met = [(r.arms[0].name, r.workload.name) for r in block]
     assert len(met) == len(set(met)) == 6
 
 
 def test_contended_rounds_load_all_arms_together() -> None:
     """One round per workload holds them all."""
-    block = next(blocks(ARMS, [Workload(concurrency=1)], seconds=1, settle=0, seed=0, contended=True))
+    workloads = [Workload(concurrency=1)]
+    block = next(blocks(ARMS, workloads, seconds=1, settle=dict.fromkeys(workloads, 0.0), seed=0, contended=True))
     assert [r.arms for r in block] == [tuple(ARMS)]
