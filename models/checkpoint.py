@@ -53,6 +53,8 @@ class Card:
     date: str
     """ISO 8601, UTC."""
     architecture: str = "torchvision ResNet18, 3x3 stride-1 stem, no max-pool"
+    started_from: dict[str, Any] | None = None
+    """The card of the checkpoint that the training went on from."""
     classes: tuple[str, ...] = cifar10.CLASSES
     mean: tuple[float, ...] = cifar10.MEAN
     std: tuple[float, ...] = cifar10.STD

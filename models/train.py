@@ -40,6 +40,8 @@ class Recipe:
     resolutions: str = "16@0.4,24@0.85,32@1"
     held_out: int = 0
     seed: int = 0
+    start: str = ""
+    """A checkpoint whose weights this run goes on from, instead of random ones."""
 
     def learning_rate_at(self, progress: float) -> float:
         """The learning rate at `progress` (0 to 1): linear warm-up, then cosine to zero."""
@@ -111,7 +113,11 @@ class Run:
         self.total_steps = recipe.epochs * steps_per_epoch
         self.step = 0
         self.seconds = 0.0
-        self.net = resnet18().to(device)
+        self.net = resnet18()
+        if recipe.start:
+            state, _ = checkpoint.load(Path(recipe.start))
+            self.net.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+        self.net.to(device)
         if device.type == "cuda":
             self.net = self.net.to(memory_format=torch.channels_last)
         decayed = [p for p in self.net.parameters() if p.ndim > 1]
@@ -200,7 +206,10 @@ def describe(run: Run, test_accuracy: float, test_images: int) -> checkpoint.Car
         recipe=recipe,
         seed=run.recipe.seed,
         epochs=run.recipe.epochs,
-        hardware=torch.cuda.get_device_name(run.device) if on_gpu else f"{cpu.name()}, {cpu.available_cores()} cores",
+        hardware=torch.cuda.get_device_name(run.device)
+        if on_gpu
+        else f"{cpu.name()} ({cpu.isa()}), {torch.get_num_threads()} threads",
+        started_from=asdict(checkpoint.read_card(Path(run.recipe.start))) if run.recipe.start else None,
         training_seconds=round(run.seconds),
         test_accuracy=test_accuracy,
         test_images=test_images,
@@ -233,7 +242,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         cifar10.ensure(args.data)
         run = train(recipe, args.data, args.out, torch.device(args.device), args.save_every)
-    except cifar10.DatasetError as error:
+    except (cifar10.DatasetError, checkpoint.CheckpointError) as error:
         sys.exit(f"error: {error}")
     images, labels = (torch.from_numpy(a).to(run.device) for a in cifar10.read(args.data, "test"))
     card = describe(run, accuracy(run.net, images, labels), len(images))

@@ -9,7 +9,7 @@ import litserve
 import numpy as np
 from numpy.typing import NDArray
 
-from models import selftest
+from models import cpu, selftest
 from models.engines.base import Engine, Execution
 from models.variants import VARIANTS, VariantUnavailable, load
 from service.engine.loop import SocketLoop
@@ -29,6 +29,8 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         super().__init__(max_batch_size=settings.max_batch_size, api_path=f"/predict/{name}", loop=SocketLoop())
         self.variant = VARIANTS[name]
         self.settings = settings
+        # Counted here: in the worker, OpenMP may already have bound the thread to one core (OMP_PROC_BIND).
+        self.threads = settings.threads or cpu.available_cores()
         self.refusal: dict[str, str] | None = None
         self.card: dict[str, Any] = {}
 
@@ -63,7 +65,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         return load(
             self.variant.name,
             device=self.place,
-            threads=self.settings.threads or None,
+            threads=self.threads,
             checkpoint=self.settings.checkpoint,
         )
 

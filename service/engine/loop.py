@@ -42,7 +42,7 @@ class SocketLoop(LitLoop):  # type: ignore[misc]
         except BrokenPipeError:
             return
 
-    def _answer(self, lit_api: Any, payload: bytes) -> bytes:
+    def _answer(self, lit_api: Any, payload: bytearray) -> bytes:
         started = time.perf_counter()
         try:
             execution = lit_api.predict(wire.unpack_pixels(payload))

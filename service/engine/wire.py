@@ -59,11 +59,11 @@ def unpack_result(payload: bytes) -> Result:
     return Result(logits, *_MEASURED.unpack_from(payload))
 
 
-def unpack_pixels(payload: bytes) -> NDArray[np.uint8]:
+def unpack_pixels(payload: bytearray) -> NDArray[np.uint8]:
     return np.frombuffer(payload, np.uint8).reshape(-1, *IMAGE_SHAPE)
 
 
-def receive(sock: socket.socket) -> tuple[bytes, bytes] | None:
+def receive(sock: socket.socket) -> tuple[bytes, bytearray] | None:
     """The next frame's kind and payload, or None when the other side is gone. Blocks."""
     header = _receive_exactly(sock, _HEADER.size)
     if header is None:
@@ -73,7 +73,7 @@ def receive(sock: socket.socket) -> tuple[bytes, bytes] | None:
     return None if payload is None else (kind, payload)
 
 
-def _receive_exactly(sock: socket.socket, length: int) -> bytes | None:
+def _receive_exactly(sock: socket.socket, length: int) -> bytearray | None:
     buffer = bytearray(length)
     view, filled = memoryview(buffer), 0
     while filled < length:
@@ -84,7 +84,7 @@ def _receive_exactly(sock: socket.socket, length: int) -> bytes | None:
         if count == 0:
             return None
         filled += count
-    return bytes(buffer)
+    return buffer
 
 
 class Link(asyncio.Protocol):

@@ -11,9 +11,11 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from models.cifar10 import CLASSES
 from service.errors import ServiceError, problem
 
 logger = logging.getLogger(__name__)
@@ -35,14 +37,35 @@ def problem_response(error: ServiceError, request_id: str) -> Response:
     return Response(body, error.reason.status, headers, "application/problem+json")
 
 
-class CountedRoute(APIRoute):
-    """A route whose every request ends in exactly one outcome of the error table, or `ok`.
+class PredictQuery(BaseModel):
+    """The query parameters of a prediction."""
 
-    The handler may set `request.state.variant` when the path does not name it.
+    top_k: int = Field(1, ge=1, le=len(CLASSES), description="how many classes to name per image")
+    logits: bool = Field(False, description="give the ten logits of each image, too")
+
+    @classmethod
+    def of(cls, request: Request) -> "PredictQuery":
+        """The query of a request.
+
+        Raises:
+            ServiceError: `unacceptable`.
+        """
+        try:
+            return cls.model_validate(dict(request.query_params)) if request.url.query else cls()
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ServiceError("unacceptable", f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+class CountedRoute(APIRoute):
+    """A route `/.../{variant}` whose every request ends in exactly one outcome of the error table, or `ok`.
+
+    FastAPI describes the endpoint `(request, variant, query)`; it is called directly, because FastAPI's dependency
+    resolution costs as much as everything else around an INT8 forward pass (benchmarks/hop.py).
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler = super().get_route_handler()
+        endpoint = self.endpoint
 
         async def counted(request: Request) -> Response:
             began = time.perf_counter()
@@ -53,7 +76,7 @@ class CountedRoute(APIRoute):
             metrics.started(variant)
             outcome = "shutting_down"
             try:
-                response = await handler(request)
+                response: Response = await endpoint(request, variant, PredictQuery.of(request))
                 outcome = "ok"
                 response.headers["X-Request-ID"] = request.state.request_id
                 return response

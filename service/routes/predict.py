@@ -19,7 +19,7 @@ from service import bodies
 from service.engine.pool import Pool
 from service.engine.queue import Entry
 from service.errors import REASONS, ServiceError
-from service.routes.counted import CountedRoute, as_service_error, problem_response, request_id_of
+from service.routes.counted import CountedRoute, PredictQuery, as_service_error, problem_response, request_id_of
 from service.schemas import (
     Candidate,
     Compared,
@@ -35,8 +35,6 @@ from service.settings import Settings
 
 WATCH_SECONDS = 0.05
 
-TopK = Annotated[int, Query(ge=1, le=len(CLASSES), description="how many classes to name per image")]
-Logits = Annotated[bool, Query(description="give the ten logits of each image, too")]
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 BODY = {
@@ -93,12 +91,12 @@ def router() -> APIRouter:
     return routes
 
 
-async def predict(request: Request, variant: str, top_k: TopK = 1, logits: Logits = False) -> Response:
+async def predict(request: Request, variant: str, query: Annotated[PredictQuery, Query()]) -> Response:
     pool = pool_of(request, variant)
     pixels, phases = await read_pixels(request)
     done = await execute(request, pool, pixels, phases)
     assembling = time.perf_counter()
-    body = assemble(request, pool, done, phases, top_k, logits).model_dump_json(exclude_none=True)
+    body = assemble(request, pool, done, phases, query.top_k, query.logits).model_dump_json(exclude_none=True)
     now = time.perf_counter()
     phases["encode"] = now - assembling
     phases["other"] = max(0.0, now - request.state.began - sum(phases.values()))
@@ -107,20 +105,20 @@ async def predict(request: Request, variant: str, top_k: TopK = 1, logits: Logit
     return Response(body, headers={"Server-Timing": timing}, media_type="application/json")
 
 
-async def compare(request: Request, top_k: TopK = 1, logits: Logits = False) -> Response:
+async def compare(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
     request.state.began = time.perf_counter()
     request.state.request_id = request_id_of(request)
     try:
         pixels, phases = await read_pixels(request)
         pools: dict[str, Pool] = request.app.state.pools
         compared = await asyncio.gather(
-            *(_compare_one(request, pool, pixels, dict(phases), top_k) for pool in pools.values())
+            *(_compare_one(request, pool, pixels, dict(phases), query.top_k) for pool in pools.values())
         )
     except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer
         return problem_response(as_service_error(error), request.state.request_id)
     columns = dict(zip(pools, compared, strict=True))
     _hold_against_reference(columns)
-    if not logits:
+    if not query.logits:
         for column in columns.values():
             for prediction in column.answer.predictions if column.answer else ():
                 prediction.logits = None
