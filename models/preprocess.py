@@ -14,7 +14,8 @@ def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
     transparency laid over white, greyscale, palette and CMYK converted to RGB, the largest centred square cut out and
     resized (bicubic, antialiased).
     """
-    image = _rgb(ImageOps.exif_transpose(image))
+    ImageOps.exif_transpose(image, in_place=True)
+    image = _rgb(image)
     if image.size != (SIDE, SIDE):
         image = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(image, np.uint8).transpose(2, 0, 1))

@@ -64,6 +64,8 @@ class FakeAPI(PrecisionAPI):
     def load_engine(self) -> Engine:
         if self.variant.name == "int8-dynamic":
             raise RuntimeError("this fake never starts")
+        if self.variant.name == "fp32-cpu":
+            os._exit(4)
         if self.variant.name == "fp16":
             return super().load_engine()
         return FakeEngine(self.variant.name)

@@ -3,11 +3,13 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from tests.service import fakes
@@ -161,6 +163,30 @@ def test_a_variant_that_never_starts_leaves_the_others_serving() -> None:
         assert (answer.status_code, "never starts" in answer.json()["detail"]) == (503, True)
         assert post(service, 1).status_code == 200
         assert service.client.get("/health/ready").status_code == 503
+
+
+def test_a_variant_that_dies_at_every_start_is_given_up() -> None:
+    """After a few starts with growing pauses it is `failed` with the reason; the other variant serves all the while."""
+    with running("--variants", "fp32,fp32-cpu", module=FAKES, ready=False) as service:
+        until(lambda: service.state("fp32") == "ready", what="the healthy variant")
+        assert post(service, 1).status_code == 200
+        until(lambda: service.state("fp32-cpu") == "failed", 120, "failed")
+        answer = post(service, 1, "fp32-cpu")
+        assert (answer.status_code, "starts in a row" in answer.json()["detail"]) == (503, True)
+        assert service.sample("precision_worker_restarts_total", variant="fp32-cpu", reason="died") == 5
+        assert post(service, 1).status_code == 200
+
+
+def test_idle_costs_no_cpu(service: Service) -> None:
+    """Neither the HTTP process nor the worker polls: over a second without requests both use next to no CPU time."""
+    processes = [psutil.Process(service.process.pid), service.worker()]
+
+    def used() -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+    before, began = used(), time.monotonic()
+    until(lambda: time.monotonic() - began > 1, what="a second")
+    assert used() - before < 0.05
 
 
 def test_sigterm_answers_what_is_in_flight_and_leaves_nothing() -> None:
