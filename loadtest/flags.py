@@ -124,7 +124,7 @@ NUMBERS = (
     (
         "--max-duration",
         from_zero,
-        "counted seconds until rounds that are not stable yet are given up; 0: twice --duration",
+        "counted seconds until rounds that are not stable yet are given up; 0: 1.5 x --duration",
     ),
     ("--tolerance", positive, "how far thirds of the rounds may lie from their mean to be stable (p99: twice that)"),
     ("--users", count, "most requests in flight in an open workload"),

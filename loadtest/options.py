@@ -41,7 +41,7 @@ class Options:
     @property
     def most_rounds(self) -> int:
         """Rounds after which a run that is not stable is given up."""
-        return max(self.rounds, round((self.max_duration or 2 * self.duration) / self.round))
+        return max(self.rounds, round((self.max_duration or 1.5 * self.duration) / self.round))
 
     def as_json(self) -> dict[str, Any]:
         """The settings as the report states them."""

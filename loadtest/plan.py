@@ -14,6 +14,8 @@ class Arm:
     url: str
     variant: str
     card: Mapping[str, Any] = field(compare=False)
+    service: str = ""
+    """The label of the service; two of them may share a URL, to see how much the same thing differs from itself."""
 
     @property
     def device(self) -> str:

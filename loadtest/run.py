@@ -50,8 +50,8 @@ def measure(options: Options) -> Measured:
     images = read(options.images)
     sent = bodies(images, options.payload, options.images_per_request, options.seed)
     measured = Measured([], [], images, sent, [])
-    services = {url: Service(url, label) for label, url in options.urls}
-    for service in services.values():
+    services = [Service(url, label) for label, url in options.urls]
+    for service in services:
         description = service.describe()
         arms, excluded = choose(service, description, options.variants)
         measured.arms += arms
@@ -60,7 +60,7 @@ def measure(options: Options) -> Measured:
     if not measured.arms:
         reasons = "; ".join(f"{e.name}: {e.reason}" for e in measured.excluded) or "the service offers none"
         raise NothingToMeasure(f"no variant can be measured ({reasons})")
-    _play(options, measured, services)
+    _play(options, measured, {service.url: service for service in services})
     measured.seconds = time.perf_counter() - began
     return measured
 

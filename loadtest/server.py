@@ -73,5 +73,5 @@ def choose(service: Service, description: dict[str, Any], wanted: Sequence[str])
             reason = cards[name].get("reason")
             excluded.append(Excluded(arm_name, str(cards[name]["state"]) + (f": {reason}" if reason else "")))
         else:
-            arms.append(Arm(arm_name, service.url, name, cards[name]))
+            arms.append(Arm(arm_name, service.url, name, cards[name], service.label))
     return arms, excluded

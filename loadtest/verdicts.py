@@ -18,17 +18,21 @@ SIGNIFICANT = 0.05
 def baselines(arms: Sequence[Arm]) -> dict[str, str]:
     """Which arm each arm is held against: the one its card names, else fp32, else the first one; itself never.
 
-    Between several URLs the first URL's arm of the same variant comes first: two builds are what is compared.
+    Between several services the first one's arm of the same variant comes first: two builds are what is compared.
     """
     chosen = {}
     for arm in arms:
-        same_url = [other for other in arms if other.url == arm.url]
-        twins = [other for other in arms if other.variant == arm.variant and other.url != arm.url]
-        named = [o for name in (arm.card.get("reference"), "fp32") for o in same_url if o.variant == name]
-        candidates = [*(twins[:1] if arm.url != arms[0].url else []), *named, arms[0]]
+        same = [other for other in arms if _service(other) == _service(arm)]
+        twins = [other for other in arms if other.variant == arm.variant and other not in same]
+        named = [o for name in (arm.card.get("reference"), "fp32") for o in same if o.variant == name]
+        candidates = [*(twins[:1] if _service(arm) != _service(arms[0]) else []), *named, arms[0]]
         if candidates[0] != arm:
             chosen[arm.name] = candidates[0].name
     return chosen
+
+
+def _service(arm: Arm) -> tuple[str, str]:
+    return arm.url, arm.service
 
 
 def compare(arm: Mapping[str, Any], baseline: Mapping[str, Any], seed: int) -> dict[str, Any]:
