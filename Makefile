@@ -51,6 +51,10 @@ test: lint ## lint, types, tests
 compare: $(INSTALLED) ## load test over every variant; URL= of a running service, VARIANTS= CONCURRENCY=1,8 DURATION=20 OUT=
 	@exec $(BIN)/python $(if $(URL),-m loadtest --url $(URL),deploy/compare.py) $(LOADTEST)
 
+.PHONY: bench
+bench: $(INSTALLED) ## what the way through the service costs, side by side with LitServe and FastAPI; needs wrk, takes minutes
+	$(BIN)/python -m benchmarks.hop $(FLAGS)
+
 .PHONY: lint
 lint: $(INSTALLED) ## ruff and mypy, changing nothing
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from service.engine.litserver import PrecisionServer
 from service.errors import ServiceError, http_error
 from service.metrics import Metrics
 from service.routes import info, predict
-from service.routes.counted import as_service_error, problem_response, request_id_of
+from service.routes.counted import Front, as_service_error, problem_response, request_id_of
 from service.settings import Settings
 
 
@@ -41,6 +41,7 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
     app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
     app.state.settings, app.state.metrics = settings, metrics
     app.state.pools, app.state.checkpoint = server.pools, card
+    server.front = Front(app, "/predict/", predict.predict)
     app.include_router(predict.router())
     app.include_router(info.router())
     app.add_exception_handler(HTTPException, _http_problem)

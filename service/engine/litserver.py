@@ -19,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from litserve.loops import inference_worker
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp
 
 from models import gpu
 from models.variants import Variant
@@ -33,13 +34,14 @@ logger = logging.getLogger(__name__)
 class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
     """A LitServer with one HTTP process (this one) and one supervised worker process per variant.
 
-    `pools` maps each variant's name to its Pool.
+    `pools` maps each variant's name to its Pool; `front` is the ASGI app that is served.
     """
 
     def __init__(self, apis: list[PrecisionAPI], settings: Settings, observer: Observer) -> None:
         super().__init__(apis, accelerator="cpu", timeout=settings.request_timeout)
         self.settings = settings
         self.app.user_middleware = [m for m in self.app.user_middleware if m.cls is not GZipMiddleware]
+        self.front: ASGIApp = self.app
         self.pools = {api.variant.name: self._pool(api, observer) for api in apis}
 
     def _register_internal_endpoints(self) -> None:
@@ -81,7 +83,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
     def run(self, sock: socket.socket) -> None:
         """Serve on a bound socket until SIGTERM or SIGINT, then drain and return."""
         config = uvicorn.Config(
-            self.app,
+            self.front,
             log_level=self.settings.log_level,
             log_config=None,
             access_log=False,

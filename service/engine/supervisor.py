@@ -205,5 +205,5 @@ async def _reap(process: multiprocessing.process.BaseProcess) -> None:
     await asyncio.to_thread(process.join, 0.5)
     if process.is_alive():
         process.kill()
-        await asyncio.to_thread(process.join, 5)
+        await asyncio.to_thread(process.join)
     process.close()

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from models.cifar10 import CLASSES
 from service.errors import ServiceError, problem
@@ -57,39 +58,64 @@ class PredictQuery(BaseModel):
             raise ServiceError("unacceptable", f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-class CountedRoute(APIRoute):
-    """A route `/.../{variant}` whose every request ends in exactly one outcome of the error table, or `ok`.
+Endpoint = Callable[[Request, str, PredictQuery], Coroutine[Any, Any, Response]]
 
-    FastAPI describes the endpoint `(request, variant, query)`; it is called directly, because FastAPI's dependency
-    resolution costs as much as everything else around an INT8 forward pass (benchmarks/hop.py).
-    """
+
+async def counted(endpoint: Endpoint, request: Request, variant: str) -> Response:
+    """Call the endpoint; the request ends in exactly one outcome of the error table, or `ok`, and counts once."""
+    began = time.perf_counter()
+    request.state.began = began
+    request.state.request_id = request_id_of(request)
+    metrics = request.app.state.metrics
+    metrics.started(variant)
+    outcome = "shutting_down"
+    try:
+        response = await endpoint(request, variant, PredictQuery.of(request))
+        outcome = "ok"
+        response.headers["X-Request-ID"] = request.state.request_id
+        return response
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer and is counted
+        failure = as_service_error(error)
+        outcome = failure.reason.word
+        return problem_response(failure, request.state.request_id)
+    finally:
+        metrics.ended(variant, outcome, time.perf_counter() - began)
+
+
+class CountedRoute(APIRoute):
+    """A route `/.../{variant}` whose endpoint is `counted`; FastAPI only describes it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint = self.endpoint
 
-        async def counted(request: Request) -> Response:
-            began = time.perf_counter()
-            variant = request.path_params["variant"]
-            request.state.began = began
-            request.state.request_id = request_id_of(request)
-            metrics = request.app.state.metrics
-            metrics.started(variant)
-            outcome = "shutting_down"
-            try:
-                response: Response = await endpoint(request, variant, PredictQuery.of(request))
-                outcome = "ok"
-                response.headers["X-Request-ID"] = request.state.request_id
-                return response
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer and is counted
-                failure = as_service_error(error)
-                outcome = failure.reason.word
-                return problem_response(failure, request.state.request_id)
-            finally:
-                metrics.ended(variant, outcome, time.perf_counter() - began)
+        async def handler(request: Request) -> Response:
+            return await counted(endpoint, request, request.path_params["variant"])
 
-        return counted
+        return handler
+
+
+class Front:
+    """ASGI: predictions go straight to their endpoint, everything else to FastAPI.
+
+    FastAPI's middleware, routing and dependency resolution cost more than an INT8 forward pass (benchmarks/hop.py).
+    """
+
+    def __init__(self, app: Any, prefix: str, endpoint: Endpoint) -> None:
+        self.app = app
+        self.prefix = prefix
+        self.endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(self.prefix):
+            variant = scope["path"].removeprefix(self.prefix)
+            if variant and "/" not in variant:
+                scope["app"] = self.app
+                response = await counted(self.endpoint, Request(scope, receive, send), variant)
+                await response(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 def as_service_error(error: Exception) -> ServiceError:

@@ -95,7 +95,7 @@ def running(*flags: str, module: str = "service", ready: bool = True) -> Iterato
         assert match, f"no address in {line!r}"
         service = Service(process, match.group())
         with service.client:
-            until(lambda: _answers(service, "/health/ready" if ready else "/health/live"), 120, "ready service")
+            until(lambda: _answers(service, "/health/ready" if ready else "/health/live"), 240, "ready service")
             yield service
             if process.poll() is None:
                 service.stop()
