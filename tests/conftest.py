@@ -1,6 +1,7 @@
 """What a machine lacks, its tests skip, with the reason."""
 
 import functools
+import signal
 
 import pytest
 
@@ -22,6 +23,11 @@ NEEDS = {
     "gpu": (has_gpu, "needs a CUDA GPU"),
     "dataset": (has_dataset, "needs CIFAR-10: set CIFAR10_DIR to the folder that holds cifar-10-batches-bin/"),
 }
+
+
+def pytest_configure() -> None:
+    """A shell that starts the suite in the background ignores Ctrl-C, and every process under test would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

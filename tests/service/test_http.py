@@ -106,6 +106,7 @@ def test_an_answer_holds_what_design_promises(service: Service) -> None:
         ("/predict/fp32?top_k=11", png(1), "image/png", 422, "unacceptable"),
         ("/predict/fp16", png(1), "image/png", 503, "unavailable"),
     ],
+    ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else None,
 )
 def test_every_error_is_a_problem_and_counted(
     service: Service, path: str, body: bytes, content_type: str, status: int, word: str
