@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ from models import cpu
 
 ROOT = Path(__file__).parents[1]
 CLIENTS = (1, 8, 32)
+SETTLED = 8
+"""Seconds of a round of large requests: 32 clients x 32 images keep a slow engine busy for some of them."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ def png() -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def machine() -> dict[str, str | int]:
+    """What the numbers are measured on."""
+    versions = {name: version(name) for name in ("torch", "litserve", "uvicorn")}
+    python = sys.version.split()[0]
+    return {"cpu": cpu.name(), "isa": cpu.isa(), "cores": cpu.available_cores(), "python": python, **versions}
 
 
 def free_port() -> int:
@@ -92,7 +102,7 @@ def wait_until_it_answers(contender: Contender, seconds: float = 180) -> None:
     sys.exit(f"error: {contender.name} did not answer within {seconds:g} s")
 
 
-def wrk(contender: Contender, clients: int, seconds: float, folder: Path) -> tuple[float, float]:
+def wrk(contender: Contender, clients: int, seconds: int, folder: Path) -> tuple[float, float]:
     """Images per second and the median latency in milliseconds of one round."""
     body = folder / "body"
     body.write_bytes(contender.body)
@@ -101,7 +111,18 @@ def wrk(contender: Contender, clients: int, seconds: float, folder: Path) -> tup
         f'wrk.method = "POST"\nlocal f = io.open("{body}", "rb")\nwrk.body = f:read("*a")\nf:close()\n'
         f'wrk.headers["Content-Type"] = "{contender.content_type}"\n'
     )
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--latency", "-s", str(script), contender.url]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{clients}",
+        f"-d{seconds}s",
+        "--timeout",
+        "60s",
+        "--latency",
+        "-s",
+        str(script),
+        contender.url,
+    ]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if errors := re.search(r"Non-2xx or 3xx responses: \d+|Socket errors: .*", text):
         sys.exit(f"error: {contender.name}: {errors.group()}")
@@ -111,7 +132,7 @@ def wrk(contender: Contender, clients: int, seconds: float, folder: Path) -> tup
 
 
 def interleave(
-    contenders: Sequence[Contender], clients: Sequence[int], rounds: int, seconds: float, folder: Path
+    contenders: Sequence[Contender], clients: Sequence[int], rounds: int, seconds: int, folder: Path
 ) -> dict[tuple[str, int], tuple[float, float]]:
     """(contender, clients) -> median images per second and median p50; the order turns round every round."""
     cells: dict[tuple[str, int], list[tuple[float, float]]] = {}
@@ -128,7 +149,7 @@ def interleave(
     }
 
 
-def noop_table(rounds: int, seconds: float, folder: Path) -> str:
+def noop_table(rounds: int, seconds: int, folder: Path) -> str:
     with ExitStack() as stack:
         contenders = []
         for kind, path in (("service", "/predict/fp32"), ("litserve", "/predict"), ("fastapi", "/predict")):
@@ -150,18 +171,25 @@ def noop_table(rounds: int, seconds: float, folder: Path) -> str:
     return "\n".join([*lines, "| this service / LitServe | " + " | ".join(f"{r:.2f} x" for r in ratios) + " |"])
 
 
-def bare(name: str, batch_size: int, seconds: float) -> float:
-    """Images per second of the engine alone, in a process of its own, one thread calling it in a loop."""
-    code = f"""
-import time, numpy as np
-engine = load({name!r}); pixels = np.random.default_rng(0).integers(0, 256, ({batch_size}, 3, 32, 32), np.uint8)
+BARE = """
+import sys, time
+import numpy as np
+from models.variants import load
+name, size, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+engine, pixels = load(name), np.random.default_rng(0).integers(0, 256, (size, 3, 32, 32), np.uint8)
 for _ in range(5): engine.run(pixels)
 began, images = time.perf_counter(), 0
-while time.perf_counter() - began < {seconds}: engine.run(pixels); images += {batch_size}
+while time.perf_counter() - began < seconds:
+    engine.run(pixels)
+    images += size
 print(images / (time.perf_counter() - began))
 """
-    environment = os.environ | {"OMP_PROC_BIND": "true"}
-    command = [sys.executable, "-c", code]
+
+
+def bare(name: str, batch_size: int, seconds: float) -> float:
+    """Images per second of the engine alone, in a process of its own, one thread calling it in a loop."""
+    command = [sys.executable, "-c", BARE, name, str(batch_size), str(seconds)]
+    environment = os.environ | {"OMP_PROC_BIND": "true"}  # as the service's workers have it
     return float(subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
@@ -175,7 +203,7 @@ def mean_batch_size(port: int, variant: str) -> tuple[float, float]:
     return float(found[0].group(1)), float(found[1].group(1))  # type: ignore[union-attr]
 
 
-def served_table(variants: Sequence[str], rounds: int, seconds: float, folder: Path) -> str:
+def served_table(variants: Sequence[str], rounds: int, seconds: int, folder: Path) -> str:
     port = free_port()
     pixels = np.random.default_rng(0).integers(0, 256, (32, 3, 32, 32), np.uint8).tobytes()
     lines = [
@@ -194,7 +222,8 @@ def served_table(variants: Sequence[str], rounds: int, seconds: float, folder: P
     return "\n".join(lines)
 
 
-def _served_row(contender: Contender, variant: str, port: int, rounds: int, seconds: float, folder: Path) -> str:
+def _served_row(contender: Contender, variant: str, port: int, rounds: int, seconds: int, folder: Path) -> str:
+    seconds = max(seconds, SETTLED) if contender.images > 1 else seconds
     wrk(contender, 32, 1, folder)
     before = mean_batch_size(port, variant)
     served, alone = [wrk(contender, 32, seconds, folder)[0]], []
@@ -210,13 +239,12 @@ def _served_row(contender: Contender, variant: str, port: int, rounds: int, seco
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hop", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
-    parser.add_argument("--seconds", type=float, default=3, help="of each round (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=3, help="of each round (%(default)s)")
     parser.add_argument("--variants", default="fp32,int8", help="served variants to measure (%(default)s)")
     args = parser.parse_args(argv)
     if shutil.which("wrk") is None:
         sys.exit("error: wrk is missing; on Debian and Ubuntu: apt install wrk")
-    machine = {"cpu": cpu.name(), "isa": cpu.isa(), "cores": cpu.available_cores(), "python": sys.version.split()[0]}
-    print(json.dumps(machine | {"rounds": args.rounds, "seconds": args.seconds}))
+    print(json.dumps(machine() | {"rounds": args.rounds, "seconds": args.seconds}))
     with tempfile.TemporaryDirectory() as folder:
         print(noop_table(args.rounds, args.seconds, Path(folder)), flush=True)
         print(served_table(args.variants.split(","), args.rounds, args.seconds, Path(folder)))

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from models import cpu
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -63,6 +65,9 @@ def load(name: str, *, device: str | None = None, threads: int | None = None, ch
         models.checkpoint.CheckpointError: the weights, or what derives from them, are missing, damaged or mismatched.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which measures memory, logs to stderr otherwise
+    threads = (
+        threads or cpu.available_cores()
+    )  # before OpenMP comes with torch: OMP_PROC_BIND leaves this thread one core
     from models.engines import loading  # noqa: PLC0415 - torch belongs to the processes that run engines
 
     return loading.load(VARIANTS[name], device, threads, checkpoint)

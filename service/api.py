@@ -13,7 +13,7 @@ from models import cpu, selftest
 from models.engines.base import Engine, Execution
 from models.variants import VARIANTS, VariantUnavailable, load
 from service.engine.loop import SocketLoop
-from service.settings import Settings
+from service.settings import Settings, for_variant
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
-        super().__init__(max_batch_size=settings.max_batch_size, api_path=f"/predict/{name}", loop=SocketLoop())
+        limit = for_variant(settings.max_batch_size, name)
+        super().__init__(max_batch_size=limit, api_path=f"/predict/{name}", loop=SocketLoop())
         self.variant = VARIANTS[name]
         self.settings = settings
         # Counted here: in the worker, OpenMP may already have bound the thread to one core (OMP_PROC_BIND).
@@ -50,7 +51,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         began = time.perf_counter()
         engine = self.load_engine()
         loaded = time.perf_counter()
-        engine.warm_up(range(1, self.settings.max_batch_size + 1))
+        engine.warm_up(range(1, self.max_batch_size + 1))
         warmed = time.perf_counter()
         card = asdict(engine.card) | {
             "device": engine.device,

@@ -3,14 +3,17 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.variants import DEFAULT_VARIANTS, VARIANTS
 
 PREFIX = "PRECISION_"
+ALL = "all"
+"""In a setting per variant: those that are not named."""
+PER_VARIANT = "; or per variant: int8=16,fp32=8"
 
 
 class Settings(BaseSettings):
@@ -26,9 +29,11 @@ class Settings(BaseSettings):
     checkpoint: Path | None = Field(None, description="weights to serve instead of the bundled ones (.safetensors)")
     fp16_on_cpu: bool = Field(False, description="run fp16 on the CPU, for functional tests: slow, never a default")
     threads: int = Field(0, ge=0, description="threads of each CPU worker; 0 takes the cores available")
-    max_batch_size: int = Field(32, ge=1, le=1024, description="most images in one executed batch")
-    batch_timeout: float = Field(
-        0.0, ge=0, le=1, description="how long a batch that is not full waits for more, seconds"
+    max_batch_size: Annotated[dict[str, Annotated[int, Field(ge=1, le=1024)]], NoDecode] = Field(
+        {ALL: 32}, description=f"most images in one executed batch{PER_VARIANT}"
+    )
+    batch_timeout: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], NoDecode] = Field(
+        {ALL: 0.0}, description=f"how long a batch that is not full waits for more, seconds{PER_VARIANT}"
     )
     max_waiting_images: int = Field(
         1024, ge=1, description="images that may wait per variant; past it requests get 503"
@@ -47,6 +52,22 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
+    @field_validator("max_batch_size", "batch_timeout", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict):
+            return value
+        parts = [part.partition("=") for part in str(value).split(",")]
+        given = {name.strip() if equals else ALL: number if equals else name for name, equals, number in parts}
+        return given if ALL in given else cls.model_fields[info.field_name or ""].default | given
+
+    @field_validator("max_batch_size", "batch_timeout")
+    @classmethod
+    def _per_variant(cls, numbers: dict[str, Any]) -> dict[str, Any]:
+        if not set(numbers) <= {*VARIANTS, ALL}:
+            raise ValueError(f"expected a number, or NAME=NUMBER,... with names of: {', '.join((*VARIANTS, ALL))}")
+        return numbers
+
     @field_validator("variants")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -56,13 +77,28 @@ class Settings(BaseSettings):
         return names
 
 
+Number = TypeVar("Number", int, float)
+
+
+def for_variant(numbers: dict[str, Number], variant: str) -> Number:
+    """What a setting per variant says of one."""
+    return numbers.get(variant, numbers[ALL])
+
+
+def as_text(value: Any) -> Any:
+    """A setting as one writes it in a flag."""
+    if isinstance(value, dict):
+        return ",".join(str(number) if name == ALL else f"{name}={number}" for name, number in value.items())
+    return ",".join(value) if isinstance(value, tuple) else value
+
+
 def parse(argv: list[str] | None = None) -> Settings:
     """The settings from flags, then environment, then defaults; exits with one line per mistake."""
     parser = argparse.ArgumentParser(
         prog="python -m service", description="Serve the CIFAR-10 ResNet18 in several precisions over HTTP."
     )
     for name, field in Settings.model_fields.items():
-        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        default = as_text(field.default)
         variable = PREFIX + name.upper()
         text = f"{field.description} (default {default}; {variable})".replace("%", "%%")
         switch: dict[str, Any] = {"action": "store_true"} if field.annotation is bool else {}

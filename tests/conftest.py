@@ -26,7 +26,7 @@ NEEDS = {
 
 
 def pytest_configure() -> None:
-    """A shell that starts the suite in the background ignores Ctrl-C, and every process under test would inherit that."""
+    """A shell that starts the suite in the background ignores Ctrl-C; processes under test would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -8,7 +8,7 @@ import pytest
 from service import metrics
 from service.errors import REASONS
 from service.server import build_server
-from service.settings import PREFIX, Settings
+from service.settings import PREFIX, Settings, as_text
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -18,8 +18,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
     text = (DOCS / "settings.md").read_text()
     missing = []
     for name, field in Settings.model_fields.items():
-        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        shown = "" if default is None else f"`{default}`"
+        shown = "" if field.default is None else f"`{as_text(field.default)}`"
         row = f"| `--{name.replace('_', '-')}` | `{PREFIX}{name.upper()}` | {shown} |"
         if row not in text:
             missing.append(row)

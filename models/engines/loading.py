@@ -16,10 +16,10 @@ from models.variants import Variant, VariantUnavailable
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
-def load(variant: Variant, device: str | None, threads: int | None, path: Path | None) -> Engine:
+def load(variant: Variant, device: str | None, threads: int, path: Path | None) -> Engine:
     """See `models.variants.load`."""
     place = choose_device(variant, device)
-    torch.set_num_threads(threads or cpu.available_cores())
+    torch.set_num_threads(threads)
     path = path or checkpoint.default_path()
     return BUILDERS.get(variant.name, _floating)(variant, place, path)
 

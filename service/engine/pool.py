@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from service.engine.queue import Entry, Queue
 from service.engine.supervisor import Spawn, Worker
 from service.errors import ServiceError
-from service.settings import Settings
+from service.settings import Settings, for_variant
 
 BEST_FIRST = ("ready", "starting", "failed", "unavailable")
 """A variant is in the best state that one of its workers is in."""
@@ -31,6 +31,8 @@ class Pool:
         self.variant = variant
         self.settings = settings
         self.queue = Queue(settings.max_waiting_images)
+        self.max_batch_size = for_variant(settings.max_batch_size, variant)
+        self._batch_timeout = for_variant(settings.batch_timeout, variant)
         self._observer = observer
         self._planned: asyncio.Handle | None = None
         self.workers = [Worker(variant, settings, spawn, self) for spawn in spawns]
@@ -75,7 +77,7 @@ class Pool:
         if worker.state != "ready":
             reason = f": {worker.reason}" if worker.reason else ""
             raise ServiceError(worker.state, f"{self.variant} is {worker.state}{reason}")
-        size = self.settings.max_batch_size
+        size = self.max_batch_size
         parts = [pixels] if len(pixels) <= size else [pixels[i : i + size] for i in range(0, len(pixels), size)]
         entries = self.queue.put(parts)
         for entry in entries:
@@ -85,8 +87,8 @@ class Pool:
 
     def _plan(self) -> None:
         """Dispatch once this turn of the event loop is over, or once a batch that is not full had its time to fill."""
-        loop, patience = asyncio.get_running_loop(), self.settings.batch_timeout
-        if patience and self.queue.images < self.settings.max_batch_size:
+        loop, patience = asyncio.get_running_loop(), self._batch_timeout
+        if patience and self.queue.images < self.max_batch_size:
             self._planned = self._planned or loop.call_later(patience, self.idle)
         elif patience or self._planned is None:
             self._forget_plan()
@@ -101,7 +103,7 @@ class Pool:
         """Give every idle worker a batch, as long as images wait."""
         self._forget_plan()
         for worker in self.workers:
-            if worker.idle and (batch := self.queue.take(self.settings.max_batch_size)):
+            if worker.idle and (batch := self.queue.take(self.max_batch_size)):
                 worker.execute(batch)
 
     def executed(self, images: int) -> None:

@@ -68,7 +68,7 @@ def card_of(pool: Pool) -> VariantCard:
         "reference": row.reference,
         "summary": row.summary,
     }
-    now = {"state": pool.state, "reason": pool.reason, "max_batch_size": pool.settings.max_batch_size}
+    now = {"state": pool.state, "reason": pool.reason, "max_batch_size": pool.max_batch_size}
     return VariantCard.model_validate(known | pool.card | now)
 
 

@@ -205,3 +205,35 @@ def test_workers_do_not_outlive_a_killed_service() -> None:
         service.process.kill()
         service.process.wait()
         until(lambda: not worker.is_running() or worker.status() == "zombie", what="the worker's end")
+
+
+def test_sigterm_under_load_loses_no_answer() -> None:
+    """16 clients send until the service is gone: what it accepted it answered, with 200 or 503, and it exits with 0."""
+
+    def client(number: int) -> tuple[list[int], str]:
+        statuses: list[int] = []
+        with httpx.Client(base_url=service.url, timeout=60) as own:
+            while True:
+                try:
+                    statuses.append(own.post("/predict/fp32", content=png(number), headers=PNG).status_code)
+                except httpx.TransportError as error:
+                    return statuses, str(error)
+
+    with running("--variants", "fp32", module=FAKES) as service, ThreadPoolExecutor(16) as pool:
+        answers = [pool.submit(client, number) for number in range(16)]
+        until(lambda: service.outcomes("fp32").get("ok", 0) > 50, what="load")
+        assert service.stop() == 0
+    results = [answer.result() for answer in answers]
+    assert {status for statuses, _ in results for status in statuses} <= {200, 503}
+    assert {end for _, end in results if "incomplete" in end} == set()
+
+
+def test_a_slow_batch_of_one_variant_does_not_hold_up_another() -> None:
+    """While fp32 is busy with a slow request of 40 images, int8 answers."""
+    slow = solid(fakes.STALL).tobytes() * 40
+    with running("--variants", "fp32,int8", module=FAKES) as service, ThreadPoolExecutor(1) as pool:
+        held = pool.submit(httpx.post, f"{service.url}/predict/fp32", content=slow, headers=RAW, timeout=30)
+        until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="slow request")
+        assert post(service, 3, "int8").status_code == 200
+        assert not held.done()
+        assert held.result().status_code == 200

@@ -3,7 +3,7 @@
 import pytest
 
 from service.server import with_baseline
-from service.settings import Settings, parse
+from service.settings import Settings, for_variant, parse
 
 
 def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +22,8 @@ def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         (["--variants", "fp64"], ["--variants", "fp32", "int8", "'fp64'"]),
         (["--variants", "fp32,fp32"], ["--variants", "distinct"]),
         (["--max-batch-size", "0"], ["--max-batch-size", "greater than or equal to 1"]),
+        (["--max-batch-size", "int4=8"], ["--max-batch-size", "NAME=NUMBER", "int8"]),
+        (["--batch-timeout", "int8="], ["--batch-timeout", "valid number"]),
     ],
 )
 def test_a_mistake_names_flag_variable_value_and_expectation(
@@ -33,6 +35,17 @@ def test_a_mistake_names_flag_variable_value_and_expectation(
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert [word for word in words if word not in error] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "fp32", "int8"),
+    [("8", 8, 8), ("int8=16", 32, 16), ("all=4, int8=16", 4, 16)],
+    ids=str,
+)
+def test_a_setting_per_variant(given: str, fp32: int, int8: int) -> None:
+    """One number is for all; named variants have their own, the others keep the default or `all`."""
+    sizes = parse(["--max-batch-size", given]).max_batch_size
+    assert (for_variant(sizes, "fp32"), for_variant(sizes, "int8")) == (fp32, int8)
 
 
 def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
