@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from loadtest.fleet import Fleet
 from loadtest.generator import Generator
 from loadtest.levels import Search, Stopped
 from loadtest.measured import Measured
@@ -26,7 +27,7 @@ class Drive:
         self._block = arms * len(options.workloads)
         self.progress = Progress(self._block * options.rounds + len(measured.arms) * len(options.workloads))
 
-    def play(self, generator: Generator) -> None:
+    def play(self, generator: Generator | Fleet) -> None:
         """Everything that was asked for, into `measured`.
 
         Raises:
@@ -59,7 +60,7 @@ class Drive:
         if self._stop():
             raise Stopped
 
-    def _warm_up(self, generator: Generator) -> dict[Workload, float]:
+    def _warm_up(self, generator: Generator | Fleet) -> dict[Workload, float]:
         """Load every cell once, uncounted; gives the time that each workload's rounds take to settle.
 
         At least the p50 of its slowest arm: before that nobody has got an answer, and all users started together.
@@ -88,7 +89,7 @@ class Drive:
                 self.progress.say(f"not stable yet, so {more} more rounds: {unstable[0]}")
             yield from block
 
-    def _round(self, planned: Round, generator: Generator) -> list[Played]:
+    def _round(self, planned: Round, generator: Generator | Fleet) -> list[Played]:
         urls = {arm.url for arm in planned.arms}
         before = {url: self._services[url].scrape() for url in urls}
         stretch, client_cpu = generator.play(planned)

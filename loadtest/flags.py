@@ -127,6 +127,7 @@ NUMBERS = (
         "counted seconds until rounds that are not stable yet are given up; 0: 1.5 x --duration",
     ),
     ("--tolerance", positive, "how far thirds of the rounds may lie from their mean to be stable (p99: twice that)"),
+    ("--processes", count, "load generators, when one core cannot send enough"),
     ("--users", count, "most requests in flight in an open workload"),
     ("--seed", int, "orders the images and the rounds"),
 )

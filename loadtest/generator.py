@@ -31,17 +31,29 @@ class Stretch:
     lateness: list[float] = field(default_factory=list)
     starved: int = 0
     outstanding: int = 0
-    idle: Event = field(default_factory=Event)
+
+    def __post_init__(self) -> None:
+        self.idle = Event()
+
+    def __reduce__(self) -> tuple[type["Stretch"], tuple[object, ...]]:
+        """Over to another process without the event, which belongs to this one's loop."""
+        return Stretch, (self.opened, self.closed, self.requests, self.lateness, self.starved)
 
 
 class Generator:
-    """Plays rounds with users that are started, and connected, once."""
+    """Plays rounds with users that are started, and connected, once.
 
-    def __init__(self, bodies: Bodies, urls: Sequence[str], users: int, timeout: float) -> None:
+    As number `index` of several `processes` it plays an equal share of each.
+    """
+
+    def __init__(
+        self, bodies: Bodies, urls: Sequence[str], users: int, timeout: float, index: int = 0, processes: int = 1
+    ) -> None:
         logging.getLogger().addHandler(logging.NullHandler())  # or locust's warnings set up a handler of their own
         logging.getLogger("locust").setLevel(logging.CRITICAL)
         self.timeout = timeout
         self.users = users
+        self.index, self.processes = index, processes
         self._desk = Desk(bodies)
         self._sequences: dict[tuple[Arm, Workload], count[int]] = {}
         self._runner = Environment(user_classes=[self._user_class(tuple(urls))]).create_local_runner()
@@ -71,22 +83,31 @@ class Generator:
         """Let every arm begin with the first request again."""
         self._sequences.clear()
 
-    def play(self, planned: Round) -> tuple[Stretch, float]:
-        """Play one round to its last answer: what happened, and this process's CPU seconds a second meanwhile."""
-        began, cpu = time.perf_counter(), time.process_time()
+    def play(self, planned: Round, began: float | None = None) -> tuple[Stretch, float]:
+        """Play one round to its last answer: what happened, and this process's CPU seconds a second meanwhile.
+
+        `began` is the reading of `time.perf_counter` at which the round begins, now if None.
+        """
+        began = began or time.perf_counter()
+        gevent.sleep(max(0.0, began - time.perf_counter()))
+        cpu = time.process_time()
         opened = began + planned.settle
         stretch = Stretch(opened, opened + planned.seconds, {arm.name: [] for arm in planned.arms})
         turns = [self._turn(arm, planned.workload, stretch) for arm in planned.arms]
         if planned.workload.rate is None:
-            self._closed(turns, planned.workload.concurrency or 1, stretch)
+            self._closed(turns, self._share(planned.workload.concurrency or 1), stretch)
         else:
-            self._open(turns, planned.workload.rate, began, random.Random(planned.seed), stretch)
+            rng = random.Random(planned.seed * self.processes + self.index)
+            self._open(turns, planned.workload.rate / self.processes, began, rng, stretch)
         used = (time.process_time() - cpu) / (time.perf_counter() - began)
         self._drain(stretch)
         return stretch, used
 
+    def _share(self, users: int) -> int:
+        return users // self.processes + (self.index < users % self.processes)
+
     def _turn(self, arm: Arm, workload: Workload, stretch: Stretch) -> Turn:
-        sequence = self._sequences.setdefault((arm, workload), count())
+        sequence = self._sequences.setdefault((arm, workload), count(self.index, self.processes))
 
         def done(turn: Turn, request: Request) -> Turn | None:
             stretch.requests[arm.name].append(request)

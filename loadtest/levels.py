@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+from loadtest.fleet import Fleet
 from loadtest.generator import Generator
 from loadtest.options import Options
 from loadtest.plan import Arm, Round, Workload
 from loadtest.progress import Progress
-from loadtest.slo import Probe, Slo, search
+from loadtest.slo import Probe, Slo, search, sizes
 
 SHORTEST, LONGEST = 2.0, 120.0
 """Seconds of one run of the search."""
@@ -21,7 +22,9 @@ class Stopped(Exception):
 class Search:
     """The search for one service level, arm by arm; `check` may raise Stopped between two runs."""
 
-    def __init__(self, options: Options, generator: Generator, progress: Progress, check: Callable[[], None]) -> None:
+    def __init__(
+        self, options: Options, generator: Generator | Fleet, progress: Progress, check: Callable[[], None]
+    ) -> None:
         self._options, self._generator, self._progress, self._check = options, generator, progress, check
 
     def level(self, slo: Slo, arm: Arm) -> dict[str, Any]:
@@ -32,9 +35,10 @@ class Search:
         """
         is_rate = self._options.slo_load == "rate"
         per_second = capacity(self._options, arm, self._generator)
+        self._progress.extend(sum(lasting(n, 0.7 * per_second) for n in sizes(slo)) / self._options.round)
 
         def probe(load: float, requests: float) -> Probe:
-            seconds = min(LONGEST, max(SHORTEST, requests / (load if is_rate else per_second)))
+            seconds = lasting(requests, load if is_rate else per_second)
             workload = Workload(rate=load) if is_rate else Workload(concurrency=round(load))
             return self._probe(slo, arm, workload, seconds)
 
@@ -48,11 +52,17 @@ class Search:
         stretch, _ = self._generator.play(Round((arm,), workload, 0, options.settle, seconds, options.seed))
         counted = [r for r in stretch.requests[arm.name] if stretch.opened <= r.intended < stretch.closed]
         over = sum(bool(r.error) or r.latency > slo.seconds for r in counted)
-        self._progress.say(f"{slo}, {arm.name}, {workload.name}: {over} of {len(counted)} requests over")
+        text = f"{slo}, {arm.name}, {workload.name}: {over} of {len(counted)} requests over"
+        self._progress.step(text, seconds / options.round)
         return Probe(len(counted), over)
 
 
-def capacity(options: Options, arm: Arm, generator: Generator) -> float:
+def lasting(requests: float, rate: float) -> float:
+    """Seconds in which so many requests are due, within SHORTEST and LONGEST."""
+    return min(LONGEST, max(SHORTEST, requests / rate))
+
+
+def capacity(options: Options, arm: Arm, generator: Generator | Fleet) -> float:
     """Requests a second that the arm answers at most: what many users without think time get out of it."""
     busy = Workload(concurrency=min(32, options.users))
     stretch, _ = generator.play(Round((arm,), busy, 0, 0.5, CAPACITY_SECONDS, options.seed))

@@ -27,6 +27,7 @@ class Options:
     seed: int = 0
     timeout: float = 30.0
     users: int = 128
+    processes: int = 1
     error_limit: float = 0.01
     max_duration: float = 0.0
     tolerance: float = 0.10

@@ -19,15 +19,15 @@ def duration(seconds: float) -> str:
 class Progress:
     """Shows how many of the planned steps are done, what is running, and how long the rest takes at this pace."""
 
-    def __init__(self, steps: int, stream: TextIO | None = None) -> None:
+    def __init__(self, steps: float, stream: TextIO | None = None) -> None:
         self._steps = steps
-        self._done = 0
+        self._done = 0.0
         self._stream = stream or sys.stderr
         self._began = time.perf_counter()
         self._logged = -LOG_EVERY
         self._width = 0
 
-    def extend(self, steps: int) -> None:
+    def extend(self, steps: float) -> None:
         """More is to come than was planned."""
         self._steps += steps
 
@@ -36,9 +36,9 @@ class Progress:
         self.clear()
         print(text, file=self._stream, flush=True)
 
-    def step(self, text: str) -> None:
-        """One step is done; what it showed."""
-        self._done += 1
+    def step(self, text: str, size: float = 1.0) -> None:
+        """A step is done, or something as long as `size` of them; what it showed."""
+        self._done += size
         passed = time.perf_counter() - self._began
         left = duration(passed / self._done * max(0, self._steps - self._done))
         share = min(1.0, self._done / self._steps)

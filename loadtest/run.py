@@ -6,6 +6,7 @@ import time
 import gevent
 
 from loadtest.drive import Drive
+from loadtest.fleet import Fleet, GeneratorLost
 from loadtest.generator import Generator
 from loadtest.images import bodies, read
 from loadtest.levels import Stopped
@@ -69,19 +70,26 @@ def _play(options: Options, measured: Measured, services: dict[str, Service]) ->
     drive = Drive(options, measured, services, Interrupt().asked)
     for excluded in measured.excluded:
         drive.progress.say(f"left out: {excluded.name} ({excluded.reason})")
-    generator = Generator(measured.bodies, list(services), users_needed(options, len(measured.arms)), options.timeout)
+    generator = _generator(options, measured, list(services))
     try:
         generator.start()
         drive.play(generator)
         measured.problems += restarted(measured, services)
     except Stopped:
         measured.partial = True
-    except ServerError as error:
-        measured.problems.append(f"the service went away: {error}")
+    except (ServerError, GeneratorLost) as error:
+        measured.problems.append(f"the run could not go on: {error}")
         measured.partial = True
     finally:
         drive.progress.clear()
         generator.stop()
+
+
+def _generator(options: Options, measured: Measured, urls: list[str]) -> Generator | Fleet:
+    users = users_needed(options, len(measured.arms))
+    if options.processes == 1:
+        return Generator(measured.bodies, urls, users, options.timeout)
+    return Fleet(measured.bodies, urls, users, options.timeout, options.processes)
 
 
 def restarted(measured: Measured, services: dict[str, Service]) -> list[str]:

@@ -69,20 +69,26 @@ def search(slo: Slo, ceiling: float, probe: Callable[[float, float], Probe], *, 
         tried.append({"load": load, "requests": found.requests, "over": found.over, "confirming": proof, "held": good})
         return good
 
+    *_, trial, confirming = sizes(slo)
     low, high = 0.0, ceiling
     for _ in range(STEPS):
         middle = rounded((low + high) / 2, whole)
         if not low < middle < high:
             break
-        low, high = (middle, high) if run(middle, enough(slo.q) / 3, proof=False) else (low, middle)
+        low, high = (middle, high) if run(middle, trial, proof=False) else (low, middle)
     load = low
     for _ in range(CONFIRMATIONS):
-        if load <= 0 or run(load, 3 * enough(slo.q), proof=True):
+        if load <= 0 or run(load, confirming, proof=True):
             break
         load = rounded(load * BACK, whole) if rounded(load * BACK, whole) < load else 0.0
     else:
         load = 0.0
     return {"load": load or None, "confirmed": load > 0, "tried": tried}
+
+
+def sizes(slo: Slo) -> list[float]:
+    """Requests of each run of a search that is confirmed at once."""
+    return [enough(slo.q) / 3] * STEPS + [3.0 * enough(slo.q)]
 
 
 def rounded(load: float, whole: bool) -> float:

@@ -55,6 +55,23 @@ def test_a_comparison_finds_what_was_planted(serve, images, loadtest, tmp_path: 
         assert len(file.readlines()) == 1 + sum(c["server"]["requests_sent"] for c in report["cells"])
 
 
+def test_several_processes_play_what_one_would(serve, images, loadtest, tmp_path: Path) -> None:
+    """Three users and 60 arrivals a second shared by two processes: the same load, every image, right counts."""
+    url = serve({"fp32": {"delay": 0.010, "wrong_below": 26}})
+    out = tmp_path / "out"
+    flags = ("--processes", 2, "--concurrency", 3, "--rate", 60, "--duration", 3, "--out", out)
+    done = loadtest("--url", url, "--images", images, *flags, *QUICK)
+    assert done.returncode in SOUND_OR_NOISY, done.stderr
+    report = json.loads((out / "report.json").read_text())
+    closed, opened = report["cells"]
+    assert closed["requests_per_second"] == pytest.approx(3 / closed["latency"]["mean"], rel=0.2)
+    assert opened["requests"] == pytest.approx(180, rel=0.3)
+    assert report["accuracy"][0]["images"] == 100
+    for cell in report["cells"]:
+        assert cell["server"]["requests"] == cell["server"]["requests_sent"]
+    assert "Warning" not in done.stderr
+
+
 def test_errors_are_counted_and_make_a_run_invalid(serve, images, loadtest, tmp_path: Path) -> None:
     """One in ten fails: exit code 3, and the report says which error."""
     url = serve({"fp32": {"delay": 0.002, "fail_every": 10}})
