@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ISA_FLAGS = ("amx_int8", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
@@ -14,6 +16,28 @@ def available_cores() -> int:
     """Cores that this process may use: its affinity, capped by the cgroup's CPU quota (v2 or v1), at least 1."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(affinity, int(cgroup_quota() or affinity)))
+
+
+def share(index: int, processes: int) -> set[int]:
+    """The cores for number `index` of several processes that divide the cores of this one among themselves."""
+    cores = sorted(os.sched_getaffinity(0))
+    each = max(1, len(cores) // processes)
+    first = index * each % len(cores)
+    return set(cores[first : first + each])
+
+
+@contextmanager
+def bound_to(cores: set[int] | None) -> Iterator[None]:
+    """What is started meanwhile runs on these cores only; None changes nothing."""
+    if cores is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:

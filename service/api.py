@@ -31,7 +31,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         self.variant = VARIANTS[name]
         self.settings = settings
         # Counted here: in the worker, OpenMP may already have bound the thread to one core (OMP_PROC_BIND).
-        self.threads = settings.threads or cpu.available_cores()
+        self.threads = settings.threads or max(1, cpu.available_cores() // settings.workers)
         self.refusal: dict[str, str] | None = None
         self.card: dict[str, Any] = {}
 

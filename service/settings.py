@@ -28,7 +28,10 @@ class Settings(BaseSettings):
     )
     checkpoint: Path | None = Field(None, description="weights to serve instead of the bundled ones (.safetensors)")
     fp16_on_cpu: bool = Field(False, description="run fp16 on the CPU, for functional tests: slow, never a default")
-    threads: int = Field(0, ge=0, description="threads of each CPU worker; 0 takes the cores available")
+    workers: int = Field(1, ge=1, le=256, description="worker processes of each variant that runs on the CPU")
+    threads: int = Field(
+        0, ge=0, description="threads of each CPU worker; 0 shares the cores available among a variant's workers"
+    )
     max_batch_size: Annotated[dict[str, Annotated[int, Field(ge=1, le=1024)]], NoDecode] = Field(
         {ALL: 32}, description=f"most images in one executed batch{PER_VARIANT}"
     )

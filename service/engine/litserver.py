@@ -21,7 +21,7 @@ from litserve.loops import inference_worker
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
-from models import gpu
+from models import cpu, gpu
 from models.variants import Variant
 from service.api import PrecisionAPI
 from service.engine.pool import Observer, Pool
@@ -51,18 +51,21 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         """One route serves all variants (service.routes.predict), so LitServe registers none."""
 
     def _pool(self, api: PrecisionAPI, observer: Observer) -> Pool:
-        spawns = [self._spawner(api, device) for device in devices(api.variant, self.settings, gpu.count())]
+        places = devices(api.variant, self.settings, gpu.count())
+        spawns = [self._spawner(api, device, index) for index, device in enumerate(places)]
         return Pool(api.variant.name, self.settings, spawns, observer)
 
-    def _spawner(self, api: PrecisionAPI, device: str) -> Spawn:
+    def _spawner(self, api: PrecisionAPI, device: str, index: int) -> Spawn:
         context = multiprocessing.get_context("spawn")
+        cores = cpu.share(index, self.settings.workers) if self.settings.workers > 1 else None
 
         def spawn(link: socket.socket) -> multiprocessing.process.BaseProcess:
             arguments: tuple[Any, ...] = (api, device, 0, link, None, {}, self._callback_runner, False)
             process = context.Process(
                 target=inference_worker, args=arguments, name=f"worker-{api.variant.name}", daemon=True
             )
-            process.start()
+            with cpu.bound_to(cores):
+                process.start()
             return process
 
         return spawn
@@ -99,7 +102,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
 def devices(variant: Variant, settings: Settings, gpus: int) -> list[str]:
     """The device of each worker of a variant: every GPU for those that run on one, else one for the row's own rule."""
     if variant.name == "fp16" and settings.fp16_on_cpu:
-        return ["cpu"]
+        return ["cpu"] * settings.workers
     if variant.device == "cpu" or gpus == 0:
-        return [""]
+        return [""] * settings.workers
     return [f"cuda:{index}" for index in range(gpus)]

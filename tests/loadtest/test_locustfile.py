@@ -3,9 +3,9 @@
 import json
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +21,5 @@ def test_locust_runs_the_named_variants(serve, images) -> None:
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert (row["name"], row["num_failures"]) == ("/predict/int8", 0)
-    with urllib.request.urlopen(f"{url}/metrics") as answer:
-        text = answer.read().decode()
+    text = httpx.get(f"{url}/metrics").text
     assert f'precision_requests_total{{outcome="ok",variant="int8"}} {float(row["num_requests"])}' in text

@@ -1,5 +1,8 @@
 """What the process may use, told from the files that the kernel shows."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +66,25 @@ def test_vnni_must_be_there_and_allowed(monkeypatch: pytest.MonkeyPatch, flags: 
     monkeypatch.setattr(cpu, "flags", lambda: frozenset(flags.split()))
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
     assert cpu.has_vnni() == expected
+
+
+def test_processes_divide_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal, disjoint shares; more processes than cores get one core each, in turns."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 4, 7})
+    assert [cpu.share(index, 2) for index in range(2)] == [{2, 3}, {4, 7}]
+    assert [cpu.share(index, 5) for index in range(5)] == [{2}, {3}, {4}, {7}, {2}]
+
+
+def test_what_is_started_on_some_cores_stays_there() -> None:
+    """The binding is inherited, and undone for this process."""
+    before = os.sched_getaffinity(0)
+    one = {min(before)}
+    with cpu.bound_to(one):
+        child = subprocess.run(
+            [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert child.stdout.strip() == str(one)
+    assert os.sched_getaffinity(0) == before

@@ -66,11 +66,13 @@ class Service:
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def workers(self) -> list[psutil.Process]:
+        return [child for child in self.children() if "spawn_main" in " ".join(child.cmdline())]
+
     def worker(self) -> psutil.Process:
         """The one worker process."""
-        workers = [child for child in self.children() if "spawn_main" in " ".join(child.cmdline())]
-        assert len(workers) == 1
-        return workers[0]
+        (worker,) = self.workers()
+        return worker
 
     def stop(self) -> int:
         """SIGTERM; the exit code. Fails if any process of the service is left."""

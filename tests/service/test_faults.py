@@ -237,3 +237,19 @@ def test_a_slow_batch_of_one_variant_does_not_hold_up_another() -> None:
         assert post(service, 3, "int8").status_code == 200
         assert not held.done()
         assert held.result().status_code == 200
+
+
+def test_two_workers_share_a_variant_and_its_cores() -> None:
+    """Each has cores of its own, and when one is killed in the middle of a request the other goes on answering."""
+    with running("--variants", "fp32", "--workers", "2", module=FAKES) as service, ThreadPoolExecutor(1) as pool:
+        first, second = service.workers()
+        if len(os.sched_getaffinity(0)) > 1:
+            assert not set(first.cpu_affinity()) & set(second.cpu_affinity())
+        stalled = pool.submit(post, service, fakes.STALL)
+        until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
+        assert post(service, 1).status_code == 200
+        first.kill()
+        until(lambda: service.sample("precision_worker_restarts_total", variant="fp32") == 1, what="notice")
+        assert {post(service, value).status_code for value in range(10)} == {200}
+        assert stalled.result().status_code in (200, 503)
+        until(lambda: len(service.workers()) == 2, what="a new worker")
