@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import zlib
 from collections.abc import AsyncGenerator
 
 import numpy as np
@@ -40,7 +41,29 @@ async def read(request: Request, limit: int) -> bytes:
             chunks.append(chunk)
     except ClientDisconnect:
         raise ServiceError("client_closed", "the client went away while it sent the body") from None
-    return b"".join(chunks)
+    return _inflated(b"".join(chunks), request.headers.get("content-encoding", "identity").strip().lower(), limit)
+
+
+def _inflated(body: bytes, encoding: str, limit: int) -> bytes:
+    """Undo Content-Encoding, never beyond `limit` bytes."""
+    if encoding == "identity":
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise ServiceError("unsupported_type", f"Content-Encoding: expected gzip, deflate or none, got {encoding!r}")
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: the header says whether it is gzip or zlib
+    try:
+        inflated = inflater.decompress(body, limit + 1)
+    except zlib.error:
+        raise ServiceError("malformed", f"the body is not {encoding}") from None
+    if len(inflated) > limit:
+        raise ServiceError("too_large", f"the body may have at most {limit} bytes, also once it is decompressed")
+    if not inflater.eof:
+        raise ServiceError("malformed", f"the {encoding} body is truncated")
+    return inflated
+
+
+def content_type_of(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def encoded_parts(headers: Headers, body: bytes, settings: Settings) -> list[bytes] | None:
@@ -49,7 +72,7 @@ async def encoded_parts(headers: Headers, body: bytes, settings: Settings) -> li
     Raises:
         ServiceError: `unsupported_type`, `malformed`, or `unacceptable` (no image, or too many).
     """
-    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = content_type_of(headers)
     if content_type in IMAGE_TYPES:
         return [body]
     if content_type == "application/octet-stream":
@@ -69,13 +92,20 @@ def _json_images(body: bytes) -> list[bytes]:
     try:
         parsed = JSONBody.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ServiceError(
-            "malformed", f"expected {JSONBody.EXPECTED}: {where + ': ' if where else ''}{first['msg']}"
-        ) from None
+        raise ServiceError("malformed", f"expected {JSONBody.EXPECTED}: {first_mistake(error)}") from None
+    return from_base64(parsed.all_images())
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Where and what, without what was sent."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+
+
+def from_base64(texts: list[str]) -> list[bytes]:
+    """Raises ServiceError: `malformed`."""
     try:
-        return [base64.b64decode(text, validate=True) for text in parsed.all_images()]
+        return [base64.b64decode(text, validate=True) for text in texts]
     except (binascii.Error, ValueError):
         raise ServiceError("malformed", "an image is not valid base64") from None
 
@@ -104,13 +134,23 @@ async def _multipart_images(headers: Headers, body: bytes, settings: Settings) -
     return parts
 
 
-def decode(parts: list[bytes] | None, body: bytes, settings: Settings) -> NDArray[np.uint8]:
-    """The images of one request as `[N, 3, 32, 32] uint8`.
+def decode(
+    parts: list[bytes] | None, body: bytes, settings: Settings, expected: int | None = None
+) -> NDArray[np.uint8]:
+    """The images of one request as `[N, 3, 32, 32] uint8`: the encoded `parts`, or raw pixels in `body`.
+
+    Args:
+        parts: encoded images, None for raw pixels.
+        body: raw pixels where `parts` is None.
+        settings: the limits.
+        expected: how many images the request says it holds, where it says so.
 
     Raises:
         ServiceError: `not_an_image` or `unacceptable`; says which image when there are several.
     """
     count = len(body) // IMAGE_BYTES if parts is None else len(parts)
+    if expected is not None and count != expected:
+        raise ServiceError("unacceptable", f"the shape says {expected} images, the data holds {count}")
     if count > settings.max_images:
         raise ServiceError("unacceptable", f"a request may hold at most {settings.max_images} images, got {count}")
     if parts is None:

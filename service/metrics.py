@@ -181,6 +181,16 @@ class Metrics:
         for name, key in START_UP.items():
             self._child(name, variant).set(card[key])
 
+    def values(self, series: str, label: str, variant: str) -> dict[str, float]:
+        """A variant's values of one series by another label; `series` is a name as the exposition has it."""
+        families = self.registry.restricted_registry([series]).collect()
+        samples = [sample for family in families for sample in family.samples]
+        return {s.labels[label]: s.value for s in samples if s.name == series and s.labels["variant"] == variant}
+
+    def value(self, series: str, variant: str) -> float:
+        """A variant's value of a series without other labels."""
+        return self.values(series, "variant", variant)[variant]
+
     def exposition(self) -> bytes:
         """The text format of everything, now."""
         return generate_latest(self.registry)

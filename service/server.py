@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from models import checkpoint, gpu
 from service import __version__
@@ -17,8 +17,8 @@ from service.api import PrecisionAPI
 from service.engine.litserver import PrecisionServer
 from service.errors import ServiceError, http_error
 from service.metrics import Metrics
-from service.routes import info, predict
-from service.routes.counted import Front, as_service_error, problem_response, request_id_of
+from service.routes import info, predict, v2
+from service.routes.counted import Front, as_service_error, error_response, problem_response, request_id_of
 from service.settings import Settings
 
 
@@ -43,6 +43,7 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
     app.state.pools, app.state.checkpoint = server.pools, card
     server.front = Front(app, "/predict/", predict.predict)
     app.include_router(predict.router())
+    app.include_router(v2.router())
     app.include_router(info.router())
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _problem)
@@ -70,8 +71,8 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     request_id = request_id_of(request)
     body = http_error(error.status_code, error.detail) | {"request_id": request_id}
     headers = dict(error.headers or {}) | {"X-Request-ID": request_id}
-    return JSONResponse(body, error.status_code, headers, "application/problem+json")
+    return problem_response(request, body, headers)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
-    return problem_response(as_service_error(error), request_id_of(request))
+    return error_response(request, as_service_error(error), request_id_of(request))

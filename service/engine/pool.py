@@ -1,7 +1,9 @@
 """A variant in the HTTP process: its queue and the workers that take batches from it."""
 
 import asyncio
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from service.engine.queue import Entry, Queue
 from service.engine.supervisor import Spawn, Worker
+from service.engine.wire import Result
 from service.errors import ServiceError
 from service.settings import Settings, for_variant
 
@@ -24,8 +27,27 @@ class Observer(Protocol):
     def state(self, variant: str, state: str, card: dict[str, Any]) -> None: ...
 
 
+@dataclass
+class Executions:
+    """How many batches of one size were executed, and the seconds that they took."""
+
+    batches: int = 0
+    copy_in: float = 0.0
+    inference: float = 0.0
+    copy_out: float = 0.0
+
+    def add(self, result: Result) -> None:
+        self.batches += 1
+        self.copy_in += result.copy_in
+        self.inference += result.inference
+        self.copy_out += result.copy_out
+
+
 class Pool:
-    """Accepts images for one variant and has them executed, a worker per device."""
+    """Accepts images for one variant and has them executed, a worker per device.
+
+    `executions` maps the size of a batch, in images, to what was executed; `last_executed` is a time since 1970.
+    """
 
     def __init__(self, variant: str, settings: Settings, spawns: Sequence[Spawn], observer: Observer) -> None:
         self.variant = variant
@@ -33,6 +55,8 @@ class Pool:
         self.queue = Queue(settings.max_waiting_images)
         self.max_batch_size = for_variant(settings.max_batch_size, variant)
         self._batch_timeout = for_variant(settings.batch_timeout, variant)
+        self.executions: dict[int, Executions] = {}
+        self.last_executed = 0.0
         self._observer = observer
         self._planned: asyncio.Handle | None = None
         self.workers = [Worker(variant, settings, spawn, self) for spawn in spawns]
@@ -106,7 +130,10 @@ class Pool:
             if worker.idle and (batch := self.queue.take(self.max_batch_size)):
                 worker.execute(batch)
 
-    def executed(self, images: int) -> None:
+    def executed(self, result: Result) -> None:
+        images = len(result.logits)
+        self.last_executed = time.time()
+        self.executions.setdefault(images, Executions()).add(result)
         self._observer.batch(self.variant, images)
 
     def poisoned(self, entries: list[Entry]) -> None:

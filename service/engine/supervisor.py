@@ -47,7 +47,7 @@ class Owner(Protocol):
     def idle(self) -> None:
         """The worker can take a batch."""
 
-    def executed(self, images: int) -> None:
+    def executed(self, result: Result) -> None:
         """A batch was executed."""
 
     def poisoned(self, entries: list[Entry]) -> None:
@@ -147,7 +147,7 @@ class Worker:
     def _deliver(self, result: Result) -> None:
         entries, self._held = self._held, []
         first, size = 0, len(result.logits)
-        self._owner.executed(size)
+        self._owner.executed(result)
         for entry in entries:
             last = first + len(entry.pixels)
             if not entry.answer.done():

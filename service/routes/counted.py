@@ -1,7 +1,6 @@
 """Every HTTP prediction gets a request id, a problem+json body when it fails, and is counted once."""
 
 import asyncio
-import json
 import logging
 import re
 import time
@@ -13,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from models.cifar10 import CLASSES
@@ -30,12 +29,18 @@ def request_id_of(request: Request) -> str:
     return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def problem_response(error: ServiceError, request_id: str) -> Response:
+def error_response(request: Request, error: ServiceError, request_id: str) -> Response:
     headers = {"X-Request-ID": request_id}
     if error.reason.retry_after is not None:
         headers["Retry-After"] = str(error.reason.retry_after)
-    body = json.dumps(problem(error, request_id))
-    return Response(body, error.reason.status, headers, "application/problem+json")
+    return problem_response(request, problem(error, request_id), headers)
+
+
+def problem_response(request: Request, problem: dict[str, str | int], headers: dict[str, str]) -> Response:
+    """A problem+json, or, under `/v2`, what the Open Inference Protocol makes of it."""
+    is_v2 = request.url.path.split("/")[1] == "v2"
+    body = {"error": problem["detail"]} if is_v2 else problem
+    return JSONResponse(body, int(problem["status"]), headers, None if is_v2 else "application/problem+json")
 
 
 class PredictQuery(BaseModel):
@@ -79,7 +84,7 @@ async def counted(endpoint: Endpoint, request: Request, variant: str) -> Respons
     except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer and is counted
         failure = as_service_error(error)
         outcome = failure.reason.word
-        return problem_response(failure, request.state.request_id)
+        return error_response(request, failure, request.state.request_id)
     finally:
         metrics.ended(variant, outcome, time.perf_counter() - began)
 

@@ -37,11 +37,14 @@ async def live() -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """Variants that cannot run on this machine do not count, unless nothing else is left."""
     states = {name: pool.state for name, pool in pools_of(request).items()}
-    possible = [state for state in states.values() if state != "unavailable"]
-    is_ready = bool(possible) and all(state == "ready" for state in possible)
-    return JSONResponse({"ready": is_ready, "variants": states}, 200 if is_ready else 503)
+    return JSONResponse({"ready": is_ready(request), "variants": states}, 200 if is_ready(request) else 503)
+
+
+def is_ready(request: Request) -> bool:
+    """Variants that cannot run on this machine do not count, unless nothing else is left."""
+    possible = [pool.state for pool in pools_of(request).values() if pool.state != "unavailable"]
+    return bool(possible) and all(state == "ready" for state in possible)
 
 
 async def metrics(request: Request) -> Response:

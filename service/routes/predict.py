@@ -19,7 +19,7 @@ from service import bodies
 from service.engine.pool import Pool
 from service.engine.queue import Entry
 from service.errors import REASONS, ServiceError
-from service.routes.counted import CountedRoute, PredictQuery, as_service_error, problem_response, request_id_of
+from service.routes.counted import CountedRoute, PredictQuery, as_service_error, error_response, request_id_of
 from service.schemas import (
     Candidate,
     Compared,
@@ -97,12 +97,19 @@ async def predict(request: Request, variant: str, query: Annotated[PredictQuery,
     done = await execute(request, pool, pixels, phases)
     assembling = time.perf_counter()
     body = assemble(request, pool, done, phases, query.top_k, query.logits).model_dump_json(exclude_none=True)
+    headers = answered(request, variant, done, phases, assembling)
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def answered(
+    request: Request, variant: str, done: "Done", phases: dict[str, float], assembling: float
+) -> dict[str, str]:
+    """Observe a prediction whose answer was put together since `assembling`; the headers that tell its phases."""
     now = time.perf_counter()
     phases["encode"] = now - assembling
     phases["other"] = max(0.0, now - request.state.began - sum(phases.values()))
-    request.app.state.metrics.answered(variant, done.card, len(pixels), phases, done.memory_bytes)
-    timing = ", ".join([f"{name};dur={seconds * 1000:.3f}" for name, seconds in phases.items()])
-    return Response(body, headers={"Server-Timing": timing}, media_type="application/json")
+    request.app.state.metrics.answered(variant, done.card, len(done.logits), phases, done.memory_bytes)
+    return {"Server-Timing": ", ".join([f"{name};dur={seconds * 1000:.3f}" for name, seconds in phases.items()])}
 
 
 async def compare(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
@@ -115,7 +122,7 @@ async def compare(request: Request, query: Annotated[PredictQuery, Query()]) -> 
             *(_compare_one(request, pool, pixels, dict(phases), query.top_k) for pool in pools.values())
         )
     except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer
-        return problem_response(as_service_error(error), request.state.request_id)
+        return error_response(request, as_service_error(error), request.state.request_id)
     columns = dict(zip(pools, compared, strict=True))
     _hold_against_reference(columns)
     if not query.logits:
@@ -180,15 +187,18 @@ class Done:
     memory_bytes: int
 
 
-async def execute(request: Request, pool: Pool, pixels: NDArray[np.uint8], phases: dict[str, float]) -> Done:
+async def execute(
+    request: Request, pool: Pool, pixels: NDArray[np.uint8], phases: dict[str, float], deadline: float | None = None
+) -> Done:
     """Run the images, and add the seconds of `queue`, `copy_in`, `inference`, `copy_out` to `phases`.
 
-    Of a request that was split over several batches the worker's phases add up, and `queue` is the first part's.
+    The request's own deadline in seconds holds unless `deadline` is given. Of a request that was split over several
+    batches the worker's phases add up, and `queue` is the first part's.
 
     Raises:
         ServiceError: see Pool; `client_closed` when the client went away: what was not started is not computed.
     """
-    entries = pool.submit(pixels, timeout_of(request))
+    entries = pool.submit(pixels, timeout_of(request) if deadline is None else deadline)
     with watched(request, entries):
         try:
             answers = [await entry.answer for entry in entries]

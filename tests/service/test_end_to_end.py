@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import tritonclient.http as triton
 from PIL import Image
 
 from models import checkpoint, cifar10, selftest
@@ -56,6 +57,16 @@ def test_a_png_and_its_raw_pixels_give_the_same_int8_logits(service: Service) ->
     headers = {"content-type": "image/png"}
     answer = service.client.post("/predict/int8?logits=true", content=buffer.getvalue(), headers=headers).json()
     assert answer["predictions"][0]["logits"] == pytest.approx(logits_of(service, "int8", 8)[0].tolist(), abs=0)
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
+def test_triton_s_client_gets_the_logits_of_predict(service: Service, variant: str) -> None:
+    """256 images as one binary tensor against the same images at /predict. fp32 rounds differently by batch size."""
+    images = np.resize(cifar10.sample()[0], (256, 3, 32, 32))
+    tensor = triton.InferInput("images", list(images.shape), "UINT8").set_data_from_numpy(images)
+    with triton.InferenceServerClient(service.url.removeprefix("http://")) as client:
+        logits = client.infer(f"resnet18-{variant}", [tensor]).as_numpy("logits")
+    np.testing.assert_allclose(logits, logits_of(service, variant, 256), atol=0 if variant == "int8" else 1e-4)
 
 
 def test_cards_and_metrics_tell_the_same(service: Service) -> None:

@@ -1,0 +1,162 @@
+"""The Open Inference Protocol v2 under `/v2`: every variant is a model, `resnet18-fp32` and so on."""
+
+import asyncio
+import time
+
+from fastapi import APIRouter
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from models.cifar10 import CLASSES
+from models.variants import VARIANTS
+from service import __version__, bodies
+from service.engine.pool import Pool
+from service.engine.wire import IMAGE_SHAPE
+from service.errors import ServiceError
+from service.routes.counted import PredictQuery, counted
+from service.routes.info import is_ready, pools_of
+from service.routes.predict import answered, execute, timeout_of
+from service.settings import Settings
+from service.v2 import documents, tensors
+from service.v2.statistics import statistics
+
+PREFIX = "resnet18-"
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
+STATES = {"ready": "READY", "starting": "LOADING", "failed": "UNAVAILABLE", "unavailable": "UNAVAILABLE"}
+
+
+def router() -> APIRouter:
+    routes = APIRouter(tags=["open inference protocol"])
+    add = routes.add_api_route
+    add("/v2", server, response_model=documents.ServerMetadata, summary="Server metadata")
+    add("/v2/health/live", live, response_model=documents.Live, summary="200: the process answers")
+    add("/v2/health/ready", ready, response_model=documents.Ready, summary="As /health/ready")
+    add("/v2/models/stats", stats, response_model=documents.Statistics, summary="Statistics of all models")
+    add(
+        "/v2/repository/index", index, methods=["POST"], response_model=list[documents.IndexEntry],
+        summary="Every model and its state",
+    )  # fmt: skip
+    for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+        add(path, metadata, response_model=documents.ModelMetadata, summary="Model metadata")
+        add(path + "/ready", model_ready, response_model=documents.ModelReady, summary="200: the model answers")
+        add(path + "/config", config, response_model=documents.ModelConfig, summary="Model configuration")
+        add(path + "/stats", stats, response_model=documents.Statistics, summary="Statistics of a model")
+        add(path + "/infer", infer, methods=["POST"], response_model=documents.InferResponse, summary="Infer")
+    return routes
+
+
+def pool_of(request: Request) -> Pool:
+    """The variant that the path names as a model, of its version where one is named.
+
+    Raises:
+        ServiceError: `unknown_variant`.
+    """
+    pools = pools_of(request)
+    name, version = request.path_params["model"], request.path_params.get("version")
+    pool = pools.get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
+    if pool is None:
+        raise ServiceError("unknown_variant", f"expected one of the models {', '.join(map(model_of, pools.values()))}")
+    if version not in (None, version_of(request, pool)):
+        raise ServiceError("unknown_variant", f"the version of {name} is {version_of(request, pool)}")
+    return pool
+
+
+def model_of(pool: Pool) -> str:
+    return PREFIX + pool.variant
+
+
+def version_of(request: Request, pool: Pool) -> str:
+    """The first 12 digits of the checkpoint's SHA-256; an INT8 artifact's is known once it is loaded."""
+    digest: str = request.app.state.checkpoint.get("sha256") or pool.card.get("checkpoint_sha256", "")
+    return digest[:12]
+
+
+async def server() -> documents.ServerMetadata:
+    return documents.ServerMetadata(name="precision-service", version=__version__, extensions=EXTENSIONS)
+
+
+async def live() -> documents.Live:
+    return documents.Live(live=True)
+
+
+async def ready(request: Request) -> Response:
+    return JSONResponse({"ready": is_ready(request)}, 200 if is_ready(request) else 503)
+
+
+async def metadata(request: Request) -> documents.ModelMetadata:
+    pool = pool_of(request)
+    return documents.ModelMetadata(
+        name=model_of(pool),
+        versions=[version_of(request, pool)],
+        platform=VARIANTS[pool.variant].backend,
+        inputs=[documents.TensorMetadata(name=documents.INPUT, datatype="UINT8", shape=[-1, *IMAGE_SHAPE])],
+        outputs=[documents.TensorMetadata(name=documents.OUTPUT, datatype="FP32", shape=[-1, len(CLASSES)])],
+    )
+
+
+async def model_ready(request: Request) -> Response:
+    pool = pool_of(request)
+    is_up = pool.state == "ready"
+    return JSONResponse({"name": model_of(pool), "ready": is_up}, 200 if is_up else 503)
+
+
+async def config(request: Request) -> documents.ModelConfig:
+    pool = pool_of(request)
+    backend = VARIANTS[pool.variant].backend
+    return documents.ModelConfig(
+        name=model_of(pool),
+        platform=backend,
+        backend=backend,
+        max_batch_size=pool.settings.max_images,
+        input=[documents.ConfigTensor(name=documents.INPUT, data_type="TYPE_UINT8", dims=list(IMAGE_SHAPE))],
+        output=[documents.ConfigTensor(name=documents.OUTPUT, data_type="TYPE_FP32", dims=[len(CLASSES)])],
+        dynamic_batching={"preferred_batch_size": [pool.settings.max_batch_size]},
+    )
+
+
+async def stats(request: Request) -> documents.Statistics:
+    pools = [pool_of(request)] if "model" in request.path_params else list(pools_of(request).values())
+    metrics = request.app.state.metrics
+    rows = [statistics(pool, metrics, model_of(pool), version_of(request, pool)) for pool in pools]
+    return documents.Statistics(model_stats=rows)
+
+
+async def index(request: Request) -> list[documents.IndexEntry]:
+    body = await bodies.read(request, request.app.state.settings.max_body_bytes)
+    try:
+        wanted = documents.IndexRequest.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        raise ServiceError(
+            "malformed", f'expected nothing or {{"ready": true}}: {bodies.first_mistake(error)}'
+        ) from None
+    return [
+        documents.IndexEntry(
+            name=model_of(pool), version=version_of(request, pool), state=STATES[pool.state], reason=pool.reason
+        )
+        for pool in pools_of(request).values()
+        if pool.state == "ready" or not wanted.ready
+    ]
+
+
+async def infer(request: Request) -> Response:
+    name: str = request.path_params["model"]
+    return await counted(_infer, request, name.removeprefix(PREFIX) if name.startswith(PREFIX) else "")
+
+
+async def _infer(request: Request, variant: str, _: PredictQuery) -> Response:
+    pool = pool_of(request)
+    settings: Settings = request.app.state.settings
+    began = time.perf_counter()
+    body = await bodies.read(request, settings.max_body_bytes)
+    received = time.perf_counter()
+    if len(body) < bodies.THREAD_BYTES:
+        wanted, pixels = tensors.parse(request.headers, body, settings)
+    else:
+        wanted, pixels = await asyncio.to_thread(tensors.parse, request.headers, body, settings)
+    phases = {"receive": received - began, "decode": time.perf_counter() - received}
+    timeout = min(timeout_of(request), wanted.parameters.timeout / 1e6 or settings.request_timeout)
+    done = await execute(request, pool, pixels, phases, timeout)
+    assembling = time.perf_counter()
+    answer, headers = tensors.respond(wanted, done.logits, model_of(pool), version_of(request, pool))
+    return Response(answer, headers=headers | answered(request, variant, done, phases, assembling))

@@ -1,0 +1,174 @@
+"""What goes over HTTP under `/v2`, as the protocol and Triton's extensions of it spell it."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.cifar10 import CLASSES
+
+INPUT, OUTPUT = "images", "logits"
+Parameters = dict[str, Any]
+
+
+class RequestInput(BaseModel):
+    """The images: UINT8 `[N, 3, 32, 32]` pixels, or BYTES `[N]` encoded images (base64 where the data is JSON)."""
+
+    name: str
+    shape: list[int] = Field(max_length=8)
+    datatype: str
+    parameters: Parameters = Field({}, description="`binary_data_size`: bytes of this tensor after the JSON")
+    data: list[Any] | None = Field(None, description="numbers or base64 texts, nested or flat")
+
+
+class OutputParameters(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    binary_data: bool | None = Field(None, description="true: as bytes after the JSON; wins over `binary_data_output`")
+    classification: int = Field(
+        0, ge=0, le=len(CLASSES), description="that many best classes as `value:index:label` texts instead of logits"
+    )
+
+
+class RequestedOutput(BaseModel):
+    name: str
+    parameters: OutputParameters = OutputParameters()
+
+
+class InferParameters(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    binary_data_output: bool = Field(False, description="true: outputs as bytes after the JSON")
+    timeout: int = Field(
+        0, ge=0, description="deadline in microseconds, at most the service's own; 0: the service's own"
+    )
+
+
+class InferRequest(BaseModel):
+    """An inference request; unknown parameters are ignored."""
+
+    id: str | None = None
+    parameters: InferParameters = InferParameters()
+    inputs: list[RequestInput] = Field(min_length=1, max_length=1)
+    outputs: list[RequestedOutput] = Field([], max_length=1, description="none: `logits`")
+
+
+class ResponseOutput(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: Parameters | None = None
+    data: list[float] | list[str] | None = None
+
+
+class InferResponse(BaseModel):
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[ResponseOutput]
+
+
+class TensorMetadata(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ServerMetadata(BaseModel):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class Live(BaseModel):
+    live: bool
+
+
+class Ready(BaseModel):
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    name: str
+    ready: bool
+
+
+class ConfigTensor(BaseModel):
+    name: str
+    data_type: str
+    dims: list[int]
+
+
+class ModelConfig(BaseModel):
+    """The part of Triton's model configuration that clients read: batching, and the tensors without it."""
+
+    name: str
+    platform: str
+    backend: str
+    max_batch_size: int
+    input: list[ConfigTensor]
+    output: list[ConfigTensor]
+    dynamic_batching: dict[str, Any]
+
+
+class IndexRequest(BaseModel):
+    ready: bool = Field(False, description="true: only models that answer")
+
+
+class IndexEntry(BaseModel):
+    name: str
+    version: str
+    state: Literal["READY", "LOADING", "UNAVAILABLE"]
+    reason: str
+
+
+class Duration(BaseModel):
+    count: int = 0
+    ns: int = Field(0, description="cumulative nanoseconds")
+
+
+class InferenceStatistics(BaseModel):
+    success: Duration
+    fail: Duration
+    queue: Duration
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+    cache_hit: Duration = Duration()
+    cache_miss: Duration = Duration()
+
+
+class BatchStatistics(BaseModel):
+    batch_size: int
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+
+
+class ModelStatistics(BaseModel):
+    """Since the service started; the numbers of /metrics in Triton's words."""
+
+    name: str
+    version: str
+    last_inference: int = Field(description="milliseconds since 1970, 0 before the first")
+    inference_count: int = Field(description="images answered")
+    execution_count: int = Field(description="batches executed")
+    inference_stats: InferenceStatistics
+    batch_stats: list[BatchStatistics]
+
+
+class Statistics(BaseModel):
+    model_stats: list[ModelStatistics]
+
+
+class V2Error(BaseModel):
+    """Every error under `/v2`."""
+
+    error: str

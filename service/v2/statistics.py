@@ -1,0 +1,46 @@
+"""Triton's statistics extension from the metrics and the pool: one set of numbers, in other words."""
+
+from service.engine.pool import Pool
+from service.metrics import Metrics
+from service.v2.documents import BatchStatistics, Duration, InferenceStatistics, ModelStatistics
+
+PHASES = {"queue": "queue", "compute_input": "copy_in", "compute_infer": "inference", "compute_output": "copy_out"}
+"""Triton's word -> the phase of `precision_phase_duration_seconds`."""
+
+
+def statistics(pool: Pool, metrics: Metrics, name: str, version: str) -> ModelStatistics:
+    return ModelStatistics(
+        name=name,
+        version=version,
+        last_inference=int(pool.last_executed * 1000),
+        inference_count=int(metrics.value("precision_images_total", variant=pool.variant)),
+        execution_count=sum(size.batches for size in pool.executions.values()),
+        inference_stats=_inference(metrics, pool.variant),
+        batch_stats=[
+            BatchStatistics(
+                batch_size=images,
+                compute_input=duration(size.batches, size.copy_in),
+                compute_infer=duration(size.batches, size.inference),
+                compute_output=duration(size.batches, size.copy_out),
+            )
+            for images, size in sorted(pool.executions.items())
+        ],
+    )
+
+
+def _inference(metrics: Metrics, variant: str) -> InferenceStatistics:
+    """Phases are observed for answered requests only and add up to their duration; the rest of the time failed."""
+    requests = metrics.values("precision_requests_total", "outcome", variant)
+    counts = metrics.values("precision_phase_duration_seconds_count", "phase", variant)
+    seconds = metrics.values("precision_phase_duration_seconds_sum", "phase", variant)
+    succeeded, answered = requests.pop("ok"), sum(seconds.values())
+    whole = metrics.value("precision_request_duration_seconds_sum", variant=variant)
+    return InferenceStatistics(
+        success=duration(succeeded, answered),
+        fail=duration(sum(requests.values()), max(0.0, whole - answered)),
+        **{word: duration(counts[phase], seconds[phase]) for word, phase in PHASES.items()},
+    )
+
+
+def duration(count: float, seconds: float) -> Duration:
+    return Duration(count=int(count), ns=round(seconds * 1e9))

@@ -1,0 +1,161 @@
+"""Inference requests to pixels, logits to inference responses; tensors are JSON, or bytes after the JSON.
+
+The layout is Triton's binary tensor data extension: `Inference-Header-Content-Length` is the length of the JSON, which
+tensors follow; 0 means that there is no JSON and the body is one tensor.
+"""
+
+import re
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from starlette.datastructures import Headers
+
+from models.cifar10 import CLASSES
+from service import bodies
+from service.engine.wire import IMAGE_SHAPE
+from service.errors import ServiceError
+from service.settings import Settings
+from service.v2.documents import (
+    INPUT,
+    OUTPUT,
+    InferParameters,
+    InferRequest,
+    InferResponse,
+    OutputParameters,
+    RequestedOutput,
+    RequestInput,
+    ResponseOutput,
+)
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+_LENGTH = struct.Struct("<I")
+
+
+def parse(headers: Headers, body: bytes, settings: Settings) -> tuple[InferRequest, NDArray[np.uint8]]:
+    """An infer request and its images, `[N, 3, 32, 32] uint8`.
+
+    Raises:
+        ServiceError: `malformed`, `unacceptable` or `not_an_image`.
+    """
+    length = _header_length(headers, body)
+    if length == 0:
+        return _raw_request(headers, body, settings)
+    try:
+        request = InferRequest.model_validate_json(body[:length])
+    except ValidationError as error:
+        raise ServiceError("malformed", f"the inference request: {bodies.first_mistake(error)}") from None
+    if request.inputs[0].name != INPUT or any(output.name != OUTPUT for output in request.outputs):
+        raise ServiceError("unacceptable", f"expected the input `{INPUT}` and the output `{OUTPUT}`")
+    return request, _images(request.inputs[0], body[length:], settings)
+
+
+def _header_length(headers: Headers, body: bytes) -> int:
+    given = headers.get(HEADER_LENGTH, str(len(body)))
+    if not re.fullmatch(r"\d{1,9}", given) or int(given) > len(body):
+        raise ServiceError("malformed", f"{HEADER_LENGTH}: expected at most the body's {len(body)} bytes, got {given}")
+    return int(given)
+
+
+def _raw_request(headers: Headers, body: bytes, settings: Settings) -> tuple[InferRequest, NDArray[np.uint8]]:
+    """No JSON: one encoded image where the content type says so, else raw pixels; answered in binary."""
+    parts = [body] if bodies.content_type_of(headers) in bodies.IMAGE_TYPES else None
+    pixels = bodies.decode(parts, body, settings)
+    tensor = RequestInput(name=INPUT, datatype="UINT8", shape=list(pixels.shape))
+    return InferRequest(inputs=[tensor], parameters=InferParameters(binary_data_output=True)), pixels
+
+
+def _images(tensor: RequestInput, binary: bytes, settings: Settings) -> NDArray[np.uint8]:
+    size = tensor.parameters.get("binary_data_size")
+    if size is None:
+        if binary or tensor.data is None:
+            raise ServiceError("malformed", f"`{INPUT}` needs `data`, or `binary_data_size` and bytes after the JSON")
+    elif size != len(binary):
+        raise ServiceError("malformed", f"binary_data_size is {size}, and {len(binary)} bytes follow the JSON")
+    count, rest = tensor.shape[0] if tensor.shape else 0, tuple(tensor.shape[1:])
+    if tensor.datatype == "UINT8" and rest == IMAGE_SHAPE and count > 0:
+        return bodies.decode(None, binary if size is not None else _bytes_of(tensor.data or []), settings, count)
+    if tensor.datatype == "BYTES" and rest in ((), (1,)) and count > 0:
+        parts = _elements(binary) if size is not None else _texts(tensor.data or [])
+        return bodies.decode(parts, b"", settings, count)
+    raise ServiceError(
+        "unacceptable",
+        f"expected UINT8 [N, 3, 32, 32] or BYTES [N], N at least 1, got {tensor.datatype} {tensor.shape}",
+    )
+
+
+def _bytes_of(data: list[Any]) -> bytes:
+    """JSON numbers, nested or flat, as bytes."""
+    try:
+        values = np.array(data)
+    except ValueError:
+        values = np.array("ragged")
+    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
+        raise ServiceError("malformed", f"the data of `{INPUT}` must be integers from 0 to 255")
+    return values.astype(np.uint8).tobytes()
+
+
+def _texts(data: list[Any]) -> list[bytes]:
+    """JSON texts, `[N]` or `[N, 1]`, as encoded images."""
+    flat = [element[0] if isinstance(element, list) and len(element) == 1 else element for element in data]
+    if not all(isinstance(text, str) for text in flat):
+        raise ServiceError("malformed", f"the data of `{INPUT}` must be base64 texts")
+    return bodies.from_base64(flat)
+
+
+def _elements(binary: bytes) -> list[bytes]:
+    """A binary BYTES tensor: each element is its length, 4 bytes little-endian, and itself."""
+    parts: list[bytes] = []
+    start = 0
+    while start < len(binary):
+        first = start + _LENGTH.size
+        end = first + _LENGTH.unpack_from(binary, start)[0] if first <= len(binary) else first
+        if end > len(binary):
+            raise ServiceError(
+                "malformed", f"element {len(parts)} of `{INPUT}` is longer than what is left of the body"
+            )
+        parts.append(binary[first:end])
+        start = end
+    return parts
+
+
+def respond(
+    request: InferRequest, logits: NDArray[np.float32], model: str, version: str
+) -> tuple[bytes, dict[str, str]]:
+    """The body for `[N, 10]` logits, and its headers."""
+    wanted = request.outputs[0] if request.outputs else RequestedOutput(name=OUTPUT)
+    binary = wanted.parameters.binary_data
+    tensor, data = _output(
+        logits, wanted.parameters, request.parameters.binary_data_output if binary is None else binary
+    )
+    response = InferResponse(model_name=model, model_version=version, id=request.id, outputs=[tensor])
+    head = response.model_dump_json(exclude_none=True).encode()
+    if data is None:
+        return head, {"Content-Type": "application/json"}
+    return head + data, {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
+
+
+def _output(logits: NDArray[np.float32], wanted: OutputParameters, binary: bool) -> tuple[ResponseOutput, bytes | None]:
+    texts = _classes(logits, wanted.classification) if wanted.classification else None
+    tensor = ResponseOutput(
+        name=OUTPUT,
+        datatype="FP32" if texts is None else "BYTES",
+        shape=[len(logits), wanted.classification or len(CLASSES)],
+    )
+    if not binary:
+        tensor.data = logits.ravel().tolist() if texts is None else texts
+        return tensor, None
+    if texts is None:
+        data = logits.astype("<f4", copy=False).tobytes()
+    else:
+        data = b"".join(_LENGTH.pack(len(text)) + text.encode() for text in texts)
+    tensor.parameters = {"binary_data_size": len(data)}
+    return tensor, data
+
+
+def _classes(logits: NDArray[np.float32], count: int) -> list[str]:
+    """The best classes of each image as `value:index:label`."""
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+    return [f"{row[i]:f}:{i}:{CLASSES[i]}" for row, best in zip(logits, order, strict=True) for i in best]
