@@ -21,7 +21,10 @@ WORKDIR /home/precision
 
 # PROMETHEUS_MULTIPROC_DIR is not set, on purpose: all metrics live in the HTTP process, workers report to it over their
 # sockets. There is no directory to create, to wipe at start or to mount, and the service ignores the variable.
+# PRECISION_ALLOW_ANONYMOUS: 0.0.0.0 is the container's own network; who reaches it is decided by what publishes the port.
+# Where that is others than you, give keys: -e PRECISION_API_KEYS=..., or a mounted file and PRECISION_API_KEY_FILE.
 ENV PYTHONUNBUFFERED=1 \
+    PRECISION_ALLOW_ANONYMOUS=true \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 

@@ -32,7 +32,8 @@ def serve(settings: Settings, **parts: Any) -> None:
     except CheckpointError as error:
         sys.exit(f"error: {error}")
     host, port = sock.getsockname()[:2]
-    print(f"Serving {', '.join(server.pools)} on http://{host}:{port}", flush=True)
+    scheme = "https" if settings.ssl_certfile else "http"
+    print(f"Serving {', '.join(server.pools)} on {scheme}://{host}:{port}", flush=True)
     server.run(sock)
 
 

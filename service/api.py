@@ -1,6 +1,7 @@
 """The one LitAPI: every variant is an instance of it, told apart by its row in models.variants."""
 
 import logging
+import re
 import time
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +17,9 @@ from service.engine.loop import SocketLoop
 from service.settings import Settings, for_variant
 
 logger = logging.getLogger(__name__)
+
+FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/'\":]+/)*")
+"""What precedes the name in an absolute path: clients are told why, not where; the log has it whole."""
 
 
 class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
@@ -45,7 +49,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
             self.refusal = {"state": "unavailable", "reason": str(error)}
         except Exception as error:
             logger.exception("%s did not start", self.variant.name)
-            self.refusal = {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
+            self.refusal = {"state": "failed", "reason": FOLDERS.sub("", f"{type(error).__name__}: {error}")}
 
     def _start(self) -> tuple[Engine, dict[str, Any]]:
         began = time.perf_counter()

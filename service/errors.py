@@ -19,6 +19,7 @@ REASONS = {
     for row in (
         Reason("malformed", 400, "The request could not be read"),
         Reason("not_an_image", 400, "The body is not a PNG, JPEG or WebP image"),
+        Reason("unauthorized", 401, "An API key is needed"),
         Reason("unknown_variant", 404, "There is no such variant"),
         Reason("too_large", 413, "The request is too large"),
         Reason("unsupported_type", 415, "The content type is not supported"),

@@ -16,9 +16,11 @@ from service import __version__
 from service.api import PrecisionAPI
 from service.engine.litserver import PrecisionServer
 from service.errors import ServiceError, http_error
+from service.keys import Keys
 from service.metrics import Metrics
 from service.routes import info, predict, v2
 from service.routes.counted import Front, as_service_error, error_response, problem_response, request_id_of
+from service.routes.guard import HEALTH, Guard
 from service.settings import Settings
 
 
@@ -42,6 +44,9 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
     app.state.settings, app.state.metrics = settings, metrics
     app.state.pools, app.state.checkpoint = server.pools, card
     server.front = Front(app, "/predict/", predict.predict)
+    if keys := Keys(settings.keys()):
+        open_paths = (*HEALTH, "/metrics") if settings.open_metrics else HEALTH
+        server.front = Guard(server.front, app, keys, open_paths)
     app.include_router(predict.router())
     app.include_router(v2.router())
     app.include_router(info.router())

@@ -1,14 +1,17 @@
 """Settings: one field is one environment variable (`PRECISION_PORT`) and one flag (`--port`)."""
 
 import argparse
+import ipaddress
+import ssl
 import sys
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.variants import DEFAULT_VARIANTS, VARIANTS
+from service.keys import keys_in
 
 PREFIX = "PRECISION_"
 ALL = "all"
@@ -48,6 +51,16 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body")
     max_images: int = Field(256, ge=1, description="most images in one request")
     max_pixels: int = Field(16_777_216, ge=1024, description="most pixels (width x height) of one encoded image")
+    api_keys: SecretStr | None = Field(
+        None, description="comma-separated keys that clients must show; other users of the machine can see a flag"
+    )
+    api_key_file: Path | None = Field(None, description="file of such keys, one a line")
+    open_metrics: bool = Field(False, description="let /metrics be read without a key")
+    allow_anonymous: bool = Field(
+        False, validate_default=True, description="listen on other than loopback addresses without any key"
+    )
+    ssl_certfile: Path | None = Field(None, description="certificate chain (PEM): serve HTTPS")
+    ssl_keyfile: Path | None = Field(None, validate_default=True, description="private key (PEM) of the certificate")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
 
     @field_validator("variants", mode="before")
@@ -78,6 +91,56 @@ class Settings(BaseSettings):
         if unknown or not names or len(set(names)) != len(names):
             raise ValueError(f"expected distinct names of: {', '.join(VARIANTS)}")
         return names
+
+    @field_validator("api_keys", "api_key_file")
+    @classmethod
+    def _holds_keys(cls, value: SecretStr | Path | None) -> SecretStr | Path | None:
+        try:
+            if value is not None:
+                keys_in(value.read_text() if isinstance(value, Path) else _lines(value))
+        except OSError as error:
+            raise ValueError(f"expected a file that can be read: {error.strerror}") from None
+        return value
+
+    @field_validator("allow_anonymous")
+    @classmethod
+    def _guarded(cls, allowed: bool, info: ValidationInfo) -> bool:
+        has_key = info.data.get("api_keys") or info.data.get("api_key_file")
+        if not (allowed or has_key or _is_loopback(info.data.get("host", ""))):
+            raise ValueError(
+                f"{info.data.get('host')} can be reached from other machines: give --api-key-file or "
+                f"{PREFIX}API_KEYS, or this flag if everybody may use the service"
+            )
+        return allowed
+
+    @field_validator("ssl_keyfile")
+    @classmethod
+    def _pair(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = info.data.get("ssl_certfile")
+        if (key is None) != (certificate is None):
+            raise ValueError("expected both or none of --ssl-certfile and --ssl-keyfile")
+        if certificate is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+            except (OSError, ValueError) as error:
+                raise ValueError(f"expected the unencrypted key of {certificate}: {error}") from None
+        return key
+
+    def keys(self) -> tuple[str, ...]:
+        """Every API key, from both places."""
+        given = _lines(self.api_keys) + (self.api_key_file.read_text() if self.api_key_file else "")
+        return keys_in(given) if given else ()
+
+
+def _lines(keys: SecretStr | None) -> str:
+    return keys.get_secret_value().replace(",", "\n") + "\n" if keys else ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 Number = TypeVar("Number", int, float)
@@ -113,5 +176,6 @@ def parse(argv: list[str] | None = None) -> Settings:
         for problem in error.errors():
             name = str(problem["loc"][0]) if problem["loc"] else "settings"
             flag, variable = "--" + name.replace("_", "-"), PREFIX + name.upper()
-            print(f"error: {flag} ({variable}): {problem['msg']}, got {problem['input']!r}", file=sys.stderr)
+            got = "what was given (not shown)" if name == "api_keys" else repr(problem["input"])
+            print(f"error: {flag} ({variable}): {problem['msg']}, got {got}", file=sys.stderr)
         sys.exit(2)

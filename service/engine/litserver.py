@@ -92,6 +92,8 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=self.settings.drain_timeout,
+            ssl_certfile=self.settings.ssl_certfile,
+            ssl_keyfile=self.settings.ssl_keyfile,
         )
         # uvicorn raises the signal again once it has drained: an orderly stop must exit with 0, not die of the signal.
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -63,7 +63,7 @@ class FakeEngine:
 class FakeAPI(PrecisionAPI):
     def load_engine(self) -> Engine:
         if self.variant.name == "int8-dynamic":
-            raise RuntimeError("this fake never starts")
+            raise RuntimeError("/some/where/weights: this fake never starts")
         if self.variant.name == "fp32-cpu":
             os._exit(4)
         if self.variant.name == "fp16":

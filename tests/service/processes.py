@@ -37,10 +37,10 @@ def select_nothing(seconds: float) -> None:
 class Service:
     """A running service; `url` is where."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str, **client: Any) -> None:
         self.process = process
         self.url = url
-        self.client = httpx.Client(base_url=url, timeout=60)
+        self.client = httpx.Client(base_url=url, timeout=60, **client)
 
     def state(self, variant: str) -> str:
         cards = self.client.get("/variants").json()["variants"]
@@ -85,17 +85,20 @@ class Service:
 
 
 @contextmanager
-def running(*flags: str, module: str = "service", ready: bool = True) -> Iterator[Service]:
-    """A service on a free port, stopped at the end; waits until it is ready unless told not to."""
+def running(*flags: str, module: str = "service", ready: bool = True, **client: Any) -> Iterator[Service]:
+    """A service on a free port, stopped at the end; waits until it is ready unless told not to.
+
+    `client` goes to the httpx.Client that `Service.client` is.
+    """
     command = [sys.executable, "-m", module, "--port", "0", *flags]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        match = re.search(r"http://\S+", line)
+        match = re.search(r"https?://\S+", line)
         assert match, f"no address in {line!r}"
-        service = Service(process, match.group())
+        service = Service(process, match.group(), **client)
         with service.client:
             until(lambda: _answers(service, "/health/ready" if ready else "/health/live"), 240, "ready service")
             yield service

@@ -1,0 +1,52 @@
+"""Who may come in, decided before anything of a request but its headers is read."""
+
+import re
+from collections.abc import Iterable
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import ServiceError
+from service.keys import Keys
+from service.routes.counted import PredictQuery, counted, error_response, request_id_of
+
+HEALTH = ("/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
+"""What an orchestrator asks, which knows no key."""
+PREDICTION = re.compile(r"/predict/([^/]+)|/v2/models/resnet18-([^/]+)(?:/versions/[^/]+)?/infer")
+
+
+class Guard:
+    """ASGI: requests without a key get 401, but for the open paths. A refused prediction counts as every other one."""
+
+    def __init__(self, front: ASGIApp, app: FastAPI, keys: Keys, open_paths: Iterable[str]) -> None:
+        self.front = front
+        self.app = app
+        self.keys = keys
+        self.open_paths = frozenset(open_paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_request = scope["type"] in ("http", "websocket")
+        if not is_request or scope["path"] in self.open_paths or self.keys.allow(Headers(scope=scope)):
+            await self.front(scope, receive, send)
+        elif scope["type"] == "http":
+            scope["app"] = self.app
+            response = await self._refuse(Request(scope, receive))
+            response.headers["WWW-Authenticate"] = "Bearer"
+            await response(scope, receive, send)
+
+    async def _refuse(self, request: Request) -> Response:
+        prediction = PREDICTION.fullmatch(request.url.path)
+        if request.method == "POST" and prediction:
+            return await counted(_raise, request, prediction[1] or prediction[2])
+        return error_response(request, _unauthorized(), request_id_of(request))
+
+
+async def _raise(request: Request, variant: str, query: PredictQuery) -> Response:
+    raise _unauthorized()
+
+
+def _unauthorized() -> ServiceError:
+    return ServiceError("unauthorized", "expected an API key: Authorization: Bearer KEY, or X-API-Key: KEY")

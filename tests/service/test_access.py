@@ -1,0 +1,188 @@
+"""Keys, public addresses and TLS."""
+
+import datetime as dt
+import ipaddress
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from service.settings import Settings, parse
+from tests.service.pictures import png
+from tests.service.processes import Service, running
+
+FAKES = "tests.service.fakes"
+FIRST, SECOND, THIRD = "first-0123456789-abc", "second-0123456789-ab", "third-0123456789-abc"
+PNG = {"content-type": "image/png"}
+OPEN = ["/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"]
+CLOSED = ["/variants", "/metrics", "/openapi.json", "/v2", "/v2/models/stats", "/nothing", "/health/live/", "//health"]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    file.write_text(f"# who: when\n{FIRST}\n\n{SECOND}\n")
+    with running(
+        "--variants", "fp32", "--api-key-file", str(file), module=FAKES, headers={"x-api-key": FIRST}
+    ) as service:
+        yield service
+
+
+def stranger(service: Service, method: str, path: str, **headers: str) -> httpx.Response:
+    return httpx.request(method, service.url + path, headers=headers, content=png(1) if method == "POST" else None)
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_health_needs_no_key(service: Service, path: str) -> None:
+    """An orchestrator knows none."""
+    assert stranger(service, "GET", path).status_code == 200
+
+
+@pytest.mark.parametrize("path", CLOSED)
+def test_everything_else_needs_a_key(service: Service, path: str) -> None:
+    """401 with how to show one, for paths that do not exist, too."""
+    answer = stranger(service, "GET", path)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert "X-API-Key" in answer.json().get("detail", answer.json().get("error"))
+
+
+@pytest.mark.parametrize(
+    "path", ["/predict/fp32", "/compare", "/v2/models/resnet18-fp32/infer", "/v2/repository/index"]
+)
+def test_posts_need_a_key(service: Service, path: str) -> None:
+    """The short cut around FastAPI is guarded as well."""
+    assert stranger(service, "POST", path, **PNG).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-api-key": FIRST},
+        {"x-api-key": SECOND},
+        {"authorization": f"Bearer {SECOND}"},
+        {"authorization": f"bearer  {FIRST}"},
+    ],
+)
+def test_every_key_opens(service: Service, headers: dict[str, str]) -> None:
+    """Each of the file's keys, in both headers."""
+    assert stranger(service, "POST", "/predict/fp32", **PNG, **headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-api-key": FIRST[:-1]},
+        {"x-api-key": FIRST + "x"},
+        {"x-api-key": ""},
+        {"x-api-key": "# who: when"},
+        {"authorization": f"Basic {FIRST}"},
+        {"authorization": "Bearer"},
+        {"x-api-key": THIRD},
+    ],
+)
+def test_nothing_else_opens(service: Service, headers: dict[str, str]) -> None:
+    """Parts, empty keys, comments, other schemes."""
+    assert stranger(service, "GET", "/variants", **headers).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/predict/fp32", "/v2/models/resnet18-fp32/infer"])
+def test_a_refused_prediction_is_counted(service: Service, path: str) -> None:
+    """Under `unauthorized`, once."""
+    before = service.outcomes("fp32").get("unauthorized", 0)
+    stranger(service, "POST", path, **PNG)
+    assert service.outcomes("fp32")["unauthorized"] == before + 1
+
+
+def test_metrics_can_be_opened() -> None:
+    """--open-metrics lets a scraper in, and nothing else; keys from the environment work as those of a file."""
+    flags = ("--variants", "fp32", "--open-metrics", "--api-keys", f"{FIRST},{THIRD}")
+    with running(*flags, module=FAKES, headers={"authorization": f"Bearer {THIRD}"}) as service:
+        assert stranger(service, "GET", "/metrics").status_code == 200
+        assert stranger(service, "GET", "/variants").status_code == 401
+        assert service.client.get("/variants").status_code == 200
+
+
+def test_keys_are_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by the settings nor by a mistake in them."""
+    assert FIRST not in repr(Settings(api_keys=FIRST)) + str(Settings(api_keys=FIRST))
+    monkeypatch.setenv("PRECISION_API_KEYS", "tooshort")
+    with pytest.raises(SystemExit):
+        parse([])
+    error = capsys.readouterr().err
+    assert "PRECISION_API_KEYS" in error
+    assert "16 or more" in error
+    assert "tooshort" not in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--host", "0.0.0.0"], ["--allow-anonymous", "0.0.0.0 can be reached"]),  # noqa: S104 - what is refused
+        (["--host", "::"], ["--allow-anonymous"]),
+        (["--host", "example.org"], ["--allow-anonymous"]),
+        (["--api-key-file", "/nothing/here"], ["--api-key-file", "No such file"]),
+        (["--ssl-certfile", "/nothing/here"], ["--ssl-keyfile", "both or none"]),
+        (["--ssl-certfile", "/nothing", "--ssl-keyfile", "/nothing"], ["--ssl-keyfile", "unencrypted key"]),
+    ],
+)
+def test_what_is_unsafe_does_not_start(flags: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A public address without a key, keys or certificates that cannot be read."""
+    with pytest.raises(SystemExit):
+        parse(flags)
+    error = capsys.readouterr().err
+    assert [word for word in words if word not in error] == []
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--host", "0.0.0.0", "--allow-anonymous"],  # noqa: S104 - said explicitly
+        ["--host", "0.0.0.0", "--api-keys", FIRST],  # noqa: S104 - guarded
+        ["--host", "::1"],
+        ["--host", "localhost"],
+    ],
+)
+def test_what_is_safe_or_wanted_starts(flags: list[str]) -> None:
+    """Loopback addresses need no key; others need one, or to be told."""
+    assert parse(flags).host == flags[1]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1 and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "precision")])
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    certificate = (
+        builder.not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "chain.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+    return folder / "chain.pem", folder / "key.pem"
+
+
+def test_https(certificate: tuple[Path, Path]) -> None:
+    """With a certificate the service speaks TLS 1.2 or newer, and nothing else."""
+    chain, key = certificate
+    flags = ("--variants", "fp32", "--ssl-certfile", str(chain), "--ssl-keyfile", str(key))
+    with running(*flags, module=FAKES, verify=ssl.create_default_context(cafile=chain)) as service:
+        assert service.url.startswith("https://")
+        assert service.client.post("/predict/fp32", content=png(3), headers=PNG).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            httpx.get(service.url.replace("https", "http") + "/health/live")
+        old = ssl.create_default_context(cafile=chain)
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        assert httpx.get(service.url + "/health/live", verify=old).status_code == 200
