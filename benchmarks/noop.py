@@ -20,10 +20,10 @@ from models.engines.base import Engine, EngineCard, Execution
 from models.variants import VARIANTS
 from service.__main__ import serve
 from service.api import PrecisionAPI
-from service.images import decode
+from service.images import Limits, decode
 from service.settings import Settings
 
-MAX_PIXELS = 16_777_216
+LIMITS = Limits(max_images=1, max_pixels=16_777_216)
 
 
 class NoopEngine:
@@ -51,7 +51,7 @@ class NoopAPI(PrecisionAPI):
 
 
 async def pixels_of(request: Request) -> NDArray[np.uint8]:
-    return decode(await request.body(), MAX_PIXELS)
+    return decode(await request.body(), LIMITS)
 
 
 class ShippedAPI(litserve.LitAPI):  # type: ignore[misc]

@@ -1,9 +1,12 @@
 """Request bodies to pixels: raw image, multipart, JSON, raw pixels. One row per content type."""
 
+import asyncio
 import base64
 import binascii
+import time
 import zlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,25 +23,30 @@ from service.settings import Settings
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
 THREAD_BYTES = 65_536
-"""Bodies from this size on are decoded in a thread: Pillow releases the GIL, and other requests go on."""
+"""Bodies from this size on are decoded in a thread, whatever they hold."""
+T = TypeVar("T")
 
 
-async def read(request: Request, limit: int) -> bytes:
-    """The whole body, refused as soon as it is known to exceed `limit` bytes.
+async def read(request: Request, settings: Settings) -> bytes:
+    """The whole body, refused as soon as it is known to be too large, or comes too slowly.
 
     Raises:
-        ServiceError: `too_large`; `client_closed`.
+        ServiceError: `too_large`, `too_slow` or `client_closed`; see `_inflated`, too.
     """
+    limit, seconds = settings.max_body_bytes, settings.receive_timeout
     too_large = ServiceError("too_large", f"the body may have at most {limit} bytes")
     if int(request.headers.get("content-length", 0)) > limit:
         raise too_large
     chunks, size = [], 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise too_large
-            chunks.append(chunk)
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise ServiceError("too_slow", f"the body did not arrive within {seconds:g} s") from None
     except ClientDisconnect:
         raise ServiceError("client_closed", "the client went away while it sent the body") from None
     return _inflated(b"".join(chunks), request.headers.get("content-encoding", "identity").strip().lower(), limit)
@@ -117,8 +125,8 @@ async def _multipart_images(headers: Headers, body: bytes, settings: Settings) -
     parser = MultiPartParser(
         headers,
         stream(),
-        max_files=settings.max_images,
-        max_fields=16,
+        max_files=settings.max_parts,
+        max_fields=settings.max_parts,
         max_part_size=settings.max_body_bytes,
     )
     try:
@@ -134,33 +142,51 @@ async def _multipart_images(headers: Headers, body: bytes, settings: Settings) -
     return parts
 
 
+async def timely(work: Callable[[images.Limits], T], body: bytes, settings: Settings) -> T:
+    """The result of decoding: at once where it is light, else in a thread (Pillow releases the GIL), within its time.
+
+    Raises:
+        ServiceError: `deadline`, and what `work` raises.
+    """
+    if len(body) < THREAD_BYTES:
+        try:
+            return work(images.Limits(settings.max_images, settings.max_pixels, light=True))
+        except images.Heavy:
+            pass
+    seconds = settings.decode_timeout
+    limits = images.Limits(settings.max_images, settings.max_pixels, until=time.perf_counter() + seconds)
+    try:
+        return await asyncio.wait_for(asyncio.to_thread(work, limits), seconds)
+    except TimeoutError:
+        raise ServiceError("deadline", f"the images could not be decoded within {seconds:g} s") from None
+
+
 def decode(
-    parts: list[bytes] | None, body: bytes, settings: Settings, expected: int | None = None
+    parts: list[bytes] | None, body: bytes, limits: images.Limits, expected: int | None = None
 ) -> NDArray[np.uint8]:
     """The images of one request as `[N, 3, 32, 32] uint8`: the encoded `parts`, or raw pixels in `body`.
 
     Args:
         parts: encoded images, None for raw pixels.
         body: raw pixels where `parts` is None.
-        settings: the limits.
+        limits: how many, how large, how long.
         expected: how many images the request says it holds, where it says so.
 
     Raises:
-        ServiceError: `not_an_image` or `unacceptable`; says which image when there are several.
+        ServiceError: `not_an_image`, `unacceptable` or `deadline`; says which image when there are several.
     """
     count = len(body) // IMAGE_BYTES if parts is None else len(parts)
     if expected is not None and count != expected:
         raise ServiceError("unacceptable", f"the shape says {expected} images, the data holds {count}")
-    if count > settings.max_images:
-        raise ServiceError("unacceptable", f"a request may hold at most {settings.max_images} images, got {count}")
+    limits.check_count(count, is_encoded=parts is not None)
     if parts is None:
         return images.raw(body)
-    return np.stack([_decode_one(i, part, len(parts), settings.max_pixels) for i, part in enumerate(parts)])
+    return np.stack([_decode_one(i, part, len(parts), limits) for i, part in enumerate(parts)])
 
 
-def _decode_one(index: int, part: bytes, count: int, max_pixels: int) -> NDArray[np.uint8]:
+def _decode_one(index: int, part: bytes, count: int, limits: images.Limits) -> NDArray[np.uint8]:
     try:
-        return images.decode(part, max_pixels)
+        return images.decode(part, limits)
     except ServiceError as error:
         if count == 1:
             raise

@@ -21,6 +21,7 @@ REASONS = {
         Reason("not_an_image", 400, "The body is not a PNG, JPEG or WebP image"),
         Reason("unauthorized", 401, "An API key is needed"),
         Reason("unknown_variant", 404, "There is no such variant"),
+        Reason("too_slow", 408, "The request arrived too slowly"),
         Reason("too_large", 413, "The request is too large"),
         Reason("unsupported_type", 415, "The content type is not supported"),
         Reason("unacceptable", 422, "The request is well-formed but not acceptable"),

@@ -1,6 +1,9 @@
 """Hostile bytes to pixels."""
 
 import io
+import math
+import time
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,37 +16,67 @@ from service.errors import ServiceError
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 
-def decode(body: bytes, max_pixels: int) -> NDArray[np.uint8]:
+MAX_SCANS = 100
+"""Progressive JPEGs have about ten scans; each costs a pass over the whole image, and a few bytes of the body."""
+LIGHT_PIXELS = 65_536
+LIGHT_IMAGES = 4
+
+
+class Heavy(Exception):
+    """Too much to decode while other requests wait."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What decoding may take; `until` is a reading of time.perf_counter(), `light` raises Heavy before long work."""
+
+    max_images: int
+    max_pixels: int
+    until: float = math.inf
+    light: bool = False
+
+    def check_count(self, count: int, is_encoded: bool) -> None:
+        if count > self.max_images:
+            raise ServiceError("unacceptable", f"a request may hold at most {self.max_images} images, got {count}")
+        if self.light and is_encoded and count > LIGHT_IMAGES:
+            raise Heavy
+
+    def check_size(self, width: int, height: int) -> None:
+        if width * height > self.max_pixels:
+            raise ServiceError(
+                "unacceptable", f"the image has {width} x {height} pixels, at most {self.max_pixels} are accepted"
+            )
+        if self.light and width * height > LIGHT_PIXELS:
+            raise Heavy
+
+    def check_time(self) -> None:
+        if time.perf_counter() > self.until:
+            raise ServiceError("deadline", "the images took too long to decode")
+
+
+def decode(body: bytes, limits: Limits) -> NDArray[np.uint8]:
     """An encoded PNG, JPEG or WebP image as `[3, 32, 32] uint8` (models.preprocess says how); first frame if animated.
 
     Raises:
-        ServiceError: `not_an_image`; `unacceptable` when it has more than `max_pixels`, before any pixel is decoded.
+        ServiceError: `not_an_image`; `unacceptable`, before any pixel is decoded; `deadline`, before it is begun.
+        Heavy: see Limits.
     """
+    limits.check_time()
     try:
         image = Image.open(io.BytesIO(body), formats=FORMATS)
-        if image.width * image.height > max_pixels:
-            raise ServiceError(
-                "unacceptable",
-                f"the image has {image.width} x {image.height} pixels, at most {max_pixels} are accepted",
-            )
+        limits.check_size(image.width, image.height)
+        if image.format in ("JPEG", "MPO") and body.count(b"\xff\xda") > MAX_SCANS:
+            raise ServiceError("unacceptable", f"the JPEG has more than {MAX_SCANS} scans")
         return to_pixels(image)
+    except (ServiceError, Heavy):
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ServiceError(
-            "unacceptable", f"the image has too many pixels, at most {max_pixels} are accepted"
+            "unacceptable", f"the image has too many pixels, at most {limits.max_pixels} are accepted"
         ) from None
     except UnidentifiedImageError:
         raise ServiceError("not_an_image", "expected the bytes of a PNG, JPEG or WebP image") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        IndexError,
-        TypeError,
-        KeyError,
-        OverflowError,
-        MemoryError,
-    ) as error:
+    except Exception as error:  # noqa: BLE001 - what Pillow raises on damaged bytes has no end: struct.error, KeyError...
         raise ServiceError("not_an_image", f"the image is damaged or truncated ({type(error).__name__})") from None
 
 

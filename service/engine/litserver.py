@@ -24,11 +24,15 @@ from starlette.types import ASGIApp
 from models import cpu, gpu
 from models.variants import Variant
 from service.api import PrecisionAPI
+from service.engine.patience import patient
 from service.engine.pool import Observer, Pool
 from service.engine.supervisor import Spawn
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 1.0
+"""What arrives too slowly is answered with 408 first; its connection is closed after this, answered or not."""
 
 
 class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
@@ -87,6 +91,8 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         """Serve on a bound socket until SIGTERM or SIGINT, then drain and return."""
         config = uvicorn.Config(
             self.front,
+            http=patient(self.settings.receive_timeout + GRACE_SECONDS),
+            ws="none",
             log_level=self.settings.log_level,
             log_config=None,
             access_log=False,

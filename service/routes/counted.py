@@ -33,6 +33,8 @@ def error_response(request: Request, error: ServiceError, request_id: str) -> Re
     headers = {"X-Request-ID": request_id}
     if error.reason.retry_after is not None:
         headers["Retry-After"] = str(error.reason.retry_after)
+    if error.reason.word == "too_slow":
+        headers["Connection"] = "close"  # what is still to come of the body is not waited for
     return problem_response(request, problem(error, request_id), headers)
 
 

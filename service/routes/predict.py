@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -167,13 +168,10 @@ async def read_pixels(request: Request) -> tuple[NDArray[np.uint8], dict[str, fl
     """The request's images as `[N, 3, 32, 32] uint8`, and the seconds of `receive` and `decode`."""
     settings: Settings = request.app.state.settings
     began = time.perf_counter()
-    body = await bodies.read(request, settings.max_body_bytes)
+    body = await bodies.read(request, settings)
     received = time.perf_counter()
     parts = await bodies.encoded_parts(request.headers, body, settings)
-    if len(body) < bodies.THREAD_BYTES:
-        pixels = bodies.decode(parts, body, settings)
-    else:
-        pixels = await asyncio.to_thread(bodies.decode, parts, body, settings)
+    pixels = await bodies.timely(partial(bodies.decode, parts, body), body, settings)
     return pixels, {"receive": received - began, "decode": time.perf_counter() - received}
 
 

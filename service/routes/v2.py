@@ -1,7 +1,7 @@
 """The Open Inference Protocol v2 under `/v2`: every variant is a model, `resnet18-fp32` and so on."""
 
-import asyncio
 import time
+from functools import partial
 
 from fastapi import APIRouter
 from pydantic import ValidationError
@@ -123,7 +123,7 @@ async def stats(request: Request) -> documents.Statistics:
 
 
 async def index(request: Request) -> list[documents.IndexEntry]:
-    body = await bodies.read(request, request.app.state.settings.max_body_bytes)
+    body = await bodies.read(request, request.app.state.settings)
     try:
         wanted = documents.IndexRequest.model_validate_json(body or b"{}")
     except ValidationError as error:
@@ -148,12 +148,9 @@ async def _infer(request: Request, variant: str, _: PredictQuery) -> Response:
     pool = pool_of(request)
     settings: Settings = request.app.state.settings
     began = time.perf_counter()
-    body = await bodies.read(request, settings.max_body_bytes)
+    body = await bodies.read(request, settings)
     received = time.perf_counter()
-    if len(body) < bodies.THREAD_BYTES:
-        wanted, pixels = tensors.parse(request.headers, body, settings)
-    else:
-        wanted, pixels = await asyncio.to_thread(tensors.parse, request.headers, body, settings)
+    wanted, pixels = await bodies.timely(partial(tensors.parse, request.headers, body), body, settings)
     phases = {"receive": received - began, "decode": time.perf_counter() - received}
     timeout = min(timeout_of(request), wanted.parameters.timeout / 1e6 or settings.request_timeout)
     done = await execute(request, pool, pixels, phases, timeout)

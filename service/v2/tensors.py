@@ -17,7 +17,7 @@ from models.cifar10 import CLASSES
 from service import bodies
 from service.engine.wire import IMAGE_SHAPE
 from service.errors import ServiceError
-from service.settings import Settings
+from service.images import Limits
 from service.v2.documents import (
     INPUT,
     OUTPUT,
@@ -34,7 +34,7 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 _LENGTH = struct.Struct("<I")
 
 
-def parse(headers: Headers, body: bytes, settings: Settings) -> tuple[InferRequest, NDArray[np.uint8]]:
+def parse(headers: Headers, body: bytes, limits: Limits) -> tuple[InferRequest, NDArray[np.uint8]]:
     """An infer request and its images, `[N, 3, 32, 32] uint8`.
 
     Raises:
@@ -42,14 +42,14 @@ def parse(headers: Headers, body: bytes, settings: Settings) -> tuple[InferReque
     """
     length = _header_length(headers, body)
     if length == 0:
-        return _raw_request(headers, body, settings)
+        return _raw_request(headers, body, limits)
     try:
         request = InferRequest.model_validate_json(body[:length])
     except ValidationError as error:
         raise ServiceError("malformed", f"the inference request: {bodies.first_mistake(error)}") from None
     if request.inputs[0].name != INPUT or any(output.name != OUTPUT for output in request.outputs):
         raise ServiceError("unacceptable", f"expected the input `{INPUT}` and the output `{OUTPUT}`")
-    return request, _images(request.inputs[0], body[length:], settings)
+    return request, _images(request.inputs[0], body[length:], limits)
 
 
 def _header_length(headers: Headers, body: bytes) -> int:
@@ -59,15 +59,15 @@ def _header_length(headers: Headers, body: bytes) -> int:
     return int(given)
 
 
-def _raw_request(headers: Headers, body: bytes, settings: Settings) -> tuple[InferRequest, NDArray[np.uint8]]:
+def _raw_request(headers: Headers, body: bytes, limits: Limits) -> tuple[InferRequest, NDArray[np.uint8]]:
     """No JSON: one encoded image where the content type says so, else raw pixels; answered in binary."""
     parts = [body] if bodies.content_type_of(headers) in bodies.IMAGE_TYPES else None
-    pixels = bodies.decode(parts, body, settings)
+    pixels = bodies.decode(parts, body, limits)
     tensor = RequestInput(name=INPUT, datatype="UINT8", shape=list(pixels.shape))
     return InferRequest(inputs=[tensor], parameters=InferParameters(binary_data_output=True)), pixels
 
 
-def _images(tensor: RequestInput, binary: bytes, settings: Settings) -> NDArray[np.uint8]:
+def _images(tensor: RequestInput, binary: bytes, limits: Limits) -> NDArray[np.uint8]:
     size = tensor.parameters.get("binary_data_size")
     if size is None:
         if binary or tensor.data is None:
@@ -76,10 +76,10 @@ def _images(tensor: RequestInput, binary: bytes, settings: Settings) -> NDArray[
         raise ServiceError("malformed", f"binary_data_size is {size}, and {len(binary)} bytes follow the JSON")
     count, rest = tensor.shape[0] if tensor.shape else 0, tuple(tensor.shape[1:])
     if tensor.datatype == "UINT8" and rest == IMAGE_SHAPE and count > 0:
-        return bodies.decode(None, binary if size is not None else _bytes_of(tensor.data or []), settings, count)
+        return bodies.decode(None, binary if size is not None else _bytes_of(tensor.data or []), limits, count)
     if tensor.datatype == "BYTES" and rest in ((), (1,)) and count > 0:
         parts = _elements(binary) if size is not None else _texts(tensor.data or [])
-        return bodies.decode(parts, b"", settings, count)
+        return bodies.decode(parts, b"", limits, count)
     raise ServiceError(
         "unacceptable",
         f"expected UINT8 [N, 3, 32, 32] or BYTES [N], N at least 1, got {tensor.datatype} {tensor.shape}",
