@@ -4,12 +4,48 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+_CANDIDATE = {"label": "cat", "class_index": 3, "probability": 0.97}
+_ANSWER = {
+    "variant": "int8",
+    "device": "cpu",
+    "predictions": [{**_CANDIDATE, "top_k": [_CANDIDATE]}],
+    "batch_size": 4,
+    "timing": {
+        "receive_seconds": 0.0001,
+        "decode_seconds": 0.0002,
+        "queue_seconds": 0.0004,
+        "copy_in_seconds": 0.0,
+        "inference_seconds": 0.0021,
+        "copy_out_seconds": 0.0,
+        "total_seconds": 0.0031,
+    },
+    "memory": {"peak_bytes": 1_048_576, "kind": "activation_peak"},
+    "request_id": "photo-17",
+}
+_CARD = {
+    "name": "fp16",
+    "state": "unavailable",
+    "reason": "needs a CUDA GPU, and this machine has none",
+    "dtype": "float16",
+    "backend": "cudnn",
+    "reference": "fp32",
+    "summary": "Half precision weights and activations on tensor cores.",
+    "max_batch_size": 32,
+}
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mOIAgAAXABbdTws1wAAAABJRU5ErkJggg=="
+"""A whole PNG, base64: one grey pixel."""
+
+
+def example(**fields: Any) -> ConfigDict:
+    """The configuration of a model that shows this example in /openapi.json."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
 
 class JSONBody(BaseModel):
     """`{"image": "<base64>"}` or `{"images": ["<base64>", ...]}`."""
 
     EXPECTED: ClassVar[str] = '{"image": "<base64>"} or {"images": ["<base64>", ...]}'
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid") | example(image=PIXEL)
 
     image: str | None = Field(None, description="one PNG, JPEG or WebP image, base64")
     images: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="several images, base64")
@@ -53,6 +89,8 @@ class Memory(BaseModel):
 
 
 class PredictResponse(BaseModel):
+    model_config = example(**_ANSWER)
+
     variant: str
     device: str
     predictions: list[Prediction]
@@ -72,6 +110,15 @@ class Compared(BaseModel):
 
 
 class CompareResponse(BaseModel):
+    model_config = example(
+        reference="fp32",
+        variants={
+            "int8": {"answer": _ANSWER, "agrees": [True], "max_logit_difference": [0.12]},
+            "fp16": {"error": "fp16 is unavailable: needs a CUDA GPU, and this machine has none"},
+        },
+        request_id="photo-17",
+    )
+
     reference: str
     variants: dict[str, Compared]
     request_id: str
@@ -85,6 +132,15 @@ class Problem(BaseModel):
     status: int
     detail: str
     request_id: str
+
+
+class Readiness(BaseModel):
+    """Each variant's state; ready when every variant that can run on this machine is."""
+
+    model_config = example(ready=True, variants={"fp32": "ready", "fp16": "unavailable", "int8": "ready"})
+
+    ready: bool
+    variants: dict[str, str]
 
 
 class VariantCard(BaseModel):
@@ -105,6 +161,12 @@ class VariantCard(BaseModel):
 
 class Variants(BaseModel):
     """What is served, the card of its weights, and what the service runs on."""
+
+    model_config = example(
+        variants=[_CARD],
+        checkpoint={"sha256": "f0a1...", "test_accuracy": 0.9},
+        service={"version": "0.1.0", "cores": 2},
+    )
 
     variants: list[VariantCard]
     checkpoint: dict[str, Any]

@@ -20,6 +20,7 @@ from service.keys import Keys
 from service.metrics import Metrics
 from service.routes import info, predict, v2
 from service.routes.counted import Front, as_service_error, error_response, problem_response, request_id_of
+from service.routes.described import describe
 from service.routes.guard import HEALTH, Guard
 from service.settings import Settings
 
@@ -44,16 +45,23 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
     app.state.settings, app.state.metrics = settings, metrics
     app.state.pools, app.state.checkpoint = server.pools, card
     server.front = Front(app, "/predict/", predict.predict)
-    if keys := Keys(settings.keys()):
-        open_paths = (*HEALTH, "/metrics") if settings.open_metrics else HEALTH
-        server.front = Guard(server.front, app, keys, open_paths)
     app.include_router(predict.router())
     app.include_router(v2.router())
     app.include_router(info.router())
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _problem)
     app.add_exception_handler(ServiceError, _problem)
+    app.add_exception_handler(Exception, _problem)
+    keys, open_paths = Keys(settings.keys()), open_paths_of(settings)
+    describe(app, open_paths, has_keys=bool(keys))
+    if keys:
+        server.front = Guard(server.front, app, keys, open_paths)
     return server
+
+
+def open_paths_of(settings: Settings) -> set[str]:
+    """What can be asked for without a key."""
+    return {*HEALTH, *(["/metrics"] if settings.open_metrics else [])}
 
 
 def verified_card(path: Path) -> dict[str, Any]:

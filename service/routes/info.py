@@ -12,7 +12,7 @@ from models.variants import VARIANTS
 from service import __version__
 from service.engine.pool import Pool
 from service.metrics import CONTENT_TYPE
-from service.schemas import VariantCard, Variants
+from service.schemas import Readiness, VariantCard, Variants
 
 
 def router() -> APIRouter:
@@ -21,10 +21,20 @@ def router() -> APIRouter:
     routes.add_api_route(
         "/variants", variants, response_model=Variants, summary="What is served, on what, and how large it is"
     )
-    routes.add_api_route("/health/live", live, summary="200: the process answers")
-    routes.add_api_route("/health/ready", ready, summary="200: every variant that can load answers; else 503")
-    routes.add_api_route("/health", ready, summary="As /health/ready; LitServe's path")
-    routes.add_api_route("/metrics", metrics, response_class=PlainTextResponse, summary="Prometheus metrics")
+    add = routes.add_api_route
+    add(
+        "/health/live", live, response_class=PlainTextResponse, summary="200: the process answers",
+        responses={200: {"content": {"text/plain": {"example": "ok\n"}}}},
+    )  # fmt: skip
+    for path in ("/health/ready", "/health"):
+        add(
+            path, ready, response_model=Readiness, responses={503: {"model": Readiness}},
+            summary="200: every variant that can load answers; else 503",
+        )  # fmt: skip
+    add(
+        "/metrics", metrics, response_class=PlainTextResponse, summary="Prometheus metrics",
+        responses={200: {"content": {"text/plain": {"example": 'precision_variant_ready{variant="int8"} 1.0\n'}}}},
+    )  # fmt: skip
     return routes
 
 
@@ -38,7 +48,8 @@ async def live() -> Response:
 
 async def ready(request: Request) -> Response:
     states = {name: pool.state for name, pool in pools_of(request).items()}
-    return JSONResponse({"ready": is_ready(request), "variants": states}, 200 if is_ready(request) else 503)
+    document = Readiness(ready=is_ready(request), variants=states)
+    return JSONResponse(document.model_dump(), 200 if document.ready else 503)
 
 
 def is_ready(request: Request) -> bool:

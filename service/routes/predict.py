@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,17 +19,16 @@ from models.cifar10 import CLASSES
 from service import bodies
 from service.engine.pool import Pool
 from service.engine.queue import Entry
-from service.errors import REASONS, ServiceError
+from service.errors import ServiceError
 from service.routes.counted import CountedRoute, PredictQuery, as_service_error, error_response, request_id_of
+from service.routes.described import IMAGES, PREDICTION, errors
 from service.schemas import (
     Candidate,
     Compared,
     CompareResponse,
-    JSONBody,
     Memory,
     Prediction,
     PredictResponse,
-    Problem,
     Timing,
 )
 from service.settings import Settings
@@ -37,62 +36,26 @@ from service.settings import Settings
 WATCH_SECONDS = 0.05
 
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "One image, several, or raw pixels.",
-        "content": {
-            **dict.fromkeys(bodies.IMAGE_TYPES, _BINARY),
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-                }
-            },
-            "application/json": {
-                "schema": JSONBody.model_json_schema(),
-                "example": {"image": "iVBORw0KGgoAAAANSUhEUgAA..."},
-            },
-            "application/octet-stream": {
-                "schema": {"type": "string", "format": "binary", "description": "N x 3072 bytes, uint8, channel first"}
-            },
-        },
-    }
-}
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI answers for error statuses, from the error table."""
-    by_status = {status: [row for row in REASONS.values() if row.status == status] for status in statuses}
-    return {
-        status: {
-            "description": "; ".join(f"{row.title} (`{row.word}`)" for row in rows),
-            "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
-        }
-        for status, rows in by_status.items()
-    }
-
-
 def router() -> APIRouter:
     routes = APIRouter()
     counted = APIRouter(route_class=CountedRoute)
     counted.add_api_route(
-        "/predict/{variant}", predict, methods=["POST"], response_model=PredictResponse, openapi_extra=BODY,
-        responses=problems(400, 404, 413, 415, 422, 500, 503, 504), tags=["predict"],
+        "/predict/{variant}", predict, methods=["POST"], response_model=PredictResponse, openapi_extra=IMAGES,
+        responses=errors(*PREDICTION), tags=["predict"],
         summary="Classify images with one variant",
     )  # fmt: skip
     routes.add_api_route(
-        "/compare", compare, methods=["POST"], response_model=CompareResponse, openapi_extra=BODY,
-        responses=problems(400, 413, 415, 422, 500, 503), tags=["predict"],
+        "/compare", compare, methods=["POST"], response_model=CompareResponse, openapi_extra=IMAGES,
+        responses=errors(400, 408, 413, 415, 422, 504), tags=["predict"],
         summary="Every ready variant's answer side by side",
     )  # fmt: skip
     routes.include_router(counted)
     return routes
 
 
-async def predict(request: Request, variant: str, query: Annotated[PredictQuery, Query()]) -> Response:
+async def predict(
+    request: Request, variant: Annotated[str, Path(examples=["int8"])], query: Annotated[PredictQuery, Query()]
+) -> Response:
     pool = pool_of(request, variant)
     pixels, phases = await read_pixels(request)
     done = await execute(request, pool, pixels, phases)

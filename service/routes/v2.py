@@ -15,6 +15,7 @@ from service.engine.pool import Pool
 from service.engine.wire import IMAGE_SHAPE
 from service.errors import ServiceError
 from service.routes.counted import PredictQuery, counted
+from service.routes.described import INFER, PREDICTION, errors, reference
 from service.routes.info import is_ready, pools_of
 from service.routes.predict import answered, execute, timeout_of
 from service.settings import Settings
@@ -25,24 +26,44 @@ PREFIX = "resnet18-"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
 STATES = {"ready": "READY", "starting": "LOADING", "failed": "UNAVAILABLE", "unavailable": "UNAVAILABLE"}
 
+MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "examples": ["resnet18-int8"]}}
+VERSION = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "examples": ["f0a1b2c3d4e5"]},
+}
+PATHS = {"/v2/models/{model}": [MODEL], "/v2/models/{model}/versions/{version}": [MODEL, VERSION]}
+INDEX = {"requestBody": {"content": {"application/json": {"schema": reference(documents.IndexRequest)}}}}
+
 
 def router() -> APIRouter:
     routes = APIRouter(tags=["open inference protocol"])
     add = routes.add_api_route
     add("/v2", server, response_model=documents.ServerMetadata, summary="Server metadata")
     add("/v2/health/live", live, response_model=documents.Live, summary="200: the process answers")
-    add("/v2/health/ready", ready, response_model=documents.Ready, summary="As /health/ready")
+    add(
+        "/v2/health/ready", ready, response_model=documents.Ready, responses={503: {"model": documents.Ready}},
+        summary="As /health/ready",
+    )  # fmt: skip
     add("/v2/models/stats", stats, response_model=documents.Statistics, summary="Statistics of all models")
     add(
         "/v2/repository/index", index, methods=["POST"], response_model=list[documents.IndexEntry],
-        summary="Every model and its state",
+        openapi_extra=INDEX, responses=errors(400, 408, 413, 415, v2=True), summary="Every model and its state",
     )  # fmt: skip
-    for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-        add(path, metadata, response_model=documents.ModelMetadata, summary="Model metadata")
-        add(path + "/ready", model_ready, response_model=documents.ModelReady, summary="200: the model answers")
-        add(path + "/config", config, response_model=documents.ModelConfig, summary="Model configuration")
-        add(path + "/stats", stats, response_model=documents.Statistics, summary="Statistics of a model")
-        add(path + "/infer", infer, methods=["POST"], response_model=documents.InferResponse, summary="Infer")
+    for path, parameters in PATHS.items():
+        extra, unknown = {"parameters": parameters}, errors(404, v2=True)
+        add(path, metadata, response_model=documents.ModelMetadata, openapi_extra=extra, responses=unknown)
+        add(
+            path + "/ready", model_ready, response_model=documents.ModelReady, openapi_extra=extra,
+            responses=unknown | {503: {"model": documents.ModelReady}}, summary="200: the model answers",
+        )  # fmt: skip
+        add(path + "/config", config, response_model=documents.ModelConfig, openapi_extra=extra, responses=unknown)
+        add(path + "/stats", stats, response_model=documents.Statistics, openapi_extra=extra, responses=unknown)
+        add(
+            path + "/infer", infer, methods=["POST"], responses=errors(*PREDICTION, v2=True),
+            openapi_extra=INFER | {"parameters": [*parameters, *INFER["parameters"]]}, summary="Classify images",
+        )  # fmt: skip
     return routes
 
 
@@ -111,7 +132,7 @@ async def config(request: Request) -> documents.ModelConfig:
         max_batch_size=pool.settings.max_images,
         input=[documents.ConfigTensor(name=documents.INPUT, data_type="TYPE_UINT8", dims=list(IMAGE_SHAPE))],
         output=[documents.ConfigTensor(name=documents.OUTPUT, data_type="TYPE_FP32", dims=[len(CLASSES)])],
-        dynamic_batching={"preferred_batch_size": [pool.settings.max_batch_size]},
+        dynamic_batching={"preferred_batch_size": [pool.max_batch_size]},
     )
 
 

@@ -5,8 +5,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.cifar10 import CLASSES
+from service.schemas import PIXEL, example
 
 INPUT, OUTPUT = "images", "logits"
+_DURATION = {"count": 1, "ns": 2_100_000}
 Parameters = dict[str, Any]
 
 
@@ -46,6 +48,12 @@ class InferParameters(BaseModel):
 class InferRequest(BaseModel):
     """An inference request; unknown parameters are ignored."""
 
+    model_config = example(
+        id="42",
+        inputs=[{"name": INPUT, "shape": [1], "datatype": "BYTES", "data": [PIXEL]}],
+        outputs=[{"name": OUTPUT}],
+    )
+
     id: str | None = None
     parameters: InferParameters = InferParameters()
     inputs: list[RequestInput] = Field(min_length=1, max_length=1)
@@ -61,6 +69,13 @@ class ResponseOutput(BaseModel):
 
 
 class InferResponse(BaseModel):
+    model_config = example(
+        model_name="resnet18-int8",
+        model_version="f0a1b2c3d4e5",
+        id="42",
+        outputs=[{"name": OUTPUT, "datatype": "FP32", "shape": [1, 10], "data": [0.1] * 3 + [5.5] + [0.1] * 6}],
+    )
+
     model_name: str
     model_version: str
     id: str | None = None
@@ -74,6 +89,14 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
+    model_config = example(
+        name="resnet18-int8",
+        versions=["f0a1b2c3d4e5"],
+        platform="onednn",
+        inputs=[{"name": INPUT, "datatype": "UINT8", "shape": [-1, 3, 32, 32]}],
+        outputs=[{"name": OUTPUT, "datatype": "FP32", "shape": [-1, 10]}],
+    )
+
     name: str
     versions: list[str]
     platform: str
@@ -82,20 +105,28 @@ class ModelMetadata(BaseModel):
 
 
 class ServerMetadata(BaseModel):
+    model_config = example(name="precision-service", version="0.1.0", extensions=["binary_tensor_data"])
+
     name: str
     version: str
     extensions: list[str]
 
 
 class Live(BaseModel):
+    model_config = example(live=True)
+
     live: bool
 
 
 class Ready(BaseModel):
+    model_config = example(ready=True)
+
     ready: bool
 
 
 class ModelReady(BaseModel):
+    model_config = example(name="resnet18-int8", ready=True)
+
     name: str
     ready: bool
 
@@ -109,6 +140,16 @@ class ConfigTensor(BaseModel):
 class ModelConfig(BaseModel):
     """The part of Triton's model configuration that clients read: batching, and the tensors without it."""
 
+    model_config = example(
+        name="resnet18-int8",
+        platform="onednn",
+        backend="onednn",
+        max_batch_size=256,
+        input=[{"name": INPUT, "data_type": "TYPE_UINT8", "dims": [3, 32, 32]}],
+        output=[{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [10]}],
+        dynamic_batching={"preferred_batch_size": [32]},
+    )
+
     name: str
     platform: str
     backend: str
@@ -119,10 +160,14 @@ class ModelConfig(BaseModel):
 
 
 class IndexRequest(BaseModel):
+    model_config = example(ready=True)
+
     ready: bool = Field(False, description="true: only models that answer")
 
 
 class IndexEntry(BaseModel):
+    model_config = example(name="resnet18-int8", version="f0a1b2c3d4e5", state="READY", reason="")
+
     name: str
     version: str
     state: Literal["READY", "LOADING", "UNAVAILABLE"]
@@ -165,6 +210,27 @@ class ModelStatistics(BaseModel):
 
 
 class Statistics(BaseModel):
+    model_config = example(
+        model_stats=[
+            {
+                "name": "resnet18-int8",
+                "version": "f0a1b2c3d4e5",
+                "last_inference": 1_790_000_000_000,
+                "inference_count": 3,
+                "execution_count": 1,
+                "inference_stats": dict.fromkeys(InferenceStatistics.model_fields, _DURATION),
+                "batch_stats": [
+                    {
+                        "batch_size": 3,
+                        "compute_input": _DURATION,
+                        "compute_infer": _DURATION,
+                        "compute_output": _DURATION,
+                    }
+                ],
+            }
+        ]
+    )
+
     model_stats: list[ModelStatistics]
 
 

@@ -1,0 +1,146 @@
+"""What /openapi.json says beyond types: bodies, every error with an example, headers, keys."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service.bodies import IMAGE_TYPES
+from service.errors import REASONS, ServiceError, problem
+from service.schemas import JSONBody, Problem
+from service.v2.documents import IndexRequest, InferRequest, InferResponse, V2Error
+from service.v2.tensors import HEADER_LENGTH
+
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+
+REFERENCE = "#/components/schemas/{model}"
+
+
+def reference(model: type[BaseModel]) -> dict[str, str]:
+    """A schema by name; `_schemas` must know the model."""
+    return {"$ref": REFERENCE.format(model=model.__name__)}
+
+
+def _schemas() -> dict[str, Any]:
+    """The models that FastAPI does not find by itself."""
+    models: list[tuple[type[BaseModel], Literal["validation"]]] = [
+        (model, "validation") for model in (JSONBody, Problem, V2Error, InferRequest, InferResponse, IndexRequest)
+    ]
+    schemas: dict[str, Any] = models_json_schema(models, ref_template=REFERENCE)[1]["$defs"]
+    return schemas
+
+
+def _binary(description: str) -> dict[str, Any]:
+    return {"schema": {"type": "string", "format": "binary", "description": description}, "example": f"<{description}>"}
+
+
+def _header(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
+
+
+HEADERS = [
+    _header(
+        "X-Request-ID",
+        {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$", "examples": ["photo-17"]},
+        "comes back in the answer",
+    ),
+    _header(
+        "X-Request-Timeout",
+        {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$", "examples": ["2.5"]},
+        "deadline in seconds, at most the service's own",
+    ),
+]
+IMAGES = {
+    "parameters": HEADERS,
+    "requestBody": {
+        "required": True,
+        "description": "One image, several, or raw pixels.",
+        "content": {
+            **{kind: _binary(f"the bytes of an {kind} file") for kind in IMAGE_TYPES},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                },
+                "example": {"image": ["<the bytes of an image file>"]},
+            },
+            "application/json": {"schema": reference(JSONBody)},
+            "application/octet-stream": _binary("N x 3072 bytes: uint8, RGB, channel first"),
+        },
+    },
+}
+INFER = {
+    "parameters": [
+        *HEADERS,
+        _header(
+            HEADER_LENGTH,
+            {"type": "integer", "minimum": 0, "examples": [141]},
+            "length of the JSON, which binary tensors follow; 0: the body is one tensor",
+        ),
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": reference(InferRequest)},
+            "application/octet-stream": _binary("JSON and binary tensors, or raw pixels"),
+        },
+    },
+    "responses": {
+        "200": {
+            "content": {
+                "application/json": {"schema": reference(InferResponse)},
+                "application/octet-stream": _binary("JSON and binary tensors"),
+            }
+        }
+    },
+}
+PREDICTION = (400, 404, 408, 413, 415, 422, 503, 504)
+"""The statuses of errors that a prediction may end in, besides 401 and 500, which every route has."""
+
+
+def errors(*statuses: int, v2: bool = False) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI answers for error statuses: each row of the error table as an example."""
+    kind, model = ("application/json", V2Error) if v2 else ("application/problem+json", Problem)
+    answers: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        rows = [row for row in REASONS.values() if row.status == status]
+        examples = {row.word: {"value": _example(row.word, v2)} for row in rows}
+        answers[status] = {
+            "description": "; ".join(f"{row.title} (`{row.word}`)" for row in rows),
+            "content": {kind: {"schema": reference(model), "examples": examples}},
+        }
+    return answers
+
+
+def _example(word: str, v2: bool) -> dict[str, Any]:
+    detail = "what was expected, or what to do"
+    return {"error": detail} if v2 else problem(ServiceError(word, detail), "photo-17")
+
+
+def describe(app: FastAPI, open_paths: Iterable[str], has_keys: bool) -> None:
+    """Add to the description what every route has in common: keys and the errors 401 and 500."""
+    needed: list[dict[str, list[str]]] = [{name: []} for name in SCHEMES]
+    closed = {"security": needed if has_keys else [{}, *needed]}
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        document = FastAPI.openapi(app)
+        document["components"]["securitySchemes"] = SCHEMES
+        document["components"]["schemas"] |= _schemas()
+        for path, operations in document["paths"].items():
+            is_open, v2 = path in open_paths, path.startswith("/v2")
+            for operation in operations.values():
+                operation.update({} if is_open else closed)
+                common = errors(500, v2=v2) if is_open else errors(401, 500, v2=v2)
+                operation["responses"] |= {str(status): answer for status, answer in common.items()}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

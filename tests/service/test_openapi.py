@@ -1,0 +1,94 @@
+"""/openapi.json is complete and true: examples everywhere, and schemathesis finds no answer that it lacks."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from service.server import build_server
+from service.settings import Settings
+from tests.service.processes import Service, running
+
+ROOT = Path(__file__).parents[2]
+SCHEMATHESIS = shutil.which("st", path=str(Path(sys.executable).parent)) or "st"
+CHECKS = (
+    "status_code_conformance", "content_type_conformance", "response_schema_conformance",
+    "response_headers_conformance", "unsupported_method",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with running("--variants", "fp32,int8", "--allow-anonymous", module="tests.service.calm") as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    schema: dict[str, Any] = build_server(Settings(variants=("fp32",))).app.openapi()
+    return schema
+
+
+def contents(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every body and answer: where it is, and its media type object."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            bodies = {"body": operation.get("requestBody", {}), **operation["responses"]}
+            for status, described in bodies.items():
+                for kind, content in described.get("content", {}).items():
+                    yield f"{method} {path} {status} {kind}", content
+
+
+def examples(document: dict[str, Any], content: dict[str, Any]) -> list[Any]:
+    """Those of the media type, else those of its schema."""
+    schema = content.get("schema", {})
+    schema = schema.get("items", schema)
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]]
+    named = [example["value"] for example in content.get("examples", {}).values()]
+    return [*named, *([content["example"]] if "example" in content else []), *schema.get("examples", [])]
+
+
+def test_every_body_and_answer_has_an_example(document: dict[str, Any]) -> None:
+    """Bodies in all content types, answers, errors."""
+    assert [where for where, content in contents(document) if not examples(document, content)] == []
+
+
+def test_every_example_is_valid(document: dict[str, Any]) -> None:
+    """Each fits the schema that it stands for."""
+    wrong = []
+    for where, content in contents(document):
+        schema = content.get("schema", {})
+        shown = schema.get("items", schema) if schema.get("type") == "array" else schema
+        validator = jsonschema_rs.validator_for(shown | {"components": document["components"]})
+        wrong += [(where, example) for example in examples(document, content) if not validator.is_valid(example)]
+    assert wrong == []
+
+
+def test_every_error_of_the_table_is_described(document: dict[str, Any]) -> None:
+    """A prediction may end in every status of the error table, and says so; 499 is no answer."""
+    for path in ("/predict/{variant}", "/v2/models/{model}/infer"):
+        statuses = set(document["paths"][path]["post"]["responses"])
+        assert statuses == {"200", *map(str, (400, 401, 404, 408, 413, 415, 422, 500, 503, 504))}
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
+    """Generated requests, valid and not: no undocumented status, no 500, no answer that breaks its schema."""
+    command = [
+        SCHEMATHESIS, "run", f"{service.url}/openapi.json", "--checks", ",".join(CHECKS), "--max-examples", "50",
+        "--phases", "examples,coverage,fuzzing", "--generation-deterministic",
+        "--no-color", "--continue-on-failure", "--warnings", "off",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout[-6000:]
+    outcomes = [service.outcomes(variant) for variant in ("fp32", "int8", "unknown")]
+    assert not any("internal" in counts for counts in outcomes)
+    assert outcomes[1]["ok"] > 5
+    assert outcomes[1]["malformed"] > 25
+    assert outcomes[2]["unknown_variant"] > 25
