@@ -18,11 +18,14 @@ from service.engine.litserver import PrecisionServer
 from service.errors import ServiceError, http_error
 from service.keys import Keys
 from service.metrics import Metrics
-from service.routes import info, predict, v2
+from service.routes import info, page, predict, v2
 from service.routes.counted import Front, as_service_error, error_response, problem_response, request_id_of
 from service.routes.described import describe
 from service.routes.guard import HEALTH, Guard
 from service.settings import Settings
+
+REPLACED = {"swagger_ui_html", "swagger_ui_redirect", "redoc_html"}
+"""FastAPI's own pages, which load from a content delivery network."""
 
 
 def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI] = PrecisionAPI) -> PrecisionServer:
@@ -45,6 +48,8 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
     app.state.settings, app.state.metrics = settings, metrics
     app.state.pools, app.state.checkpoint = server.pools, card
     server.front = Front(app, "/predict/", predict.predict)
+    app.router.routes = [route for route in app.router.routes if getattr(route, "name", "") not in REPLACED]
+    app.include_router(page.router(with_index=not settings.no_page))
     app.include_router(predict.router())
     app.include_router(v2.router())
     app.include_router(info.router())
@@ -60,8 +65,8 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
 
 
 def open_paths_of(settings: Settings) -> set[str]:
-    """What can be asked for without a key."""
-    return {*HEALTH, *(["/metrics"] if settings.open_metrics else [])}
+    """What can be asked for without a key: a browser shows none when it opens a page."""
+    return {*HEALTH, *page.paths(with_index=not settings.no_page), *(["/metrics"] if settings.open_metrics else [])}
 
 
 def verified_card(path: Path) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Settings(BaseSettings):
         None, description="comma-separated keys that clients must show; other users of the machine can see a flag"
     )
     api_key_file: Path | None = Field(None, description="file of such keys, one a line")
+    no_page: bool = Field(False, description="no page at /; it leads to /docs instead")
     open_metrics: bool = Field(False, description="let /metrics be read without a key")
     allow_anonymous: bool = Field(
         False, validate_default=True, description="listen on other than loopback addresses without any key"

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from models import cpu
 from models.variants import VARIANTS
@@ -17,7 +17,6 @@ from service.schemas import Readiness, VariantCard, Variants
 
 def router() -> APIRouter:
     routes = APIRouter(tags=["service"])
-    routes.add_api_route("/", index, include_in_schema=False)
     routes.add_api_route(
         "/variants", variants, response_model=Variants, summary="What is served, on what, and how large it is"
     )
@@ -36,10 +35,6 @@ def router() -> APIRouter:
         responses={200: {"content": {"text/plain": {"example": 'precision_variant_ready{variant="int8"} 1.0\n'}}}},
     )  # fmt: skip
     return routes
-
-
-async def index() -> Response:
-    return RedirectResponse("/docs")
 
 
 async def live() -> Response:

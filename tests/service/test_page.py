@@ -1,0 +1,182 @@
+"""The page at / and /docs, in a real browser without a network."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from models.cifar10 import CLASSES
+from service.routes import page as page_routes
+from tests.service.pictures import encode, png, solid
+from tests.service.processes import Service, running
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
+KEY = "page-0123456789-abcdef"
+SHOTS = os.environ.get("SCREENSHOTS")
+"""A folder: tests leave screenshots there, for people to look at."""
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is missing (Debian: apt install chromium)")
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with running("--variants", "fp32,fp16,int8", module="tests.service.calm") as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, service: Service) -> Iterator[Page]:
+    """A tab that fails the test on any script error and on any request that leaves the service."""
+    yield from opened(browser, service)
+
+
+def opened(browser: Browser, service: Service) -> Iterator[Page]:
+    context = browser.new_context(base_url=service.url, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
+    page.on("request", lambda request: wrong.append(request.url) if not _is_local(request.url, service) else None)
+    yield page
+    context.close()
+    assert wrong == []
+
+
+def _is_local(url: str, service: Service) -> bool:
+    return url.startswith((service.url, "blob:" + service.url, "data:"))
+
+
+def shoot(page: Page, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
+
+
+def test_a_sample_is_answered_by_every_variant(page: Page) -> None:
+    """One click: label, probabilities, phases and memory of each ready variant; the reason of the other."""
+    page.goto("/")
+    page.get_by_role("button", name="ship").click()
+    for name in ("fp32", "int8"):
+        card = page.locator(f'[data-variant="{name}"]')
+        expect(card.locator(".label")).to_be_visible()
+        assert card.locator(".label").inner_text().split()[0] in CLASSES
+        assert card.locator(".bars li").count() == 3
+        assert "ms" in card.locator(".time").inner_text()
+        assert "inference 1.00 ms" in (card.locator(".phases").get_attribute("aria-label") or "")
+        assert "activations of this batch" in card.locator("dl").inner_text()
+    expect(page.locator('[data-variant="fp16"] .reason')).to_contain_text("CUDA")
+    shoot(page, "desktop")
+
+
+def test_the_answer_is_that_of_the_service(page: Page, tmp_path: Path) -> None:
+    """A chosen file goes there unchanged."""
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(encode(solid(7, 50)))
+    page.goto("/")
+    page.locator("#file").set_input_files(picture)
+    expect(page.locator('[data-variant="int8"] .label')).to_have_text("horse")
+
+
+def test_a_picture_can_be_dropped(page: Page) -> None:
+    """As a file from the desktop is."""
+    page.goto("/")
+    transfer = page.evaluate_handle(
+        "bytes => { const t = new DataTransfer();"
+        " t.items.add(new File([new Uint8Array(bytes)], 'p.png', {type: 'image/png'})); return t; }",
+        list(png(3)),
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+    expect(page.locator('[data-variant="fp32"] .label')).to_have_text("cat")
+
+
+def test_a_picture_that_cannot_be_read_is_told(page: Page, tmp_path: Path) -> None:
+    """The service's own sentence."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    page.goto("/")
+    page.locator("#file").set_input_files(broken)
+    expect(page.locator("#message")).to_contain_text("expected the bytes of a PNG, JPEG or WebP image")
+
+
+def test_it_keeps_measuring(page: Page) -> None:
+    """While the box is ticked the medians cover more and more requests."""
+    page.goto("/")
+    page.get_by_role("button", name="frog").click()
+    page.get_by_label("Keep measuring").check()
+    expect(page.locator('[data-variant="int8"] .time')).to_contain_text("median of 50", timeout=30_000)
+    page.get_by_label("Keep measuring").uncheck()
+
+
+def test_the_keyboard_is_enough(page: Page) -> None:
+    """Tab reaches the file field and every sample, Enter chooses."""
+    page.goto("/")
+    expect(page.get_by_role("button", name="airplane")).to_be_visible()
+    reached = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.title"))
+        if reached[-1] == "cat":
+            page.keyboard.press("Enter")
+    assert [name for name in ("file", *CLASSES, "repeat", "key") if name not in reached] == []
+    expect(page.locator('[data-variant="fp32"] .label')).to_be_visible()
+    expect(page.get_by_role("button", name="cat")).to_have_attribute("aria-pressed", "true")
+
+
+def test_on_a_phone_nothing_is_cut_off(page: Page) -> None:
+    """390 pixels wide: no sideways scrolling."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto("/")
+    page.get_by_role("button", name="dog").click()
+    expect(page.locator('[data-variant="int8"] .label')).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    shoot(page, "phone")
+
+
+def test_docs_are_drawn_without_a_network(page: Page) -> None:
+    """Swagger UI shows every operation, and comes from the service itself."""
+    page.goto("/docs")
+    expect(page.locator(".opblock-summary-path", has_text="/predict/{variant}").first).to_be_visible()
+    assert page.locator(".opblock").count() > 15
+    shoot(page, "docs")
+
+
+def test_with_keys_the_page_asks_for_one(browser: Browser) -> None:
+    """It says so, works once the key is there, and hands it to /docs."""
+    with running(
+        "--variants", "fp32", "--api-keys", KEY, module="tests.service.calm", headers={"x-api-key": KEY}
+    ) as service:
+        for page in opened(browser, service):
+            page.goto("/")
+            expect(page.locator("#message")).to_contain_text("API key")
+            page.get_by_label("API key").fill(KEY)
+            page.get_by_label("API key").press("Enter")
+            expect(page.locator('[data-variant="fp32"]')).to_be_visible()
+            page.get_by_role("button", name="deer").click()
+            expect(page.locator('[data-variant="fp32"] .label')).to_be_visible()
+            page.goto("/docs")
+            expect(page.locator(".opblock").first).to_be_visible()
+
+
+def test_the_page_can_be_switched_off() -> None:
+    """--no-page: / leads to /docs, its files are gone."""
+    with running("--variants", "fp32", "--no-page", module="tests.service.calm") as service:
+        assert service.client.get("/").headers["location"] == "/docs"
+        assert service.client.get("/page/page.js").status_code == 404
+
+
+def test_files_forbid_what_they_do_not_need(service: Service) -> None:
+    """A content security policy on each, and the type that it is."""
+    for path in page_routes.paths(with_index=True):
+        headers = service.client.get(path).headers
+        assert headers["content-security-policy"].startswith("default-src 'none'")
+        assert headers["x-content-type-options"] == "nosniff"
