@@ -7,13 +7,23 @@
 FROM python:3.12-slim
 
 # Empty: torch with its CUDA libraries. An index of other builds of the same versions otherwise; it is asked for these two
-# only (--no-deps), what they depend on follows in the next step.
+# only (--no-deps). Its builds have other hashes: these two are trusted by where they come from.
 ARG TORCH_INDEX=""
 RUN --mount=type=bind,source=constraints.txt,target=/src/constraints.txt \
-    pip install --no-cache-dir --root-user-action=ignore -c /src/constraints.txt \
-        ${TORCH_INDEX:+--no-deps --index-url "${TORCH_INDEX}"} torch torchvision
-RUN --mount=type=bind,target=/src \
-    pip install --no-cache-dir --root-user-action=ignore -c /src/constraints.txt '/src[service]'
+    if [ -n "${TORCH_INDEX}" ]; then \
+        pip install --no-cache-dir --root-user-action=ignore -c /src/constraints.txt \
+            --no-deps --index-url "${TORCH_INDEX}" torch torchvision; \
+    fi
+# Everything else by hash: what was not there when the hashes were made is not installed. With builds of torch from elsewhere
+# the CUDA libraries stay out.
+RUN --mount=type=bind,source=deploy/requirements.txt,target=/src/requirements.txt \
+    awk -v other="${TORCH_INDEX}" \
+        '/^[a-z]/ { skip = other && /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-(cu|nccl|nv)[a-z0-9-]*)==/ } !skip' \
+        /src/requirements.txt > /tmp/requirements.txt && \
+    pip install --no-cache-dir --root-user-action=ignore --require-hashes -r /tmp/requirements.txt && \
+    rm /tmp/requirements.txt
+RUN --mount=type=bind,target=/src,rw \
+    pip install --no-cache-dir --root-user-action=ignore --no-index --no-deps --no-build-isolation /src
 
 RUN useradd --create-home --uid 10001 precision
 USER 10001

@@ -67,9 +67,16 @@ fmt: $(INSTALLED) ## format, and fix what ruff can fix safely
 	$(BIN)/ruff format .
 
 .PHONY: constraints
-constraints: ## resolve the exact versions again after a change in pyproject.toml; UPGRADE=1 raises all of them
+constraints: ## resolve versions and hashes again after a change in pyproject.toml; UPGRADE=1 raises all of them
 	@tool=$$(mktemp -d) && trap 'rm -rf "$$tool"' EXIT && $(PYTHON) -m venv "$$tool" && "$$tool/bin/pip" install -q uv && \
-		"$$tool/bin/uv" pip compile -q $(if $(UPGRADE),--upgrade) pyproject.toml -o constraints.txt
+		"$$tool/bin/uv" pip compile -q $(if $(UPGRADE),--upgrade) pyproject.toml -o constraints.txt && \
+		"$$tool/bin/uv" pip compile -q --upgrade --no-annotate --generate-hashes --no-all-extras --extra service --extra build \
+			-c constraints.txt pyproject.toml -o deploy/requirements.txt
+
+.PHONY: audit
+audit: ## ask for known vulnerabilities of what the image installs; docs/supply-chain.md explains what is found
+	@tool=$$(mktemp -d) && trap 'rm -rf "$$tool"' EXIT && $(PYTHON) -m venv "$$tool" && "$$tool/bin/pip" install -q pip-audit && \
+		"$$tool/bin/pip-audit" --strict --disable-pip --require-hashes -r deploy/requirements.txt $(FLAGS)
 
 .PHONY: clean
 clean: ## remove .venv and the caches; reports/ and runs/ stay

@@ -115,6 +115,21 @@ def test_dependency_is_pinned(requirement: str) -> None:
     assert distribution(requirement) in pins()
 
 
+def hashed() -> dict[str, tuple[str, int]]:
+    """Name -> version and number of hashes in the requirements of the image."""
+    text = (ROOT / "deploy" / "requirements.txt").read_text()
+    entries = re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)(.*?)(?=^[a-z]|\Z)", text, re.MULTILINE | re.DOTALL)
+    return {normalised(name): (version, rest.count("--hash=sha256:")) for name, version, rest in entries}
+
+
+def test_the_image_installs_by_hash_what_is_tested() -> None:
+    """Every requirement of the image has hashes and the version of constraints.txt; the service's own are among them."""
+    found = hashed()
+    assert all(count > 0 for _, count in found.values())
+    assert {name: version for name, (version, _) in found.items() if pins().get(name) != version} == {}
+    assert {distribution(line) for line in requirements("service", "build")} <= set(found)
+
+
 def test_litserve_is_pinned_twice() -> None:
     """service/engine/ overrides private methods of LitServe: without constraints, too, no other version is accepted."""
     assert f"litserve=={pins()['litserve']}" in requirements()

@@ -3,6 +3,7 @@
 const PHASES = ["receive", "decode", "queue", "copy_in", "inference", "copy_out", "encode", "other"];
 const CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 const KEPT = 50; // requests whose median is shown
+const ENOUGH = 10; // requests before two medians are compared
 const RETRY_MS = 2000;
 
 const element = (id) => document.getElementById(id);
@@ -89,7 +90,7 @@ function show({ root, card, seen }, answer) {
   strip.ariaLabel = PHASES.map((phase) => `${phase} ${milliseconds(phases[phase])}`).join(", ");
   strip.title = strip.ariaLabel;
   const facts = {
-    "forward pass": milliseconds(phases.inference),
+    "forward pass": milliseconds(phases.inference) + speed(card, seen),
     "queue and way to the worker": milliseconds(phases.queue),
     "activations of this batch": mebibytes(answer.memory.peak_bytes),
     "weights in memory": mebibytes(card.parameter_bytes + card.buffer_bytes),
@@ -98,6 +99,15 @@ function show({ root, card, seen }, answer) {
   root.querySelector("dl").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [make("dt", name), make("dd", value)]));
   for (const part of root.querySelectorAll(".answer, .cost")) part.hidden = false;
   root.querySelector(".reason").textContent = "";
+}
+
+// " · 2.1 x fp32": how the medians compare, once there are a few, with the variant that this one is fairly held against.
+function speed(card, seen) {
+  const reference = cards.get(card.reference) ?? cards.get("fp32");
+  if (!reference || reference.card === card || Math.min(seen.length, reference.seen.length) < ENOUGH) return "";
+  if (card.reference !== reference.card.name && card.device !== reference.card.device) return "";
+  const inference = (timings) => median(timings.map((timing) => timing.inference));
+  return ` · ${(inference(reference.seen) / inference(seen)).toFixed(1)} × ${reference.card.name}`;
 }
 
 function bar({ label, probability }) {

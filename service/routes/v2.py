@@ -53,13 +53,22 @@ def router() -> APIRouter:
     )  # fmt: skip
     for path, parameters in PATHS.items():
         extra, unknown = {"parameters": parameters}, errors(404, v2=True)
-        add(path, metadata, response_model=documents.ModelMetadata, openapi_extra=extra, responses=unknown)
+        add(
+            path, metadata, response_model=documents.ModelMetadata, openapi_extra=extra, responses=unknown,
+            summary="Tensors, platform and version of a model",
+        )  # fmt: skip
         add(
             path + "/ready", model_ready, response_model=documents.ModelReady, openapi_extra=extra,
             responses=unknown | {503: {"model": documents.ModelReady}}, summary="200: the model answers",
         )  # fmt: skip
-        add(path + "/config", config, response_model=documents.ModelConfig, openapi_extra=extra, responses=unknown)
-        add(path + "/stats", stats, response_model=documents.Statistics, openapi_extra=extra, responses=unknown)
+        add(
+            path + "/config", config, response_model=documents.ModelConfig, openapi_extra=extra, responses=unknown,
+            summary="Batching and tensors, as Triton configures them",
+        )  # fmt: skip
+        add(
+            path + "/stats", stats, response_model=documents.Statistics, openapi_extra=extra, responses=unknown,
+            summary="Counts and times since the start",
+        )  # fmt: skip
         add(
             path + "/infer", infer, methods=["POST"], responses=errors(*PREDICTION, v2=True),
             openapi_extra=INFER | {"parameters": [*parameters, *INFER["parameters"]]}, summary="Classify images",

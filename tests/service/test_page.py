@@ -114,6 +114,7 @@ def test_it_keeps_measuring(page: Page) -> None:
     page.get_by_role("button", name="frog").click()
     page.get_by_label("Keep measuring").check()
     expect(page.locator('[data-variant="int8"] .time')).to_contain_text("median of 50", timeout=30_000)
+    expect(page.locator('[data-variant="int8"] dl')).to_contain_text("1.0 × fp32")
     page.get_by_label("Keep measuring").uncheck()
 
 
