@@ -123,7 +123,7 @@ def hashed() -> dict[str, tuple[str, int]]:
 
 
 def test_the_image_installs_by_hash_what_is_tested() -> None:
-    """Every requirement of the image has hashes and the version of constraints.txt; the service's own are among them."""
+    """Every requirement of the image has hashes and the version that constraints.txt has; none is missing."""
     found = hashed()
     assert all(count > 0 for _, count in found.values())
     assert {name: version for name, (version, _) in found.items() if pins().get(name) != version} == {}
