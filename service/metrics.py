@@ -26,6 +26,7 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 PHASES = ("receive", "decode", "queue", "copy_in", "inference", "copy_out", "encode", "other")
 OUTCOMES = ("ok", *REASONS)
+STATES = ("starting", "ready", "failed", "unavailable")
 UNKNOWN = "unknown"
 """The `variant` label of requests to a variant that does not exist: paths must not become labels."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -66,6 +67,7 @@ ROWS = (
     ),
     Row(Histogram, "precision_batch_size", V, "Images per executed batch.", IMAGES),
     Row(Counter, "precision_images", V, "Images predicted."),
+    Row(Counter, "precision_worker_busy_seconds", V, "Time that workers spent on executed batches."),
     Row(Gauge, "precision_requests_in_flight", V, "Predictions being handled now."),
     Row(Gauge, "precision_queue_depth", V, "Images waiting for a batch now."),
     Row(Gauge, "precision_model_bytes", (*V, "kind"), "Model size: the file, and resident parameters and buffers."),
@@ -74,6 +76,7 @@ ROWS = (
         "What runs; always 1.",
     ),
     Row(Gauge, "precision_variant_ready", V, "1 when the variant answers, else 0."),
+    Row(Gauge, "precision_variant_state", (*V, "state"), "1 for the state that the variant is in, 0 for the others."),
     Row(Gauge, "precision_load_seconds", V, "Reading and preparing the weights at the last start."),
     Row(Gauge, "precision_warmup_seconds", V, "Running every batch size once at the last start."),
     Row(
@@ -121,10 +124,12 @@ class Metrics:
             "precision_requests": OUTCOMES,
             "precision_phase_duration_seconds": PHASES,
             "precision_worker_restarts": ("died", "hung"),
+            "precision_variant_state": STATES,
         }
         for name, values in second.items():
             for value in values:
                 self._child(name, variant, value)
+        self._child("precision_variant_state", variant, "starting").set(1)
 
     def watch(
         self, queue_depths: Callable[[], dict[str, int]], worker_pids: Callable[[], dict[str, list[int]]]
@@ -159,9 +164,10 @@ class Metrics:
         memory.observe(memory_bytes)
         self._child("precision_images", variant).inc(images)
 
-    def batch(self, variant: str, images: int) -> None:
-        """A worker executed a batch."""
+    def batch(self, variant: str, images: int, seconds: float) -> None:
+        """A worker executed a batch, which kept it busy for `seconds`."""
         self._child("precision_batch_size", variant).observe(images)
+        self._child("precision_worker_busy_seconds", variant).inc(seconds)
 
     def restart(self, variant: str, reason: str) -> None:
         """A worker was lost: it `died` or `hung`."""
@@ -170,6 +176,8 @@ class Metrics:
     def state(self, variant: str, state: str, card: dict[str, Any]) -> None:
         """A variant entered `state`; `card` describes its engine once it is ready."""
         self._child("precision_variant_ready", variant).set(state == "ready")
+        for other in STATES:
+            self._child("precision_variant_state", variant, other).set(state == other)
         if state != "ready":
             return
         self._child("precision_inference_duration_seconds", variant, card["device"])

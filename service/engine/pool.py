@@ -19,7 +19,7 @@ BEST_FIRST = ("ready", "starting", "failed", "unavailable")
 class Observer(Protocol):
     """Who is told what happens (the metrics)."""
 
-    def batch(self, variant: str, images: int) -> None: ...
+    def batch(self, variant: str, images: int, seconds: float) -> None: ...
     def restart(self, variant: str, reason: str) -> None: ...
     def state(self, variant: str, state: str, card: dict[str, Any]) -> None: ...
 
@@ -106,8 +106,8 @@ class Pool:
             if worker.idle and (batch := self.queue.take(self.max_batch_size)):
                 worker.execute(batch)
 
-    def executed(self, images: int) -> None:
-        self._observer.batch(self.variant, images)
+    def executed(self, images: int, seconds: float) -> None:
+        self._observer.batch(self.variant, images, seconds)
 
     def poisoned(self, entries: list[Entry]) -> None:
         """Run each alone, so that only the culprit fails."""

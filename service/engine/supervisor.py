@@ -47,8 +47,8 @@ class Owner(Protocol):
     def idle(self) -> None:
         """The worker can take a batch."""
 
-    def executed(self, images: int) -> None:
-        """A batch was executed."""
+    def executed(self, images: int, seconds: float) -> None:
+        """A batch was executed; it kept the worker busy for `seconds`."""
 
     def poisoned(self, entries: list[Entry]) -> None:
         """These entries shared a batch that made the engine raise."""
@@ -147,7 +147,7 @@ class Worker:
     def _deliver(self, result: Result) -> None:
         entries, self._held = self._held, []
         first, size = 0, len(result.logits)
-        self._owner.executed(size)
+        self._owner.executed(size, result.finished - result.started)
         for entry in entries:
             last = first + len(entry.pixels)
             if not entry.answer.done():

@@ -6,8 +6,9 @@ import subprocess
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.engine.pool import BEST_FIRST
 from service.errors import REASONS
-from service.metrics import OUTCOMES, PHASES, Metrics
+from service.metrics import OUTCOMES, PHASES, STATES, Metrics
 
 PROMTOOL = shutil.which("promtool") or ""
 CARD = {
@@ -77,6 +78,22 @@ def test_an_answer_is_observed_with_its_device(metrics: Metrics) -> None:
     assert found[key("precision_inference_memory_bytes_sum", "int8", "cpu", "activation_peak")] == 1000
     assert found[key("precision_images_total", "int8")] == 4
     assert sum(found[key("precision_phase_duration_seconds_count", "int8", phase)] for phase in PHASES) == len(PHASES)
+
+
+def test_a_batch_keeps_a_worker_busy(metrics: Metrics) -> None:
+    """Its size and its time count once, however many requests it answers."""
+    metrics.batch("int8", 8, 0.25)
+    found = samples(metrics)
+    assert found[key("precision_batch_size_sum", "int8")] == 8
+    assert found[key("precision_worker_busy_seconds_total", "int8")] == 0.25
+
+
+def test_a_variant_is_in_one_state(metrics: Metrics) -> None:
+    """Every state that a pool knows has a series; exactly one of a variant's is 1, `starting` before anything else."""
+    assert set(STATES) == set(BEST_FIRST)
+    found = samples(metrics)
+    state = {name: [s for s in STATES if found[key("precision_variant_state", name, s)]] for name in metrics.names}
+    assert state == {"fp32": ["starting"], "int8": ["ready"]}
 
 
 def test_a_lost_variant_is_not_ready(metrics: Metrics) -> None:
