@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,6 +33,12 @@ def until(condition: Callable[[], Any], seconds: float = 60, what: str = "condit
 def select_nothing(seconds: float) -> None:
     """Let the other processes run between two polls."""
     signal.sigtimedwait([], seconds)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 class Service:
