@@ -35,6 +35,10 @@ class NoopEngine:
         **{field.name: "none" if field.type == "str" else 0 for field in dataclasses.fields(EngineCard)}  # type: ignore[arg-type]
     )
 
+    def __init__(self) -> None:
+        self.activation_peaks: dict[int, int] = {}
+        self.allocator: dict[str, int] = {}
+
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         pass
 

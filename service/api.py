@@ -59,7 +59,10 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
             "warmup_seconds": warmed - loaded,
             "selftest_agreement": self.agreement(engine),
             "memory_kind": engine.run(np.zeros((1, 3, 32, 32), np.uint8)).memory_kind,
+            "activation_peaks": engine.activation_peaks,
         }
+        if engine.device != "cpu":
+            card["clock_ratio"] = selftest.clock_ratio(engine)
         return engine, card
 
     def load_engine(self) -> Engine:

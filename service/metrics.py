@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from service import memory
 from service.errors import REASONS
+from service.memory import Process
 
 SECONDS = (
     0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05,
@@ -83,13 +84,22 @@ ROWS = (
         Gauge, "precision_selftest_agreement_ratio", V,
         "Share of the bundled images with the stored fp32 answer at the last start.",
     ),
+    Row(
+        Gauge, "precision_activation_peak_bytes", (*V, "batch_size"),
+        "What a batch of this size needs beyond the resident weights, measured at warm-up.",
+    ),
+    Row(
+        Gauge, "precision_inference_clock_ratio", (*V, "device"),
+        "CUDA events over the synchronised wall clock for whole batches at the last start; on a GPU only.",
+    ),
     Row(Counter, "precision_worker_restarts", (*V, "reason"), "Workers lost and started again."),
 )  # fmt: skip
 MEMORY = Row(
     Gauge,
     "precision_memory_bytes",
     (*V, "kind"),
-    "Memory of the variant's worker processes now: rss counts shared pages in full, pss by share.",
+    "Memory of the variant's worker processes now: rss counts shared pages in full, pss by share. On a GPU allocated, "
+    "reserved are PyTorch's, process_gpu is the driver's number for the process, device_used everybody's.",
 )
 MODEL_KINDS = {"serialized": "serialized_bytes", "parameters": "parameter_bytes", "buffers": "buffer_bytes"}
 START_UP = {
@@ -132,13 +142,13 @@ class Metrics:
         self._child("precision_variant_state", variant, "starting").set(1)
 
     def watch(
-        self, queue_depths: Callable[[], dict[str, int]], worker_pids: Callable[[], dict[str, list[int]]]
+        self, queue_depths: Callable[[], dict[str, int]], workers: Callable[[], dict[str, list[Process]]]
     ) -> None:
         """Read queue depths and the workers' memory at every scrape."""
         for variant in self.names:
             read = partial(_look_up, queue_depths, variant)
             self._child("precision_queue_depth", variant).set_function(read)
-        self.registry.register(_WorkerMemory(worker_pids))
+        self.registry.register(_WorkerMemory(workers))
 
     def started(self, variant: str) -> None:
         """The headers of an HTTP prediction arrived."""
@@ -188,6 +198,10 @@ class Metrics:
             self._child("precision_model_bytes", variant, kind).set(card[key])
         for name, key in START_UP.items():
             self._child(name, variant).set(card[key])
+        for size, peak in card["activation_peaks"].items():
+            self._child("precision_activation_peak_bytes", variant, size).set(peak)
+        if "clock_ratio" in card:
+            self._child("precision_inference_clock_ratio", variant, card["device"]).set(card["clock_ratio"])
 
     def exposition(self) -> bytes:
         """The text format of everything, now."""
@@ -199,25 +213,15 @@ def _look_up(read: Callable[[], dict[str, int]], variant: str) -> float:
 
 
 class _WorkerMemory(Collector):
-    """RSS and PSS of each worker process, read when scraped; a dead worker has no series."""
+    """Memory of each variant's worker processes, read when scraped; a dead worker has no series."""
 
-    def __init__(self, pids: Callable[[], dict[str, list[int]]]) -> None:
-        self._pids = pids
+    def __init__(self, workers: Callable[[], dict[str, list[Process]]]) -> None:
+        self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(MEMORY.name, MEMORY.help, labels=MEMORY.labels)
-        for variant, pids in self._pids().items():
-            readings = [reading for pid in pids if (reading := _memory_of(pid))]
-            if readings:
-                family.add_metric([variant, "rss"], sum(rss for rss, _ in readings))
-                family.add_metric([variant, "pss"], sum(pss for _, pss in readings))
+        for variant, processes in self._workers().items():
+            readings = [memory.read(process) for process in processes]
+            for kind in {kind: None for reading in readings for kind in reading}:
+                family.add_metric([variant, kind], sum(reading.get(kind, 0) for reading in readings))
         yield family
-
-
-def _memory_of(pid: int) -> tuple[int, int] | None:
-    """RSS and PSS in bytes, None when the process is gone."""
-    try:
-        memory = psutil.Process(pid).memory_full_info()
-    except psutil.Error:
-        return None
-    return memory.rss, memory.pss

@@ -34,7 +34,7 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
     server = PrecisionServer([api(name, settings) for name in names], settings, metrics)
     metrics.watch(
         queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
-        worker_pids=lambda: {name: pool.pids for name, pool in server.pools.items()},
+        workers=lambda: {name: pool.processes for name, pool in server.pools.items()},
     )
     app: FastAPI = server.app
     app.title, app.version = "Precision service", __version__

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from service.engine.queue import Entry, Queue
 from service.engine.supervisor import Spawn, Worker
 from service.errors import ServiceError
+from service.memory import Process
 from service.settings import Settings, for_variant
 
 BEST_FIRST = ("ready", "starting", "failed", "unavailable")
@@ -54,8 +55,12 @@ class Pool:
         return self._best.card
 
     @property
-    def pids(self) -> list[int]:
-        return [worker.pid for worker in self.workers if worker.pid is not None]
+    def processes(self) -> list[Process]:
+        return [
+            Process(worker.pid, worker.card.get("device_uuid", ""), worker.allocator)
+            for worker in self.workers
+            if worker.pid is not None
+        ]
 
     async def supervise(self) -> None:
         """Run the workers until cancelled."""

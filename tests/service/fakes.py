@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ class FakeEngine:
     """Class index = first byte modulo 10; logit 5 there, 0 elsewhere."""
 
     device = "cpu"
+    activation_peaks: ClassVar[dict[int, int]] = {1: 1000, 2: 2000}
+    allocator: ClassVar[dict[str, int]] = {}
 
     def __init__(self, name: str) -> None:
         self.variant = VARIANTS[name]
@@ -37,6 +40,7 @@ class FakeEngine:
             "notes": (),
             "variant": name,
             "device": "cpu",
+            "device_uuid": "",
         }
         self.card = EngineCard(**fields)
 

@@ -6,8 +6,10 @@ import subprocess
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service import memory
 from service.engine.pool import BEST_FIRST
 from service.errors import REASONS
+from service.memory import Process
 from service.metrics import OUTCOMES, PHASES, STATES, Metrics
 
 PROMTOOL = shutil.which("promtool") or ""
@@ -25,6 +27,7 @@ CARD = {
     "load_seconds": 0.5,
     "warmup_seconds": 0.25,
     "selftest_agreement": 0.99,
+    "activation_peaks": {"1": 100, "2": 190},
 }
 
 
@@ -102,6 +105,29 @@ def test_a_lost_variant_is_not_ready(metrics: Metrics) -> None:
     found = samples(metrics)
     assert found[key("precision_variant_ready", "int8")] == 0
     assert found[key("precision_model_bytes", "int8", "serialized")] == 3
+
+
+def test_activation_peaks_have_a_series_per_batch_size(metrics: Metrics) -> None:
+    """As many as the warm-up ran; the clock ratio exists only where there are two clocks."""
+    found = samples(metrics)
+    assert found[key("precision_activation_peak_bytes", "int8", "1")] == 100
+    assert found[key("precision_activation_peak_bytes", "int8", "2")] == 190
+    assert not any("precision_inference_clock_ratio" in sample for sample in found)
+    metrics.state("fp32", "ready", CARD | {"device": "cuda:0", "clock_ratio": 0.97})
+    assert samples(metrics)[key("precision_inference_clock_ratio", "fp32", "cuda:0")] == 0.97
+
+
+def test_memory_of_all_workers_of_a_variant_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum per kind; a worker that is gone, or a kind that one cannot tell, adds nothing."""
+    readings = {1: {"rss": 10, "process_gpu": 5}, 2: {"rss": 20}, 3: {}}
+    monkeypatch.setattr(memory, "read", lambda process: readings[process.pid])
+    metrics = Metrics(["int8", "fp32", "fp16"])
+    workers = {"int8": [Process(1), Process(2)], "fp32": [Process(3)]}
+    metrics.watch(lambda: dict.fromkeys(metrics.names, 0), lambda: workers)
+    found = samples(metrics)
+    assert found[key("precision_memory_bytes", "int8", "rss")] == 30
+    assert found[key("precision_memory_bytes", "int8", "process_gpu")] == 5
+    assert not any({"precision_memory_bytes", "fp32"} <= sample for sample in found)
 
 
 def test_depth_is_read_at_the_scrape(metrics: Metrics) -> None:
