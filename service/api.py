@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models import cpu, selftest
 from models.engines.base import Engine, Execution
 from models.variants import VARIANTS, VariantUnavailable, load
+from service import logs
 from service.engine.loop import SocketLoop
 from service.settings import Settings, for_variant
 
@@ -38,7 +39,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:
         """Load on `device`: `cpu`, `cuda:N`, or empty for the rule of the variant's row."""
         self.place = device or None
-        logging.basicConfig(level=self.settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+        logs.configure(self.settings.log_level)
         try:
             self.engine, self.card = self._start()
         except VariantUnavailable as error:

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from service import memory
 from service.errors import REASONS
+from service.logs import UNKNOWN
 from service.memory import Process
 
 SECONDS = (
@@ -28,8 +29,6 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 PHASES = ("receive", "decode", "queue", "copy_in", "inference", "copy_out", "encode", "other")
 OUTCOMES = ("ok", *REASONS)
 STATES = ("starting", "ready", "failed", "unavailable")
-UNKNOWN = "unknown"
-"""The `variant` label of requests to a variant that does not exist: paths must not become labels."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 

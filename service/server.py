@@ -16,6 +16,7 @@ from service import __version__
 from service.api import PrecisionAPI
 from service.engine.litserver import PrecisionServer
 from service.errors import ServiceError, http_error
+from service.logs import RequestLog
 from service.metrics import Metrics
 from service.routes import info, predict
 from service.routes.counted import Front, as_service_error, problem_response, request_id_of
@@ -39,7 +40,7 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
     app: FastAPI = server.app
     app.title, app.version = "Precision service", __version__
     app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
-    app.state.settings, app.state.metrics = settings, metrics
+    app.state.settings, app.state.metrics, app.state.log = settings, metrics, RequestLog(names)
     app.state.pools, app.state.checkpoint = server.pools, card
     server.front = Front(app, "/predict/", predict.predict)
     app.include_router(predict.router())

@@ -188,6 +188,7 @@ async def execute(request: Request, pool: Pool, pixels: NDArray[np.uint8], phase
     Raises:
         ServiceError: see Pool; `client_closed` when the client went away: what was not started is not computed.
     """
+    request.state.images, request.state.phases = len(pixels), phases
     entries = pool.submit(pixels, timeout_of(request))
     with watched(request, entries):
         try:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import psutil
@@ -92,11 +92,11 @@ class Service:
 
 
 @contextmanager
-def running(*flags: str, module: str = "service", ready: bool = True) -> Iterator[Service]:
-    """A service on a free port, stopped at the end; waits until it is ready unless told not to."""
+def running(*flags: str, module: str = "service", ready: bool = True, log: IO[str] | None = None) -> Iterator[Service]:
+    """A service on a free port, stopped at the end; waited for unless told not to. Its stderr goes to `log`."""
     command = [sys.executable, "-m", module, "--port", "0", *flags]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
