@@ -24,6 +24,7 @@ SECONDS = (
     0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0,
 )  # fmt: skip
 BYTES = tuple(float(2**power) for power in range(14, 35, 2))
+DISTANCES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 PHASES = ("receive", "decode", "queue", "copy_in", "inference", "copy_out", "encode", "other")
@@ -91,6 +92,9 @@ ROWS = (
         Gauge, "precision_inference_clock_ratio", (*V, "device"),
         "CUDA events over the synchronised wall clock for whole batches at the last start; on a GPU only.",
     ),
+    Row(Counter, "precision_shadow_agreement", (*V, "agree"), "Images also run through fp32, by same class or not."),
+    Row(Histogram, "precision_shadow_logit_distance", V, "Largest |logit - fp32's logit| of such an image.", DISTANCES),
+    Row(Counter, "precision_shadow_dropped", V, "Requests sampled for that while fp32 had other work."),
     Row(Counter, "precision_worker_restarts", (*V, "reason"), "Workers lost and started again."),
 )  # fmt: skip
 MEMORY = Row(
@@ -134,6 +138,7 @@ class Metrics:
             "precision_phase_duration_seconds": PHASES,
             "precision_worker_restarts": ("died", "hung"),
             "precision_variant_state": STATES,
+            "precision_shadow_agreement": ("true", "false"),
         }
         for name, values in second.items():
             for value in values:
@@ -177,6 +182,16 @@ class Metrics:
         """A worker executed a batch, which kept it busy for `seconds`."""
         self._child("precision_batch_size", variant).observe(images)
         self._child("precision_worker_busy_seconds", variant).inc(seconds)
+
+    def shadow_compared(self, variant: str, agrees: Iterable[bool], distances: Iterable[float]) -> None:
+        """Images of an answered request were run through fp32, too: same class or not, and how far the logits are."""
+        for agree, distance in zip(agrees, distances, strict=True):
+            self._child("precision_shadow_agreement", variant, str(agree).lower()).inc()
+            self._child("precision_shadow_logit_distance", variant).observe(distance)
+
+    def shadow_dropped(self, variant: str) -> None:
+        """A request was sampled to be run through fp32, too, and was not."""
+        self._child("precision_shadow_dropped", variant).inc()
 
     def restart(self, variant: str, reason: str) -> None:
         """A worker was lost: it `died` or `hung`."""

@@ -21,6 +21,7 @@ from service.metrics import Metrics
 from service.routes import info, predict
 from service.routes.counted import Front, as_service_error, problem_response, request_id_of
 from service.settings import Settings
+from service.shadow import Shadow
 
 
 def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI] = PrecisionAPI) -> PrecisionServer:
@@ -42,6 +43,7 @@ def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI
     app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
     app.state.settings, app.state.metrics, app.state.log = settings, metrics, RequestLog(names)
     app.state.pools, app.state.checkpoint = server.pools, card
+    app.state.shadow = Shadow(settings.shadow_share, server.pools, metrics, settings.request_timeout)
     server.front = Front(app, "/predict/", predict.predict)
     app.include_router(predict.router())
     app.include_router(info.router())

@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body")
     max_images: int = Field(256, ge=1, description="most images in one request")
     max_pixels: int = Field(16_777_216, ge=1024, description="most pixels (width x height) of one encoded image")
+    shadow_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the other variants' requests that idle fp32 workers run, too: metrics only",
+    )
     log_level: str = Field(
         "info",
         pattern="^(debug|info|warning|error)$",
@@ -74,6 +80,13 @@ class Settings(BaseSettings):
         if not set(numbers) <= {*VARIANTS, ALL}:
             raise ValueError(f"expected a number, or NAME=NUMBER,... with names of: {', '.join((*VARIANTS, ALL))}")
         return numbers
+
+    @field_validator("shadow_share")
+    @classmethod
+    def _has_reference(cls, share: float, info: ValidationInfo) -> float:
+        if share and "fp32" not in info.data.get("variants", ("fp32",)):
+            raise ValueError("needs fp32 among --variants")
+        return share
 
     @field_validator("variants")
     @classmethod

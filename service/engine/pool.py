@@ -55,6 +55,11 @@ class Pool:
         return self._best.card
 
     @property
+    def is_idle(self) -> bool:
+        """Nothing waits, and a worker could start at once."""
+        return self.queue.images == 0 and any(worker.idle for worker in self.workers)
+
+    @property
     def processes(self) -> list[Process]:
         return [
             Process(worker.pid, worker.card.get("device_uuid", ""), worker.allocator)

@@ -53,7 +53,7 @@ class Load:
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
     with (
-        running("--variants", "fp32,fp16,int8", module="tests.service.fakes") as service,
+        running("--variants", "fp32,fp16,int8", "--shadow-share", "1", module="tests.service.fakes") as service,
         real.scraping(service.url, tmp_path_factory.mktemp("prometheus")) as prometheus,
     ):
         load = Load(prometheus)
@@ -68,6 +68,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
         until(lambda: service.state("fp32") == "ready", what="recovery")
         with httpx.Client(base_url=service.url, timeout=60) as client:
             _known_failures(load, client)
+            until(lambda: _compared_after_another(load, service, client) > 120, what="shadows")
         sent = time.time()
         until(lambda: prometheus.is_past(sent), what="scrape and evaluation after the load")
         yield load
@@ -82,6 +83,11 @@ def _client(load: Load, service: Service, variant: str, values: Iterable[int]) -
 def _first_worker(service: Service) -> int:
     """The worker that was started first, which is that of the variant named first."""
     return min(child.pid for child in service.children() if "spawn_main" in " ".join(child.cmdline()))
+
+
+def _compared_after_another(load: Load, service: Service, client: httpx.Client) -> float:
+    load.send(client, "int8", png(1))
+    return service.sample("precision_shadow_logit_distance_count", variant="int8")
 
 
 def _known_failures(load: Load, client: httpx.Client) -> None:
@@ -105,7 +111,7 @@ def test_counts_are_those_of_the_clients(load: Load) -> None:
     sent = Counter({("unknown" if v == "fp64" else v, outcome): n for (v, outcome), n in load.outcomes.items()})
     assert counted == sent
     assert load.outcomes["fp32", "worker_lost"] == 1
-    assert load.outcomes["int8", "ok"] == 600
+    assert load.outcomes["int8", "ok"] >= 600
     assert load.outcomes["int8", "internal"] == 2
     assert load.outcomes["int8", "not_an_image"] == 7
 

@@ -17,8 +17,9 @@ from models.variants import VARIANTS
 from service.api import PrecisionAPI
 from service.settings import Settings, parse
 
-RAISE, UNPICKLABLE, DIE, HANG, STALL = 250, 251, 252, 253, 254
-"""Values of an image's first byte: the engine raises, raises the unpicklable, exits, never answers, takes 1 s."""
+DIFFER, RAISE, UNPICKLABLE, DIE, HANG, STALL = 249, 250, 251, 252, 253, 254
+"""Values of an image's first byte: int8 answers with the next class, the engine raises, raises the unpicklable, exits,
+never answers, takes 1 s."""
 
 
 class FakeEngine:
@@ -61,7 +62,8 @@ class FakeEngine:
             time.sleep(1)
         time.sleep(0.0012)  # what it says below: phases must not exceed the request's duration
         logits = np.zeros((len(pixels), 10), np.float32)
-        logits[np.arange(len(pixels)), commands % 10] = 5
+        differs = (commands == DIFFER) & (self.variant.name == "int8")
+        logits[np.arange(len(pixels)), (commands + differs) % 10] = 5
         return Execution(logits, 0.0001, 0.001, 0.0001, 0.0012, 1000 * len(pixels), "activation_peak")
 
 
