@@ -1,7 +1,8 @@
 """Three servers that decode the same PNG and answer without a network: `python -m benchmarks.noop KIND PORT`.
 
-What is left is the cost of the serving itself. `service` is this project's, `litserve` is LitServe as shipped with its
-defaults, `fastapi` answers within the HTTP process: what no separate worker can reach.
+What is left is the cost of the serving itself. `service` is this project's (`logged`: with a line per request,
+`unmeasured`: without metrics), `litserve` is LitServe as shipped with its defaults, `fastapi` answers within the HTTP
+process: what no separate worker can reach.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from models.variants import VARIANTS
 from service.__main__ import serve
 from service.api import PrecisionAPI
 from service.images import decode
+from service.metrics import Metrics
 from service.settings import Settings
 
 MAX_PIXELS = 16_777_216
@@ -54,6 +56,24 @@ class NoopAPI(PrecisionAPI):
         return 1.0
 
 
+class NoMetrics(Metrics):
+    """Observes no request."""
+
+    def started(self, variant: str) -> None:
+        pass
+
+    def ended(self, variant: str, outcome: str, seconds: float) -> None:
+        pass
+
+    def answered(
+        self, variant: str, card: dict[str, Any], images: int, phases: dict[str, float], memory_bytes: int
+    ) -> None:
+        pass
+
+    def batch(self, variant: str, images: int, seconds: float) -> None:
+        pass
+
+
 async def pixels_of(request: Request) -> NDArray[np.uint8]:
     return decode(await request.body(), MAX_PIXELS)
 
@@ -76,9 +96,17 @@ def fastapi_app() -> FastAPI:
     return app
 
 
+OURS: dict[str, tuple[str, type[Metrics]]] = {
+    "service": ("warning", Metrics),
+    "logged": ("info", Metrics),
+    "unmeasured": ("warning", NoMetrics),
+}
+
+
 def main(kind: str, port: int) -> None:
-    if kind == "service":
-        serve(Settings(port=port, variants=("fp32",), log_level="warning"), api=NoopAPI)
+    if kind in OURS:
+        level, metrics = OURS[kind]
+        serve(Settings(port=port, variants=("fp32",), log_level=level), api=NoopAPI, metrics=metrics)
     elif kind == "litserve":
         server = litserve.LitServer(ShippedAPI(), accelerator="cpu")
         server.run(host="127.0.0.1", port=port, num_api_servers=1, log_level="warning", generate_client_file=False)

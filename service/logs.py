@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.errors import REASONS
 
@@ -14,8 +14,7 @@ UNKNOWN = "unknown"
 """Stands for a variant that does not exist: a path must not get into a log or become a label."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """A prediction that ended, whatever happened to it; `phases` are those that it got to, in seconds."""
 
     request_id: str

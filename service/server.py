@@ -1,6 +1,6 @@
 """Put the service together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,26 +24,33 @@ from service.settings import Settings
 from service.shadow import Shadow
 
 
-def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI] = PrecisionAPI) -> PrecisionServer:
-    """The service, ready to `run`; `api` makes the LitAPI of a variant (tests give one with faults).
+def build_server(
+    settings: Settings,
+    api: Callable[[str, Settings], PrecisionAPI] = PrecisionAPI,
+    metrics: Callable[[Iterable[str]], Metrics] = Metrics,
+) -> PrecisionServer:
+    """The service, ready to `run`.
+
+    `api` makes the LitAPI of a variant (tests give one with faults), `metrics` what observes (a benchmark gives one
+    that does not).
 
     Raises:
         CheckpointError: the weights are missing or damaged.
     """
     card = verified_card(settings.checkpoint or checkpoint.default_path())
     names = with_baseline(settings.variants, gpu.count())
-    metrics = Metrics(names)
-    server = PrecisionServer([api(name, settings) for name in names], settings, metrics)
-    metrics.watch(
+    observer = metrics(names)
+    server = PrecisionServer([api(name, settings) for name in names], settings, observer)
+    observer.watch(
         queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
         workers=lambda: {name: pool.processes for name, pool in server.pools.items()},
     )
     app: FastAPI = server.app
     app.title, app.version = "Precision service", __version__
     app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
-    app.state.settings, app.state.metrics, app.state.log = settings, metrics, RequestLog(names)
+    app.state.settings, app.state.metrics, app.state.log = settings, observer, RequestLog(names)
     app.state.pools, app.state.checkpoint = server.pools, card
-    app.state.shadow = Shadow(settings.shadow_share, server.pools, metrics, settings.request_timeout)
+    app.state.shadow = Shadow(settings.shadow_share, server.pools, observer, settings.request_timeout)
     server.front = Front(app, "/predict/", predict.predict)
     app.include_router(predict.router())
     app.include_router(info.router())

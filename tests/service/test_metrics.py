@@ -4,13 +4,14 @@ import shutil
 import subprocess
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import memory
 from service.engine.pool import BEST_FIRST
 from service.errors import REASONS
 from service.memory import Process
-from service.metrics import OUTCOMES, PHASES, STATES, Metrics
+from service.metrics import OUTCOMES, PHASES, SECONDS, STATES, LocalHistogram, Metrics
 
 PROMTOOL = shutil.which("promtool") or ""
 CARD = {
@@ -81,6 +82,19 @@ def test_an_answer_is_observed_with_its_device(metrics: Metrics) -> None:
     assert found[key("precision_inference_memory_bytes_sum", "int8", "cpu", "activation_peak")] == 1000
     assert found[key("precision_images_total", "int8")] == 4
     assert sum(found[key("precision_phase_duration_seconds_count", "int8", phase)] for phase in PHASES) == len(PHASES)
+
+
+def test_the_local_histogram_counts_as_the_original() -> None:
+    """Below, on and above every edge: the same exposition as prometheus_client's own."""
+    amounts = [edge * factor for edge in SECONDS for factor in (0.9, 1.0, 1.1)]
+    expositions = []
+    for kind in (Histogram, LocalHistogram):
+        registry = CollectorRegistry()
+        histogram = kind("x", "x", ["y"], buckets=SECONDS, registry=registry).labels("z")
+        for amount in amounts:
+            histogram.observe(amount)
+        expositions.append([line for line in generate_latest(registry).decode().splitlines() if "created" not in line])
+    assert expositions[0] == expositions[1]
 
 
 def test_a_batch_keeps_a_worker_busy(metrics: Metrics) -> None:
