@@ -1,6 +1,7 @@
 """What measuring costs and leaves unexplained: `python -m benchmarks.measuring`. Needs `wrk` (Debian: apt install wrk).
 
-1. The no-op model under 32 clients, in short rounds that take turns: measured and logged, measured only, neither.
+1. The no-op model and real variants under 32 clients, in short rounds that take turns: with metrics and log, with metrics,
+   with neither.
 2. One line of the request log, written to a file, beside the logging module's way to a like line.
 3. The share of a request's time that no phase explains (`other`), as served variants tell it: medians over requests.
 """
@@ -30,19 +31,23 @@ ARMS = {"logged": "metrics and log", "service": "metrics", "unmeasured": "neithe
 TIMING = re.compile(r"(\w+);dur=([\d.]+)")
 
 
-def cost_table(rounds: int, seconds: int, folder: Path) -> str:
+def cost_table(variant: str, rounds: int, seconds: int, folder: Path) -> str:
     with ExitStack() as stack:
         log = stack.enter_context((folder / "log").open("w"))
         contenders = []
         for kind in ARMS:
             port = free_port()
-            stack.enter_context(process("benchmarks.noop", kind, str(port), stderr=log))
-            contenders.append(Contender(kind, f"http://127.0.0.1:{port}/predict/fp32", PNG, "image/png"))
+            stack.enter_context(process("benchmarks.noop", kind, str(port), *filter(None, [variant]), stderr=log))
+            url = f"http://127.0.0.1:{port}/predict/{variant or 'fp32'}"
+            contenders.append(Contender(kind, url, PNG, "image/png"))
         for contender in contenders:
             wait_until_it_answers(contender)
         cells = interleave(contenders, (CLIENTS,), rounds, seconds, folder)
     bare, _ = cells["unmeasured", CLIENTS]
-    lines = [f"| no-op, {CLIENTS} clients | requests/s | p50 ms | throughput lost |", "|---|---|---|---|"]
+    lines = [
+        f"| {variant or 'no-op'}, {CLIENTS} clients | requests/s | p50 ms | throughput lost |",
+        "|---|---|---|---|",
+    ]
     for kind, name in ARMS.items():
         rate, p50 = cells[kind, CLIENTS]
         lines.append(f"| {name} | {rate:,.0f} | {p50:.2f} | {1 - rate / bare:.1%} |")
@@ -121,7 +126,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit("error: wrk is missing; on Debian and Ubuntu: apt install wrk")
     print(json.dumps(machine() | {"rounds": args.rounds, "seconds": args.seconds}))
     with tempfile.TemporaryDirectory() as folder:
-        print(cost_table(args.rounds, args.seconds, Path(folder)), flush=True)
+        for variant in ("", *args.variants.split(",")):
+            print(cost_table(variant, args.rounds, args.seconds, Path(folder)), flush=True)
         print(line_table(Path(folder)), flush=True)
     print(remainder_table(args.variants.split(","), args.seconds), flush=True)
 

@@ -1,8 +1,8 @@
-"""Three servers that decode the same PNG and answer without a network: `python -m benchmarks.noop KIND PORT`.
+"""Three servers that decode the same PNG and answer without a network: `python -m benchmarks.noop KIND PORT [VARIANT]`.
 
 What is left is the cost of the serving itself. `service` is this project's (`logged`: with a line per request,
 `unmeasured`: without metrics), `litserve` is LitServe as shipped with its defaults, `fastapi` answers within the HTTP
-process: what no separate worker can reach.
+process: what no separate worker can reach. With a variant, this project's serve its real network.
 """
 
 import dataclasses
@@ -103,10 +103,11 @@ OURS: dict[str, tuple[str, type[Metrics]]] = {
 }
 
 
-def main(kind: str, port: int) -> None:
+def main(kind: str, port: int, variant: str = "") -> None:
     if kind in OURS:
         level, metrics = OURS[kind]
-        serve(Settings(port=port, variants=("fp32",), log_level=level), api=NoopAPI, metrics=metrics)
+        api = PrecisionAPI if variant else NoopAPI
+        serve(Settings(port=port, variants=(variant or "fp32",), log_level=level), api=api, metrics=metrics)
     elif kind == "litserve":
         server = litserve.LitServer(ShippedAPI(), accelerator="cpu")
         server.run(host="127.0.0.1", port=port, num_api_servers=1, log_level="warning", generate_client_file=False)
@@ -115,4 +116,4 @@ def main(kind: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
