@@ -1,7 +1,7 @@
 """What measuring costs and leaves unexplained: `python -m benchmarks.measuring`. Needs `wrk` (Debian: apt install wrk).
 
-1. The no-op model and real variants under 32 clients, in short rounds that take turns: with metrics and log, with metrics,
-   with neither.
+1. The no-op model and real variants under 32 clients, in short rounds that take turns: with metrics and log, with
+   metrics, with neither.
 2. One line of the request log, written to a file, beside the logging module's way to a like line.
 3. The share of a request's time that no phase explains (`other`), as served variants tell it: medians over requests.
 """
