@@ -25,6 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -72,10 +73,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(*command: str, stderr: IO[str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A server in a process group of its own; the whole group is gone afterwards."""
     server = subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", *command], cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=stderr
     )
     try:
         yield server

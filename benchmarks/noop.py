@@ -1,7 +1,8 @@
-"""Three servers that decode the same PNG and answer without a network: `python -m benchmarks.noop KIND PORT`.
+"""Three servers that decode the same PNG and answer without a network: `python -m benchmarks.noop KIND PORT [VARIANT]`.
 
-What is left is the cost of the serving itself. `service` is this project's, `litserve` is LitServe as shipped with its
-defaults, `fastapi` answers within the HTTP process: what no separate worker can reach.
+What is left is the cost of the serving itself. `service` is this project's (`logged`: with a line per request,
+`unmeasured`: without metrics), `litserve` is LitServe as shipped with its defaults, `fastapi` answers within the HTTP
+process: what no separate worker can reach. With a variant, this project's serve its real network.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from models.variants import VARIANTS
 from service.__main__ import serve
 from service.api import PrecisionAPI
 from service.images import Limits, decode
+from service.metrics import Metrics
 from service.settings import Settings
 
 LIMITS = Limits(max_images=1, max_pixels=16_777_216)
@@ -35,6 +37,10 @@ class NoopEngine:
         **{field.name: "none" if field.type == "str" else 0 for field in dataclasses.fields(EngineCard)}  # type: ignore[arg-type]
     )
 
+    def __init__(self) -> None:
+        self.activation_peaks: dict[int, int] = {}
+        self.allocator: dict[str, int] = {}
+
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         pass
 
@@ -48,6 +54,24 @@ class NoopAPI(PrecisionAPI):
 
     def agreement(self, engine: Engine) -> float:
         return 1.0
+
+
+class NoMetrics(Metrics):
+    """Observes no request."""
+
+    def started(self, variant: str) -> None:
+        pass
+
+    def ended(self, variant: str, outcome: str, seconds: float) -> None:
+        pass
+
+    def answered(
+        self, variant: str, card: dict[str, Any], images: int, phases: dict[str, float], memory_bytes: int
+    ) -> None:
+        pass
+
+    def batch(self, variant: str, images: int, seconds: float) -> None:
+        pass
 
 
 async def pixels_of(request: Request) -> NDArray[np.uint8]:
@@ -72,9 +96,18 @@ def fastapi_app() -> FastAPI:
     return app
 
 
-def main(kind: str, port: int) -> None:
-    if kind == "service":
-        serve(Settings(port=port, variants=("fp32",), log_level="warning"), api=NoopAPI)
+OURS: dict[str, tuple[str, type[Metrics]]] = {
+    "service": ("warning", Metrics),
+    "logged": ("info", Metrics),
+    "unmeasured": ("warning", NoMetrics),
+}
+
+
+def main(kind: str, port: int, variant: str = "") -> None:
+    if kind in OURS:
+        level, metrics = OURS[kind]
+        api = PrecisionAPI if variant else NoopAPI
+        serve(Settings(port=port, variants=(variant or "fp32",), log_level=level), api=api, metrics=metrics)
     elif kind == "litserve":
         server = litserve.LitServer(ShippedAPI(), accelerator="cpu")
         server.run(host="127.0.0.1", port=port, num_api_servers=1, log_level="warning", generate_client_file=False)
@@ -83,4 +116,4 @@ def main(kind: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

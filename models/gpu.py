@@ -1,6 +1,7 @@
 """The GPUs of this machine, asked of the driver: no CUDA context is made, torch is not needed."""
 
 import os
+from functools import cache
 
 import pynvml
 
@@ -16,3 +17,23 @@ def count() -> int:
     except pynvml.NVMLError:
         return 0
     return found if allowed is None else min(found, len(allowed))
+
+
+def memory(uuid: str, pid: int) -> dict[str, int]:
+    """Bytes in use on the GPU with this UUID: `device_used` by everybody, `process_gpu` by the process.
+
+    What the driver does not tell is left out: in a container it may know the process by another id only.
+    """
+    try:
+        device = _device(uuid)
+        used = {"device_used": int(pynvml.nvmlDeviceGetMemoryInfo(device).used)}
+        own = [p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(device) if p.pid == pid]
+    except pynvml.NVMLError:
+        return {}
+    return used | ({"process_gpu": int(own[0])} if own and own[0] is not None else {})
+
+
+@cache
+def _device(uuid: str) -> object:
+    pynvml.nvmlInit()  # stays up for the life of the process: a scrape asks again and again
+    return pynvml.nvmlDeviceGetHandleByUUID(uuid)

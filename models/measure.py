@@ -67,6 +67,22 @@ class CudaClock:
         return Phases(copy_in, inference, copy_out, wall)
 
 
+class CudaMemory(NamedTuple):
+    """Bytes of the caching allocator on the current device."""
+
+    allocated: int
+    peak: int
+    """Of `allocated`, since it was last reset."""
+    reserved: int
+
+
+def cuda_memory() -> CudaMemory:
+    """All three at once: `torch.cuda.memory_allocated` and its like flatten and sort all statistics for each."""
+    statistics = torch.cuda.memory_stats_as_nested_dict()
+    allocated, reserved = (statistics[name]["all"] for name in ("allocated_bytes", "reserved_bytes"))
+    return CudaMemory(allocated["current"], allocated["peak"], reserved["current"])
+
+
 def activation_peak(forward: Callable[[], object]) -> int:
     """Bytes that `forward` has allocated on the CPU at most at once, beyond what was there before it.
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import checkpoint, cifar10
-from models.engines.base import Engine
+from models.engines.base import IMAGE_SHAPE, Engine
 
 BATCH_SIZE = 50
 SUFFIX = ".sample.npz"
@@ -39,6 +39,18 @@ def reference(path: Path | None, sha256: str) -> NDArray[np.float32]:
     if found != sha256:
         raise SelfTestFailed(f"{place} belongs to the checkpoint {found[:12]}, not to {sha256[:12]}; {again}")
     return np.asarray(logits, np.float32)
+
+
+def clock_ratio(engine: Engine, runs: int = 20) -> float:
+    """The device's clock over the host's, for whole batches: CUDA events divided by the synchronised wall clock.
+
+    Below 1 by what launching and waiting cost; above 1 would be a clock that cannot be trusted. On the CPU there is one
+    clock, and the ratio says nothing.
+    """
+    pixels = np.zeros((BATCH_SIZE, *IMAGE_SHAPE), np.uint8)
+    done = [engine.run(pixels) for _ in range(runs)]
+    by_device = sum(run.copy_in_seconds + run.inference_seconds + run.copy_out_seconds for run in done)
+    return by_device / sum(run.wall_seconds for run in done)
 
 
 def agreement(engine: Engine, path: Path | None = None) -> float:

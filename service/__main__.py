@@ -1,12 +1,12 @@
 """`python -m service`: load every variant, warm up, test itself, serve."""
 
-import logging
 import os
 import socket
 import sys
 import warnings
 from typing import Any
 
+from service import logs
 from service.settings import Settings, parse
 
 
@@ -20,7 +20,7 @@ def serve(settings: Settings, **parts: Any) -> None:
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     # Unbound OpenMP threads fell to a twentieth of their speed on a busy machine; workers inherit this.
     os.environ.setdefault("OMP_PROC_BIND", "true")
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_level)
     warnings.filterwarnings("ignore", module="PIL")  # damaged metadata in a client's image is no news
 
     from models.checkpoint import CheckpointError  # noqa: PLC0415 - after the environment is set

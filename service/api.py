@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models import cpu, selftest
 from models.engines.base import Engine, Execution
 from models.variants import VARIANTS, VariantUnavailable, load
+from service import logs
 from service.engine.loop import SocketLoop
 from service.settings import Settings, for_variant
 
@@ -42,7 +43,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:
         """Load on `device`: `cpu`, `cuda:N`, or empty for the rule of the variant's row."""
         self.place = device or None
-        logging.basicConfig(level=self.settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+        logs.configure(self.settings.log_level)
         try:
             self.engine, self.card = self._start()
         except VariantUnavailable as error:
@@ -63,7 +64,10 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
             "warmup_seconds": warmed - loaded,
             "selftest_agreement": self.agreement(engine),
             "memory_kind": engine.run(np.zeros((1, 3, 32, 32), np.uint8)).memory_kind,
+            "activation_peaks": engine.activation_peaks,
         }
+        if engine.device != "cpu":
+            card["clock_ratio"] = selftest.clock_ratio(engine)
         return engine, card
 
     def load_engine(self) -> Engine:

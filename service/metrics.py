@@ -4,31 +4,42 @@ All of it lives in the HTTP process: workers send their measurements with each a
 reset when a worker dies, and there is no multi-process directory to manage. docs/metrics.md says what each means.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from service import memory
 from service.errors import REASONS
+from service.logs import UNKNOWN
+from service.memory import Process
 
 SECONDS = (
     0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05,
     0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0,
 )  # fmt: skip
 BYTES = tuple(float(2**power) for power in range(14, 35, 2))
+DISTANCES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 PHASES = ("receive", "decode", "queue", "copy_in", "inference", "copy_out", "encode", "other")
 OUTCOMES = ("ok", *REASONS)
-UNKNOWN = "unknown"
-"""The `variant` label of requests to a variant that does not exist: paths must not become labels."""
+STATES = ("starting", "ready", "failed", "unavailable")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class LocalHistogram(Histogram):
+    """prometheus_client's, without its lock and its walk through the buckets: one thread observes and is scraped."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        self._sum._value += amount
+        self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class Row:
 
     def register(self, registry: CollectorRegistry) -> Any:
         if self.kind is Histogram:
-            return Histogram(self.name, self.help, self.labels, buckets=self.buckets, registry=registry)
+            return LocalHistogram(self.name, self.help, self.labels, buckets=self.buckets, registry=registry)
         return self.kind(self.name, self.help, self.labels, registry=registry)
 
 
@@ -66,6 +77,7 @@ ROWS = (
     ),
     Row(Histogram, "precision_batch_size", V, "Images per executed batch.", IMAGES),
     Row(Counter, "precision_images", V, "Images predicted."),
+    Row(Counter, "precision_worker_busy_seconds", V, "Time that workers spent on executed batches."),
     Row(Gauge, "precision_requests_in_flight", V, "Predictions being handled now."),
     Row(Gauge, "precision_queue_depth", V, "Images waiting for a batch now."),
     Row(Gauge, "precision_model_bytes", (*V, "kind"), "Model size: the file, and resident parameters and buffers."),
@@ -74,19 +86,32 @@ ROWS = (
         "What runs; always 1.",
     ),
     Row(Gauge, "precision_variant_ready", V, "1 when the variant answers, else 0."),
+    Row(Gauge, "precision_variant_state", (*V, "state"), "1 for the state that the variant is in, 0 for the others."),
     Row(Gauge, "precision_load_seconds", V, "Reading and preparing the weights at the last start."),
     Row(Gauge, "precision_warmup_seconds", V, "Running every batch size once at the last start."),
     Row(
         Gauge, "precision_selftest_agreement_ratio", V,
         "Share of the bundled images with the stored fp32 answer at the last start.",
     ),
+    Row(
+        Gauge, "precision_activation_peak_bytes", (*V, "batch_size"),
+        "What a batch of this size needs beyond the resident weights, measured at warm-up.",
+    ),
+    Row(
+        Gauge, "precision_inference_clock_ratio", (*V, "device"),
+        "CUDA events over the synchronised wall clock for whole batches at the last start; on a GPU only.",
+    ),
+    Row(Counter, "precision_shadow_agreement", (*V, "agree"), "Images also run through fp32, by same class or not."),
+    Row(Histogram, "precision_shadow_logit_distance", V, "Largest |logit - fp32's logit| of such an image.", DISTANCES),
+    Row(Counter, "precision_shadow_dropped", V, "Requests sampled for that while fp32 had other work."),
     Row(Counter, "precision_worker_restarts", (*V, "reason"), "Workers lost and started again."),
 )  # fmt: skip
 MEMORY = Row(
     Gauge,
     "precision_memory_bytes",
     (*V, "kind"),
-    "Memory of the variant's worker processes now: rss counts shared pages in full, pss by share.",
+    "Memory of the variant's worker processes now: rss counts shared pages in full, pss by share. On a GPU allocated, "
+    "reserved are PyTorch's, process_gpu is the driver's number for the process, device_used everybody's.",
 )
 MODEL_KINDS = {"serialized": "serialized_bytes", "parameters": "parameter_bytes", "buffers": "buffer_bytes"}
 START_UP = {
@@ -121,19 +146,22 @@ class Metrics:
             "precision_requests": OUTCOMES,
             "precision_phase_duration_seconds": PHASES,
             "precision_worker_restarts": ("died", "hung"),
+            "precision_variant_state": STATES,
+            "precision_shadow_agreement": ("true", "false"),
         }
         for name, values in second.items():
             for value in values:
                 self._child(name, variant, value)
+        self._child("precision_variant_state", variant, "starting").set(1)
 
     def watch(
-        self, queue_depths: Callable[[], dict[str, int]], worker_pids: Callable[[], dict[str, list[int]]]
+        self, queue_depths: Callable[[], dict[str, int]], workers: Callable[[], dict[str, list[Process]]]
     ) -> None:
         """Read queue depths and the workers' memory at every scrape."""
         for variant in self.names:
             read = partial(_look_up, queue_depths, variant)
             self._child("precision_queue_depth", variant).set_function(read)
-        self.registry.register(_WorkerMemory(worker_pids))
+        self.registry.register(_WorkerMemory(workers))
 
     def started(self, variant: str) -> None:
         """The headers of an HTTP prediction arrived."""
@@ -159,9 +187,20 @@ class Metrics:
         memory.observe(memory_bytes)
         self._child("precision_images", variant).inc(images)
 
-    def batch(self, variant: str, images: int) -> None:
-        """A worker executed a batch."""
+    def batch(self, variant: str, images: int, seconds: float) -> None:
+        """A worker executed a batch, which kept it busy for `seconds`."""
         self._child("precision_batch_size", variant).observe(images)
+        self._child("precision_worker_busy_seconds", variant).inc(seconds)
+
+    def shadow_compared(self, variant: str, agrees: Iterable[bool], distances: Iterable[float]) -> None:
+        """Images of an answered request were run through fp32, too: same class or not, and how far the logits are."""
+        for agree, distance in zip(agrees, distances, strict=True):
+            self._child("precision_shadow_agreement", variant, str(agree).lower()).inc()
+            self._child("precision_shadow_logit_distance", variant).observe(distance)
+
+    def shadow_dropped(self, variant: str) -> None:
+        """A request was sampled to be run through fp32, too, and was not."""
+        self._child("precision_shadow_dropped", variant).inc()
 
     def restart(self, variant: str, reason: str) -> None:
         """A worker was lost: it `died` or `hung`."""
@@ -170,6 +209,8 @@ class Metrics:
     def state(self, variant: str, state: str, card: dict[str, Any]) -> None:
         """A variant entered `state`; `card` describes its engine once it is ready."""
         self._child("precision_variant_ready", variant).set(state == "ready")
+        for other in STATES:
+            self._child("precision_variant_state", variant, other).set(state == other)
         if state != "ready":
             return
         self._child("precision_inference_duration_seconds", variant, card["device"])
@@ -180,6 +221,10 @@ class Metrics:
             self._child("precision_model_bytes", variant, kind).set(card[key])
         for name, key in START_UP.items():
             self._child(name, variant).set(card[key])
+        for size, peak in card["activation_peaks"].items():
+            self._child("precision_activation_peak_bytes", variant, size).set(peak)
+        if "clock_ratio" in card:
+            self._child("precision_inference_clock_ratio", variant, card["device"]).set(card["clock_ratio"])
 
     def values(self, series: str, label: str, variant: str) -> dict[str, float]:
         """A variant's values of one series by another label; `series` is a name as the exposition has it."""
@@ -201,25 +246,15 @@ def _look_up(read: Callable[[], dict[str, int]], variant: str) -> float:
 
 
 class _WorkerMemory(Collector):
-    """RSS and PSS of each worker process, read when scraped; a dead worker has no series."""
+    """Memory of each variant's worker processes, read when scraped; a dead worker has no series."""
 
-    def __init__(self, pids: Callable[[], dict[str, list[int]]]) -> None:
-        self._pids = pids
+    def __init__(self, workers: Callable[[], dict[str, list[Process]]]) -> None:
+        self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(MEMORY.name, MEMORY.help, labels=MEMORY.labels)
-        for variant, pids in self._pids().items():
-            readings = [reading for pid in pids if (reading := _memory_of(pid))]
-            if readings:
-                family.add_metric([variant, "rss"], sum(rss for rss, _ in readings))
-                family.add_metric([variant, "pss"], sum(pss for _, pss in readings))
+        for variant, processes in self._workers().items():
+            readings = [memory.read(process) for process in processes]
+            for kind in {kind: None for reading in readings for kind in reading}:
+                family.add_metric([variant, kind], sum(reading.get(kind, 0) for reading in readings))
         yield family
-
-
-def _memory_of(pid: int) -> tuple[int, int] | None:
-    """RSS and PSS in bytes, None when the process is gone."""
-    try:
-        memory = psutil.Process(pid).memory_full_info()
-    except psutil.Error:
-        return None
-    return memory.rss, memory.pss

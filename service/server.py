@@ -1,6 +1,6 @@
 """Put the service together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,36 +17,46 @@ from service.api import PrecisionAPI
 from service.engine.litserver import PrecisionServer
 from service.errors import ServiceError, http_error
 from service.keys import Keys
+from service.logs import RequestLog
 from service.metrics import Metrics
 from service.routes import info, page, predict, v2
 from service.routes.counted import Front, as_service_error, error_response, problem_response, request_id_of
 from service.routes.described import describe
 from service.routes.guard import HEALTH, Guard
 from service.settings import Settings
+from service.shadow import Shadow
 
 REPLACED = {"swagger_ui_html", "swagger_ui_redirect", "redoc_html"}
 """FastAPI's own pages, which load from a content delivery network."""
 
 
-def build_server(settings: Settings, api: Callable[[str, Settings], PrecisionAPI] = PrecisionAPI) -> PrecisionServer:
-    """The service, ready to `run`; `api` makes the LitAPI of a variant (tests give one with faults).
+def build_server(
+    settings: Settings,
+    api: Callable[[str, Settings], PrecisionAPI] = PrecisionAPI,
+    metrics: Callable[[Iterable[str]], Metrics] = Metrics,
+) -> PrecisionServer:
+    """The service, ready to `run`.
+
+    `api` makes the LitAPI of a variant (tests give one with faults), `metrics` what observes (a benchmark gives one
+    that does not).
 
     Raises:
         CheckpointError: the weights are missing or damaged.
     """
     card = verified_card(settings.checkpoint or checkpoint.default_path())
     names = with_baseline(settings.variants, gpu.count())
-    metrics = Metrics(names)
-    server = PrecisionServer([api(name, settings) for name in names], settings, metrics)
-    metrics.watch(
+    observer = metrics(names)
+    server = PrecisionServer([api(name, settings) for name in names], settings, observer)
+    observer.watch(
         queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
-        worker_pids=lambda: {name: pool.pids for name, pool in server.pools.items()},
+        workers=lambda: {name: pool.processes for name, pool in server.pools.items()},
     )
     app: FastAPI = server.app
     app.title, app.version = "Precision service", __version__
     app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
-    app.state.settings, app.state.metrics = settings, metrics
+    app.state.settings, app.state.metrics, app.state.log = settings, observer, RequestLog(names)
     app.state.pools, app.state.checkpoint = server.pools, card
+    app.state.shadow = Shadow(settings.shadow_share, server.pools, observer, settings.request_timeout)
     server.front = Front(app, "/predict/", predict.predict)
     app.router.routes = [route for route in app.router.routes if getattr(route, "name", "") not in REPLACED]
     app.include_router(page.router(with_index=not settings.no_page))

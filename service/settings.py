@@ -65,7 +65,17 @@ class Settings(BaseSettings):
     )
     ssl_certfile: Path | None = Field(None, description="certificate chain (PEM): serve HTTPS")
     ssl_keyfile: Path | None = Field(None, validate_default=True, description="private key (PEM) of the certificate")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+    shadow_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the other variants' requests that idle fp32 workers run, too: metrics only",
+    )
+    log_level: str = Field(
+        "info",
+        pattern="^(debug|info|warning|error)$",
+        description="debug, info, warning or error; below warning there is a line per prediction",
+    )
 
     @field_validator("variants", mode="before")
     @classmethod
@@ -87,6 +97,13 @@ class Settings(BaseSettings):
         if not set(numbers) <= {*VARIANTS, ALL}:
             raise ValueError(f"expected a number, or NAME=NUMBER,... with names of: {', '.join((*VARIANTS, ALL))}")
         return numbers
+
+    @field_validator("shadow_share")
+    @classmethod
+    def _has_reference(cls, share: float, info: ValidationInfo) -> float:
+        if share and "fp32" not in info.data.get("variants", ("fp32",)):
+            raise ValueError("needs fp32 among --variants")
+        return share
 
     @field_validator("variants")
     @classmethod

@@ -46,6 +46,8 @@ class EngineCard:
     isa: str
     """Instruction sets that matter here (`avx512_vnni+avx2`), or the GPU's compute capability (`sm_90`)."""
     threads: int
+    device_uuid: str
+    """The GPU's UUID as the driver writes it (`GPU-...`); empty on the CPU."""
     torch: str
     checkpoint_sha256: str
     serialized_bytes: int
@@ -63,6 +65,11 @@ class Engine(Protocol):
     variant: Variant
     device: str
     card: EngineCard
+    activation_peaks: dict[int, int]
+    """Batch size -> bytes beyond the resident weights, as measured by `warm_up` (`Execution.memory_kind` says how)."""
+    allocator: dict[str, int]
+    """Bytes of PyTorch's caching allocator on the GPU as of the last run: `allocated` between batches, and `reserved`.
+    Empty on the CPU."""
 
     def run(self, pixels: NDArray[np.uint8]) -> Execution:
         """The logits of `[N, 3, 32, 32] uint8` C-contiguous RGB pixels, N >= 1.
@@ -73,7 +80,7 @@ class Engine(Protocol):
         ...
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        """Run each batch size, so that first requests meet no set-up cost; on the CPU measure its activation peak."""
+        """Run each batch size, so that first requests meet no set-up cost, and measure its activation peak."""
         ...
 
 

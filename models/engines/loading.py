@@ -115,6 +115,7 @@ def _card(
         backend=backend,
         isa="sm_{}{}".format(*torch.cuda.get_device_capability(place)) if on_gpu else cpu.isa(),
         threads=torch.get_num_threads(),
+        device_uuid=f"GPU-{torch.cuda.get_device_properties(place).uuid}" if on_gpu else "",
         torch=torch.__version__,
         checkpoint_sha256=sha256,
         serialized_bytes=serialized,

@@ -24,7 +24,8 @@ class CpuEngine:
         self.card = card
         self._forward = forward
         self._clock = measure.HostClock()
-        self._peaks: dict[int, int] = {}
+        self.activation_peaks: dict[int, int] = {}
+        self.allocator: dict[str, int] = {}
 
     @torch.inference_mode()
     def run(self, pixels: NDArray[np.uint8]) -> Execution:
@@ -37,14 +38,15 @@ class CpuEngine:
         clock.border()
         array: NDArray[np.float32] = logits.numpy()
         cost = clock.stop()
-        return Execution(array, *cost, self._peaks.get(len(pixels), 0), "activation_peak")
+        return Execution(array, *cost, self.activation_peaks.get(len(pixels), 0), "activation_peak")
 
     @torch.inference_mode()
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         for size in sorted(set(batch_sizes), reverse=True):
             pixels = torch.zeros((size, *IMAGE_SHAPE), dtype=torch.uint8)
             self._forward(pixels)
-            self._peaks[size] = measure.activation_peak(lambda: self._forward(pixels))  # noqa: B023 - called at once
+            peak = measure.activation_peak(lambda: self._forward(pixels))  # noqa: B023 - called at once
+            self.activation_peaks[size] = peak
 
 
 class CudaEngine:
@@ -56,6 +58,8 @@ class CudaEngine:
         self.card = card
         self._device = torch.device(card.device)
         self._forward = forward
+        self.activation_peaks: dict[int, int] = {}
+        self.allocator: dict[str, int] = {}
         with torch.cuda.device(self._device):
             self._clock = measure.CudaClock()
         self._stage(1)
@@ -73,7 +77,7 @@ class CudaEngine:
         staged, answer = self._pixels_in[:size], self._logits_out[:size]
         with torch.cuda.device(self._device):
             torch.cuda.reset_peak_memory_stats()
-            resident = torch.cuda.memory_allocated()
+            resident = measure.cuda_memory().allocated
             self._clock.start()
             staged.numpy()[...] = pixels
             on_device = staged.to(self._device, non_blocking=True)
@@ -82,11 +86,12 @@ class CudaEngine:
             self._clock.border()
             answer.copy_(logits, non_blocking=True)
             cost = self._clock.stop()
-            peak = torch.cuda.max_memory_allocated() - resident
-        return Execution(answer.numpy().copy(), *cost, peak, "cuda_peak")
+            memory = measure.cuda_memory()
+        self.allocator = {"allocated": resident, "reserved": memory.reserved}
+        return Execution(answer.numpy().copy(), *cost, memory.peak - resident, "cuda_peak")
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         for size in sorted(set(batch_sizes), reverse=True):
             pixels = np.zeros((size, *IMAGE_SHAPE), np.uint8)
             for _ in range(3):  # cuDNN chooses and loads its kernels in the first
-                self.run(pixels)
+                self.activation_peaks[size] = self.run(pixels).memory_bytes

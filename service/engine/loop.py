@@ -19,6 +19,10 @@ class SocketLoop(LitLoop):  # type: ignore[misc]
     The end of the socket is the end of the worker: it cannot outlive the process that started it.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, int] = {}
+
     def __call__(
         self,
         lit_api: Any,
@@ -36,11 +40,19 @@ class SocketLoop(LitLoop):  # type: ignore[misc]
             if lit_api.refusal is not None:
                 link.sendall(wire.message(wire.REFUSED, lit_api.refusal))
                 return
-            link.sendall(wire.message(wire.READY, lit_api.card))
+            link.sendall(self._news(lit_api) + wire.message(wire.READY, lit_api.card))
             while (received := wire.receive(link)) is not None:
-                link.sendall(self._answer(lit_api, received[1]))
+                answer = self._answer(lit_api, received[1])
+                link.sendall(self._news(lit_api) + answer)
         except BrokenPipeError:
             return
+
+    def _news(self, lit_api: Any) -> bytes:
+        """What the GPU's allocator holds, when that changed; on the CPU there is nothing to tell."""
+        if lit_api.engine.allocator == self._told:
+            return b""
+        self._told = lit_api.engine.allocator
+        return wire.message(wire.ALLOCATOR, self._told)
 
     def _answer(self, lit_api: Any, payload: bytearray) -> bytes:
         started = time.perf_counter()

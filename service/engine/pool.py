@@ -13,6 +13,7 @@ from service.engine.queue import Entry, Queue
 from service.engine.supervisor import Spawn, Worker
 from service.engine.wire import Result
 from service.errors import ServiceError
+from service.memory import Process
 from service.settings import Settings, for_variant
 
 BEST_FIRST = ("ready", "starting", "failed", "unavailable")
@@ -22,7 +23,7 @@ BEST_FIRST = ("ready", "starting", "failed", "unavailable")
 class Observer(Protocol):
     """Who is told what happens (the metrics)."""
 
-    def batch(self, variant: str, images: int) -> None: ...
+    def batch(self, variant: str, images: int, seconds: float) -> None: ...
     def restart(self, variant: str, reason: str) -> None: ...
     def state(self, variant: str, state: str, card: dict[str, Any]) -> None: ...
 
@@ -78,8 +79,17 @@ class Pool:
         return self._best.card
 
     @property
-    def pids(self) -> list[int]:
-        return [worker.pid for worker in self.workers if worker.pid is not None]
+    def is_idle(self) -> bool:
+        """Nothing waits, and a worker could start at once."""
+        return self.queue.images == 0 and any(worker.idle for worker in self.workers)
+
+    @property
+    def processes(self) -> list[Process]:
+        return [
+            Process(worker.pid, worker.card.get("device_uuid", ""), worker.allocator)
+            for worker in self.workers
+            if worker.pid is not None
+        ]
 
     async def supervise(self) -> None:
         """Run the workers until cancelled."""
@@ -134,7 +144,7 @@ class Pool:
         images = len(result.logits)
         self.last_executed = time.time()
         self.executions.setdefault(images, Executions()).add(result)
-        self._observer.batch(self.variant, images)
+        self._observer.batch(self.variant, images, result.finished - result.started)
 
     def poisoned(self, entries: list[Entry]) -> None:
         """Run each alone, so that only the culprit fails."""

@@ -61,7 +61,7 @@ class Worker:
     """A supervised worker process; holds at most one batch.
 
     `state` is `starting`, `ready`, `failed` or `unavailable`, with `reason` in words. `card` describes its engine once
-    it was ready.
+    it was ready, `allocator` what its GPU's allocator held at the last change.
     """
 
     def __init__(self, name: str, settings: Settings, spawn: Spawn, owner: Owner) -> None:
@@ -70,6 +70,7 @@ class Worker:
         self.state = "starting"
         self.reason = ""
         self.card: dict[str, Any] = {}
+        self.allocator: dict[str, int] = {}
         self.pid: int | None = None
         self._spawn = spawn
         self._owner = owner
@@ -130,6 +131,9 @@ class Worker:
             await _reap(process)
 
     def _receive(self, kind: bytes, payload: bytes) -> None:
+        if kind == wire.ALLOCATOR:
+            self.allocator = json.loads(payload)
+            return
         self._stop_expecting()
         if kind == wire.READY:
             self.card = json.loads(payload)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BATCH, RESULT, ERROR, READY, REFUSED = b"B", b"R", b"E", b"Y", b"N"
+BATCH, RESULT, ERROR, READY, REFUSED, ALLOCATOR = b"B", b"R", b"E", b"Y", b"N", b"A"
 IMAGE_SHAPE = (3, 32, 32)
 IMAGE_BYTES = 3 * 32 * 32
 _HEADER = struct.Struct("<cI")

@@ -1,4 +1,4 @@
-"""Every HTTP prediction gets a request id, a problem+json body when it fails, and is counted once."""
+"""Every HTTP prediction gets a request id, a problem+json body when it fails, and is counted and logged once."""
 
 import asyncio
 import logging
@@ -73,6 +73,7 @@ async def counted(endpoint: Endpoint, request: Request, variant: str) -> Respons
     began = time.perf_counter()
     request.state.began = began
     request.state.request_id = request_id_of(request)
+    request.state.images, request.state.phases = 0, {}
     metrics = request.app.state.metrics
     metrics.started(variant)
     outcome = "shutting_down"
@@ -88,7 +89,10 @@ async def counted(endpoint: Endpoint, request: Request, variant: str) -> Respons
         outcome = failure.reason.word
         return error_response(request, failure, request.state.request_id)
     finally:
-        metrics.ended(variant, outcome, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        metrics.ended(variant, outcome, seconds)
+        state = request.state
+        request.app.state.log(state.request_id, variant, outcome, state.images, seconds, state.phases)
 
 
 class CountedRoute(APIRoute):

@@ -78,7 +78,8 @@ def card_of(pool: Pool) -> VariantCard:
         "summary": row.summary,
     }
     now = {"state": pool.state, "reason": pool.reason, "max_batch_size": pool.max_batch_size}
-    return VariantCard.model_validate(known | pool.card | now)
+    card = {key: value for key, value in pool.card.items() if key != "activation_peaks"}  # a row per batch size
+    return VariantCard.model_validate(known | card | now)
 
 
 def fingerprint() -> dict[str, Any]:

@@ -159,6 +159,7 @@ async def execute(
     Raises:
         ServiceError: see Pool; `client_closed` when the client went away: what was not started is not computed.
     """
+    request.state.images, request.state.phases = len(pixels), phases
     entries = pool.submit(pixels, timeout_of(request) if deadline is None else deadline)
     with watched(request, entries):
         try:
@@ -170,12 +171,14 @@ async def execute(
     phases["queue"] = results[0].started - entries[0].enqueued
     for name in ("copy_in", "inference", "copy_out"):
         phases[name] = sum([getattr(result, name) for result in results])
-    return Done(
+    done = Done(
         logits=results[0].logits if len(results) == 1 else np.concatenate([result.logits for result in results]),
         card=answers[0].card,
         batch_size=max([answer.batch_size for answer in answers]),
         memory_bytes=max([result.memory_bytes for result in results]),
     )
+    request.app.state.shadow.offer(pool.variant, pixels, done.logits)
+    return done
 
 
 def _abandon(entries: list[Entry], error: ServiceError) -> None:

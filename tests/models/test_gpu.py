@@ -1,11 +1,12 @@
 """The CUDA engines against the golden logits of the plain network on the CPU."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models import variants
+from models import gpu, selftest, variants
 
 pytestmark = pytest.mark.gpu
 
@@ -28,6 +29,26 @@ def test_a_run_is_measured_on_the_device(name: str, checkpoint_path: Path, image
     assert 0 < large.inference_seconds < large.wall_seconds
     assert large.memory_kind == "cuda_peak"
     assert 0 < small.memory_bytes < large.memory_bytes
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+def test_the_scales_of_a_gpu_agree(name: str, checkpoint_path: Path, images: np.ndarray) -> None:
+    """Weights, what the allocator keeps, what the process has, what is used of the GPU: none is less than the last."""
+    engine = variants.load(name, device="cuda", checkpoint=checkpoint_path)
+    engine.warm_up([1, 64])
+    peak = engine.run(images[:64]).memory_bytes
+    driver = gpu.memory(engine.card.device_uuid, os.getpid())
+    assert engine.card.parameter_bytes <= engine.allocator["allocated"] <= engine.allocator["reserved"]
+    assert engine.allocator["reserved"] <= driver.get("process_gpu", driver["device_used"]) <= driver["device_used"]
+    assert engine.activation_peaks[64] == pytest.approx(peak, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+def test_events_and_wall_clock_agree(name: str, checkpoint_path: Path) -> None:
+    """The device's clock never shows more than the host's, nor much less."""
+    engine = variants.load(name, device="cuda", checkpoint=checkpoint_path)
+    engine.warm_up([selftest.BATCH_SIZE])
+    assert 0.3 < selftest.clock_ratio(engine) < 1.02
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16"])

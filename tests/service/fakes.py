@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,17 @@ from models.variants import VARIANTS
 from service.api import PrecisionAPI
 from service.settings import Settings, parse
 
-RAISE, UNPICKLABLE, DIE, HANG, STALL = 250, 251, 252, 253, 254
-"""Values of an image's first byte: the engine raises, raises the unpicklable, exits, never answers, takes 1 s."""
+DIFFER, RAISE, UNPICKLABLE, DIE, HANG, STALL = 249, 250, 251, 252, 253, 254
+"""Values of an image's first byte: int8 answers with the next class, the engine raises, raises the unpicklable, exits,
+never answers, takes 1 s."""
 
 
 class FakeEngine:
     """Class index = first byte modulo 10; logit 5 there, 0 elsewhere."""
 
     device = "cpu"
+    activation_peaks: ClassVar[dict[int, int]] = {1: 1000, 2: 2000}
+    allocator: ClassVar[dict[str, int]] = {}
 
     def __init__(self, name: str) -> None:
         self.variant = VARIANTS[name]
@@ -37,6 +41,7 @@ class FakeEngine:
             "notes": (),
             "variant": name,
             "device": "cpu",
+            "device_uuid": "",
         }
         self.card = EngineCard(**fields)
 
@@ -55,8 +60,10 @@ class FakeEngine:
             time.sleep(3600)
         if (commands == STALL).any():
             time.sleep(1)
+        time.sleep(0.0012)  # what it says below: phases must not exceed the request's duration
         logits = np.zeros((len(pixels), 10), np.float32)
-        logits[np.arange(len(pixels)), commands % 10] = 5
+        differs = (commands == DIFFER) & (self.variant.name == "int8")
+        logits[np.arange(len(pixels)), (commands + differs) % 10] = 5
         return Execution(logits, 0.0001, 0.001, 0.0001, 0.0012, 1000 * len(pixels), "activation_peak")
 
 

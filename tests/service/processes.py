@@ -3,13 +3,14 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import psutil
@@ -32,6 +33,12 @@ def until(condition: Callable[[], Any], seconds: float = 60, what: str = "condit
 def select_nothing(seconds: float) -> None:
     """Let the other processes run between two polls."""
     signal.sigtimedwait([], seconds)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 class Service:
@@ -85,14 +92,16 @@ class Service:
 
 
 @contextmanager
-def running(*flags: str, module: str = "service", ready: bool = True, **client: Any) -> Iterator[Service]:
-    """A service on a free port, stopped at the end; waits until it is ready unless told not to.
+def running(
+    *flags: str, module: str = "service", ready: bool = True, log: IO[str] | None = None, **client: Any
+) -> Iterator[Service]:
+    """A service on a free port, stopped at the end; waited for unless told not to. Its stderr goes to `log`.
 
     `client` goes to the httpx.Client that `Service.client` is.
     """
     command = [sys.executable, "-m", module, "--port", "0", *flags]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

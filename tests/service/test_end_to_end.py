@@ -1,19 +1,25 @@
 """The real service with the bundled weights: every variant answers as the stored FP32 logits say."""
 
 import io
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from models import checkpoint, cifar10, selftest
 from tests.service.processes import Service, running
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
+ONLY_ON_A_GPU = {"precision_inference_clock_ratio"}
+PROMTOOL = shutil.which("promtool") or ""
 RAW = {"content-type": "application/octet-stream"}
 VARIANTS = ("fp32", "fp16", "int8", "int8-dynamic")
 
@@ -103,6 +109,32 @@ def test_memory_is_measured_per_batch_size(service: Service) -> None:
     )
     assert one["kind"] == eight["kind"] == "activation_peak"
     assert eight["peak_bytes"] > 4 * one["peak_bytes"] > 0
+    for size, memory in (("1", one), ("8", eight)):
+        assert (
+            service.sample("precision_activation_peak_bytes", variant="fp32", batch_size=size) == memory["peak_bytes"]
+        )
+
+
+def test_a_scrape_holds_what_is_documented(service: Service) -> None:
+    """Every metric of docs/metrics.md is in a live scrape with its labels, and no other of ours is."""
+    service.client.post("/predict/fp32", content=cifar10.sample()[0][:1].tobytes(), headers=RAW)
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(service.client.get("/metrics").text):
+        for sample in family.samples:
+            name = family.name + ("_total" if family.type == "counter" else "")
+            if name.startswith("precision_") and not sample.name.endswith("_created"):
+                found.setdefault(name, set()).update(set(sample.labels) - {"le"})
+    rows = re.findall(r"^\| `(precision_\w+)` \| ([\w, ]+) \|", DOCUMENT.read_text(), re.MULTILINE)
+    documented = {name: set(labels.split(", ")) for name, labels in rows}
+    assert found == {name: labels for name, labels in documented.items() if name not in ONLY_ON_A_GPU}
+
+
+@pytest.mark.skipif(not PROMTOOL, reason="promtool is missing (Debian: apt install prometheus)")
+def test_promtool_finds_nothing_in_a_scrape(service: Service) -> None:
+    """`promtool check metrics` of the real service is clean."""
+    scrape = service.client.get("/metrics").content
+    done = subprocess.run([PROMTOOL, "check", "metrics"], input=scrape, capture_output=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
 def test_damaged_weights_stop_the_start(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -4,10 +4,14 @@ import shutil
 import subprocess
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service import memory
+from service.engine.pool import BEST_FIRST
 from service.errors import REASONS
-from service.metrics import OUTCOMES, PHASES, Metrics
+from service.memory import Process
+from service.metrics import OUTCOMES, PHASES, SECONDS, STATES, LocalHistogram, Metrics
 
 PROMTOOL = shutil.which("promtool") or ""
 CARD = {
@@ -24,6 +28,7 @@ CARD = {
     "load_seconds": 0.5,
     "warmup_seconds": 0.25,
     "selftest_agreement": 0.99,
+    "activation_peaks": {"1": 100, "2": 190},
 }
 
 
@@ -79,12 +84,64 @@ def test_an_answer_is_observed_with_its_device(metrics: Metrics) -> None:
     assert sum(found[key("precision_phase_duration_seconds_count", "int8", phase)] for phase in PHASES) == len(PHASES)
 
 
+def test_the_local_histogram_counts_as_the_original() -> None:
+    """Below, on and above every edge: the same exposition as prometheus_client's own."""
+    amounts = [edge * factor for edge in SECONDS for factor in (0.9, 1.0, 1.1)]
+    expositions = []
+    for kind in (Histogram, LocalHistogram):
+        registry = CollectorRegistry()
+        histogram = kind("x", "x", ["y"], buckets=SECONDS, registry=registry).labels("z")
+        for amount in amounts:
+            histogram.observe(amount)
+        expositions.append([line for line in generate_latest(registry).decode().splitlines() if "created" not in line])
+    assert expositions[0] == expositions[1]
+
+
+def test_a_batch_keeps_a_worker_busy(metrics: Metrics) -> None:
+    """Its size and its time count once, however many requests it answers."""
+    metrics.batch("int8", 8, 0.25)
+    found = samples(metrics)
+    assert found[key("precision_batch_size_sum", "int8")] == 8
+    assert found[key("precision_worker_busy_seconds_total", "int8")] == 0.25
+
+
+def test_a_variant_is_in_one_state(metrics: Metrics) -> None:
+    """Every state that a pool knows has a series; exactly one of a variant's is 1, `starting` before anything else."""
+    assert set(STATES) == set(BEST_FIRST)
+    found = samples(metrics)
+    state = {name: [s for s in STATES if found[key("precision_variant_state", name, s)]] for name in metrics.names}
+    assert state == {"fp32": ["starting"], "int8": ["ready"]}
+
+
 def test_a_lost_variant_is_not_ready(metrics: Metrics) -> None:
     """Readiness follows the state; what is known of the engine stays."""
     metrics.state("int8", "starting", CARD)
     found = samples(metrics)
     assert found[key("precision_variant_ready", "int8")] == 0
     assert found[key("precision_model_bytes", "int8", "serialized")] == 3
+
+
+def test_activation_peaks_have_a_series_per_batch_size(metrics: Metrics) -> None:
+    """As many as the warm-up ran; the clock ratio exists only where there are two clocks."""
+    found = samples(metrics)
+    assert found[key("precision_activation_peak_bytes", "int8", "1")] == 100
+    assert found[key("precision_activation_peak_bytes", "int8", "2")] == 190
+    assert not any("precision_inference_clock_ratio" in sample for sample in found)
+    metrics.state("fp32", "ready", CARD | {"device": "cuda:0", "clock_ratio": 0.97})
+    assert samples(metrics)[key("precision_inference_clock_ratio", "fp32", "cuda:0")] == 0.97
+
+
+def test_memory_of_all_workers_of_a_variant_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum per kind; a worker that is gone, or a kind that one cannot tell, adds nothing."""
+    readings = {1: {"rss": 10, "process_gpu": 5}, 2: {"rss": 20}, 3: {}}
+    monkeypatch.setattr(memory, "read", lambda process: readings[process.pid])
+    metrics = Metrics(["int8", "fp32", "fp16"])
+    workers = {"int8": [Process(1), Process(2)], "fp32": [Process(3)]}
+    metrics.watch(lambda: dict.fromkeys(metrics.names, 0), lambda: workers)
+    found = samples(metrics)
+    assert found[key("precision_memory_bytes", "int8", "rss")] == 30
+    assert found[key("precision_memory_bytes", "int8", "process_gpu")] == 5
+    assert not any({"precision_memory_bytes", "fp32"} <= sample for sample in found)
 
 
 def test_depth_is_read_at_the_scrape(metrics: Metrics) -> None:

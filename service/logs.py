@@ -1,0 +1,89 @@
+"""Logs on stderr: readable on a terminal, JSON objects where something else reads them; one line per prediction."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from service.errors import REASONS
+
+READABLE = "%(levelname)s %(name)s: %(message)s"
+UNKNOWN = "unknown"
+"""Stands for a variant that does not exist: a path must not get into a log or become a label."""
+
+
+class Ended(NamedTuple):
+    """A prediction that ended, whatever happened to it; `phases` are those that it got to, in seconds."""
+
+    request_id: str
+    variant: str
+    outcome: str
+    images: int
+    seconds: float
+    phases: dict[str, float]
+
+    @property
+    def status(self) -> int:
+        return 200 if self.outcome == "ok" else REASONS[self.outcome].status
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON object: `time` (Unix seconds), `level`, `logger`, `message`, `exception` if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": round(record.created, 6),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def configure(level: str) -> None:
+    """Log to stderr from this level on; a process does this once, at its start."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(READABLE) if sys.stderr.isatty() else JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class RequestLog:
+    """Writes a line for each prediction, if the level is `info` or lower.
+
+    The line is put together by hand, as a record of the logging module would cost more than all metrics do
+    (benchmarks/measuring.py). What goes into it needs no escaping: ids are checked, all other words are our own.
+    """
+
+    def __init__(self, variants: Iterable[str]) -> None:
+        self._variants = frozenset(variants)
+        self._enabled = logging.getLogger(__name__).isEnabledFor(logging.INFO)
+        self._line = readable_line if sys.stderr.isatty() else json_line
+
+    def __call__(
+        self, request_id: str, variant: str, outcome: str, images: int, seconds: float, phases: dict[str, float]
+    ) -> None:
+        if self._enabled:
+            known = variant if variant in self._variants else UNKNOWN
+            sys.stderr.write(self._line(Ended(request_id, known, outcome, images, seconds, phases)))
+
+
+def json_line(ended: Ended) -> str:
+    phases = ", ".join([f'"{name}": {seconds:.6f}' for name, seconds in ended.phases.items()])
+    return (
+        f'{{"time": {time.time():.6f}, "level": "info", "logger": "service.requests", "message": "prediction", '
+        f'"request_id": "{ended.request_id}", "variant": "{ended.variant}", "outcome": "{ended.outcome}", '
+        f'"status": {ended.status}, "images": {ended.images}, "seconds": {ended.seconds:.6f}, '
+        f'"phases": {{{phases}}}}}\n'
+    )
+
+
+def readable_line(ended: Ended) -> str:
+    phases = " ".join([f"{name}={seconds * 1000:.2f}" for name, seconds in ended.phases.items()])
+    return (
+        f"INFO {ended.variant} {ended.status} {ended.outcome} images={ended.images} ms={ended.seconds * 1000:.2f} "
+        f"{phases} id={ended.request_id}\n"
+    )

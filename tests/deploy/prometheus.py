@@ -1,0 +1,82 @@
+"""A real Prometheus with the configuration of deploy/prometheus/, scraping one service several times a second."""
+
+import math
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from tests.service.processes import free_port, until
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
+PROGRAM = shutil.which("prometheus") or ""
+Samples = list[tuple[dict[str, str], float]]
+
+
+class Prometheus:
+    """A running one; `now` of its queries is the time of the query."""
+
+    def __init__(self, url: str) -> None:
+        self.client = httpx.Client(base_url=url, timeout=30)
+
+    def get(self, path: str, **parameters: str) -> dict[str, object]:
+        answer = self.client.get(f"/api/v1/{path}", params=parameters)
+        assert answer.status_code == 200, f"{parameters}: {answer.text}"
+        return dict(answer.json())
+
+    def query(self, expression: str) -> Samples:
+        """Labels and value of each series, those without a number (0 / 0) left out."""
+        result = self.get("query", query=expression)["data"]["result"]  # type: ignore[index]
+        samples = [(series["metric"], float(series["value"][1])) for series in result]
+        return [(labels, value) for labels, value in samples if not math.isnan(value)]
+
+    def value(self, expression: str) -> float:
+        """The value of the one series that the expression gives."""
+        ((_, value),) = self.query(expression)
+        return value
+
+    def rules(self) -> dict[str, str]:
+        """Name -> expression of every rule that it evaluates."""
+        groups = self.get("rules")["data"]["groups"]  # type: ignore[index]
+        assert [rule["lastError"] for group in groups for rule in group["rules"] if rule["health"] == "err"] == []
+        return {rule["name"]: rule["query"] for group in groups for rule in group["rules"]}
+
+    def is_past(self, seconds: float) -> bool:
+        """Whether a scrape and an evaluation of the rules have begun after this time of the clock."""
+        evaluated = self.query("timestamp(precision:requests:rate5m)")
+        scraped = self.query('timestamp(up{job="precision"})')
+        return bool(evaluated and scraped) and min(value for _, value in evaluated + scraped) > seconds
+
+
+@contextmanager
+def scraping(service_url: str, folder: Path) -> Iterator[Prometheus]:
+    """The shipped configuration with another target and shorter intervals, until it has scraped once."""
+    text = (FOLDER / "prometheus.yml").read_text()
+    for shipped, here in (("127.0.0.1:8000", urlsplit(service_url).netloc), (": 15s", ": 200ms")):
+        assert shipped in text
+        text = text.replace(shipped, here)
+    for name in ("rules.yml", "alerts.yml"):
+        shutil.copy(FOLDER / name, folder)
+    (folder / "prometheus.yml").write_text(text)
+    address = f"127.0.0.1:{free_port()}"
+    command = [PROGRAM, "--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address={address}"]
+    process = subprocess.Popen([*command, "--log.level=error"], cwd=folder)
+    try:
+        prometheus = Prometheus(f"http://{address}")
+        with prometheus.client:
+            until(lambda: _answers(prometheus) and prometheus.query("precision_variant_ready"), what="first scrape")
+            yield prometheus
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _answers(prometheus: Prometheus) -> bool:
+    try:
+        return prometheus.client.get("/-/ready").status_code == 200
+    except httpx.TransportError:
+        return False

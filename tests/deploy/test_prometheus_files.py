@@ -1,0 +1,77 @@
+"""deploy/prometheus/ and deploy/grafana/: valid to promtool, and in step with the service and its documentation."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import REASONS
+
+ROOT = Path(__file__).parents[2]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "precision.json"
+PROMTOOL = shutil.which("promtool") or ""
+NOT_TO_BLAME = {"unavailable", "shutting_down"}
+
+needs_promtool = pytest.mark.skipif(not PROMTOOL, reason="promtool is missing (Debian: apt install prometheus)")
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    "command", [("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")], ids=" ".join
+)
+def test_promtool_accepts(command: tuple[str, ...]) -> None:
+    """Configuration and rules parse; every alert fires on its symptom and keeps still beside it."""
+    done = subprocess.run([PROMTOOL, *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def alerts() -> set[str]:
+    return set(re.findall(r"^ +- alert: (\w+)$", (PROMETHEUS / "alerts.yml").read_text(), re.MULTILINE))
+
+
+def test_every_alert_is_shown_to_fire() -> None:
+    """alerts_test.yml has an alert of each name, with the labels that it must have."""
+    text = (PROMETHEUS / "alerts_test.yml").read_text()
+    assert set(re.findall(r"alertname: (\w+)\n +exp_alerts:\n +- exp_labels", text)) == alerts()
+
+
+def test_every_alert_is_documented() -> None:
+    """docs/metrics.md has a row for each alert."""
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    assert set(re.findall(r"^\| `(Precision\w+)` \|", text, re.MULTILINE)) == alerts()
+
+
+def test_failures_are_the_errors_that_the_service_is_to_blame_for() -> None:
+    """The outcomes in the failure ratio are the 5xx rows of the error table, without the two that an operator chose."""
+    (outcomes,) = re.findall(r'outcome=~"([\w|]+)"', (PROMETHEUS / "rules.yml").read_text())
+    blamed = {row.word for row in REASONS.values() if row.status >= 500} - NOT_TO_BLAME
+    assert set(outcomes.split("|")) == blamed
+
+
+def panels() -> list[dict[str, Any]]:
+    return list(json.loads(DASHBOARD.read_text())["panels"])
+
+
+def test_panels_do_not_overlap() -> None:
+    """Each cell of the dashboard's grid, 24 wide, belongs to one panel; every panel has an id of its own."""
+    cells = [
+        (x, y)
+        for grid in (panel["gridPos"] for panel in panels())
+        for x in range(grid["x"], grid["x"] + grid["w"])
+        for y in range(grid["y"], grid["y"] + grid["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    assert len({panel["id"] for panel in panels()}) == len(panels())
+
+
+def test_every_panel_says_what_it_shows() -> None:
+    """Title, unit and queries; a description wherever the title leaves a question."""
+    shown = [panel for panel in panels() if panel["type"] != "row"]
+    assert [panel["title"] for panel in shown if not panel["targets"]] == []
+    assert [panel["title"] for panel in shown if not panel["fieldConfig"]["defaults"]["unit"]] == []

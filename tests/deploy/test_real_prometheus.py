@@ -1,0 +1,195 @@
+"""What a real Prometheus says after a known load with known failures, one worker killed meanwhile.
+
+Everything is asked in PromQL: counts are those of the clients, nothing went backwards, quantiles are those that the
+clients were told, and every expression of the dashboard, the rules and the documentation gives data.
+"""
+
+import json
+import os
+import re
+import signal
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from service.metrics import SECONDS
+from tests.deploy import prometheus as real
+from tests.deploy.prometheus import Prometheus
+from tests.service import fakes
+from tests.service.pictures import png
+from tests.service.processes import Service, running, until
+
+pytestmark = pytest.mark.skipif(not real.PROGRAM, reason="prometheus is missing (Debian: apt install prometheus)")
+
+ROOT = Path(__file__).parents[2]
+PNG = {"content-type": "image/png"}
+
+
+@dataclass
+class Load:
+    """What the clients saw: outcomes per variant, and the server's own durations of answered int8 requests."""
+
+    prometheus: Prometheus
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    int8_seconds: list[float] = field(default_factory=list)
+
+    def send(self, client: httpx.Client, variant: str, body: bytes) -> None:
+        answer = client.post(f"/predict/{variant}", content=body, headers=PNG)
+        document = answer.json()
+        outcome = "ok" if answer.status_code == 200 else document["type"].rsplit(":")[-1]
+        self.outcomes[variant, outcome] += 1
+        if (variant, outcome) == ("int8", "ok"):
+            self.int8_seconds.append(document["timing"]["total_seconds"])
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
+    with (
+        running("--variants", "fp32,fp16,int8", "--shadow-share", "1", module="tests.service.fakes") as service,
+        real.scraping(service.url, tmp_path_factory.mktemp("prometheus")) as prometheus,
+    ):
+        load = Load(prometheus)
+        with ThreadPoolExecutor(7) as pool:
+            hung = pool.submit(_client, load, service, "fp32", [fakes.HANG])
+            until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="a held request")
+            clients = [pool.submit(_client, load, service, variant, range(200)) for variant in ("fp32", "int8") * 3]
+            until(lambda: service.outcomes("int8").get("ok", 0) > 50, what="load")
+            until(lambda: service.sample("precision_queue_depth", variant="fp32") == 3, what="requests behind it")
+            os.kill(_first_worker(service), signal.SIGKILL)
+            assert [client.result() for client in (hung, *clients)] == [None] * 7
+        until(lambda: service.state("fp32") == "ready", what="recovery")
+        with httpx.Client(base_url=service.url, timeout=60) as client:
+            _known_failures(load, client)
+            until(lambda: _compared_after_another(load, service, client) > 120, what="shadows")
+        sent = time.time()
+        until(lambda: prometheus.is_past(sent), what="scrape and evaluation after the load")
+        yield load
+
+
+def _client(load: Load, service: Service, variant: str, values: Iterable[int]) -> None:
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        for value in values:
+            load.send(client, variant, png(value))
+
+
+def _first_worker(service: Service) -> int:
+    """The worker that was started first, which is that of the variant named first."""
+    return min(child.pid for child in service.children() if "spawn_main" in " ".join(child.cmdline()))
+
+
+def _compared_after_another(load: Load, service: Service, client: httpx.Client) -> float:
+    load.send(client, "int8", png(1))
+    return service.sample("precision_shadow_logit_distance_count", variant="int8")
+
+
+def _known_failures(load: Load, client: httpx.Client) -> None:
+    for count, variant, body in (
+        (7, "int8", b"no image"),
+        (2, "int8", png(fakes.RAISE)),
+        (5, "fp16", png(1)),
+        (3, "fp64", png(1)),
+        (4, "fp32", png(1)),
+    ):
+        for _ in range(count):
+            load.send(client, variant, body)
+
+
+def test_counts_are_those_of_the_clients(load: Load) -> None:
+    """Every request counts once under its outcome, those that the killed worker lost included."""
+    counted = {
+        (labels["variant"], labels["outcome"]): value
+        for labels, value in load.prometheus.query("precision_requests_total > 0")
+    }
+    sent = Counter({("unknown" if v == "fp64" else v, outcome): n for (v, outcome), n in load.outcomes.items()})
+    assert counted == sent
+    assert load.outcomes["fp32", "worker_lost"] == 1
+    assert load.outcomes["int8", "ok"] >= 600
+    assert load.outcomes["int8", "internal"] == 2
+    assert load.outcomes["int8", "not_an_image"] == 7
+
+
+def test_a_duration_is_observed_for_every_request(load: Load) -> None:
+    """Histogram and counter agree; phases are observed for answered requests only."""
+    ask = load.prometheus.value
+    for variant in ("fp32", "int8"):
+        sent = sum(n for (v, _), n in load.outcomes.items() if v == variant)
+        assert ask(f'precision_request_duration_seconds_count{{variant="{variant}"}}') == sent
+        for phase in ("queue", "inference", "other"):
+            where = f'variant="{variant}", phase="{phase}"'
+            assert ask(f"precision_phase_duration_seconds_count{{{where}}}") == load.outcomes[variant, "ok"]
+
+
+def test_the_restart_is_counted_once(load: Load) -> None:
+    """One worker was killed, fp32's."""
+    (lost,) = load.prometheus.query("precision_worker_restarts_total > 0")
+    assert (lost[0]["variant"], lost[0]["reason"], lost[1]) == ("fp32", "died", 1)
+
+
+def test_no_counter_went_down(load: Load) -> None:
+    """The killed worker reset nothing, in any of the scrapes."""
+    names = load.prometheus.get("label/__name__/values")["data"]
+    counters = [name for name in names if re.fullmatch(r"precision_.+_(total|sum|count|bucket)", str(name))]
+    assert len(counters) > 15
+    assert load.prometheus.value('count_over_time(up{job="precision"}[10m])') > 5
+    assert {name: load.prometheus.value(f"sum(resets({name}[10m]))") for name in counters} == dict.fromkeys(counters, 0)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_quantiles_are_those_that_the_clients_were_told(load: Load, share: float) -> None:
+    """histogram_quantile is within a bucket of the same quantile of the answers' total_seconds."""
+    bounds = 'precision_request_duration_seconds_bucket{variant="int8"}'
+    seen = load.prometheus.value(f"histogram_quantile({share}, sum by (le) ({bounds}))")
+    told = float(np.quantile(load.int8_seconds, share))
+    assert abs(bisect_left(SECONDS, seen) - bisect_left(SECONDS, told)) <= 1
+
+
+def test_phases_add_up_to_the_duration(load: Load) -> None:
+    """Of answered requests: their phases' sum lies between what clients were told and the whole duration."""
+    phases = load.prometheus.value('sum(precision_phase_duration_seconds_sum{variant="int8"})')
+    duration = load.prometheus.value('precision_request_duration_seconds_sum{variant="int8"}')
+    assert sum(load.int8_seconds) <= phases
+    assert phases <= duration
+
+
+def test_inference_is_what_the_engine_said(load: Load) -> None:
+    """The fake engine says 1 ms each time."""
+    metric = 'precision_inference_duration_seconds_{}{{variant="int8"}}'
+    assert load.prometheus.value(f"{metric.format('sum')} / {metric.format('count')}") == pytest.approx(0.001)
+
+
+def dashboard_queries() -> list[str]:
+    panels = json.loads((ROOT / "deploy/grafana/dashboards/precision.json").read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    filled = [query.replace("$__rate_interval", "1m").replace("$instance", ".*") for query in queries]
+    return [query.replace("$variant", "fp32|int8") for query in filled]
+
+
+def documented_queries() -> list[str]:
+    blocks = re.findall(r"^```promql\n(.*?)^```", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [query for block in blocks for query in block.strip().split("\n\n")]
+
+
+def without_limit(expression: str) -> str:
+    """The left side of `something > limit`: an alert that keeps still has no data, what it watches has."""
+    return re.sub(r"\s[<>]\s[\d.]+$", "", expression)
+
+
+@pytest.mark.parametrize("query", [*dashboard_queries(), *map(without_limit, documented_queries())])
+def test_a_query_gives_data(load: Load, query: str) -> None:
+    """Each panel of the dashboard and each example of docs/metrics.md."""
+    assert load.prometheus.query(query)
+
+
+def test_every_rule_gives_data(load: Load) -> None:
+    """Recorded series exist, and what each alert watches has a number."""
+    rules = load.prometheus.rules()
+    assert len(rules) > 10
+    assert [name for name, query in rules.items() if not load.prometheus.query(without_limit(query))] == []
