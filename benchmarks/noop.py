@@ -75,7 +75,7 @@ class NoMetrics(Metrics):
 
 
 async def pixels_of(request: Request) -> NDArray[np.uint8]:
-    return decode(await request.body(), MAX_PIXELS)
+    return decode(await request.body(), MAX_PIXELS, 32)
 
 
 class ShippedAPI(litserve.LitAPI):  # type: ignore[misc]

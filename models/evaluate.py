@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models import checkpoint, cifar10
+from models import checkpoint, cifar10, preprocess
 from models.cifar10 import Images, Labels
 from models.engines.base import Engine
 from models.evaluation import batches, corruptions, sheet, statistics, table
 from models.evaluation.answers import answer
 from models.evaluation.report import CLEAN, Report, Result, VariantReport, fingerprint
+from models.flags import add_preparation, preparation_of
 from models.variants import VARIANTS, VariantUnavailable, load
 
 LOADS = 3
@@ -53,7 +54,9 @@ def evaluate(args: argparse.Namespace) -> Report:
     args.out.mkdir(parents=True, exist_ok=True)
     for condition in (CLEAN, *args.corruptions):
         judge(report, engines, images, labels, condition, args)
-    report.batches = batches.measure(engines, images[: args.batch_images], args.batch_sizes)
+    side = next(iter(engines.values())).card.input_size
+    timed = preprocess.resized(images[: args.batch_images], side)
+    report.batches = batches.measure(engines, timed, args.batch_sizes)
     for summary in batches.summarise(report.batches):
         report.variants[summary.variant].batches.append(summary)
     return report
@@ -65,7 +68,9 @@ def timed_loads(name: str, args: argparse.Namespace) -> tuple[Engine, tuple[floa
     seconds = []
     for _ in range(LOADS):
         began = time.perf_counter()
-        engine = load(name, device=device, threads=args.threads, checkpoint=args.checkpoint)
+        engine = load(
+            name, device=device, threads=args.threads, checkpoint=args.checkpoint, preparation=preparation_of(args)
+        )
         seconds.append(time.perf_counter() - began)
     return engine, tuple(seconds)
 
@@ -85,7 +90,8 @@ def judge(
     logits: dict[str, Logits] = {}
     for name, engine in engines.items():
         place = args.out / "logits" / f"{condition}-{name}.npz"
-        logits[name] = answer(engine, images, max(args.batch_sizes), place, f"{name}, {condition}")
+        pixels = preprocess.resized(images, engine.card.input_size)
+        logits[name] = answer(engine, pixels, max(args.batch_sizes), place, f"{name}, {condition}")
     exact = logits[report.reference]
     for name, found in logits.items():
         paired = statistics.compare(found, exact, labels, report.reference) if name != report.reference else None
@@ -127,6 +133,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"none, all ({', '.join(corruptions.ALL)}) or some",
     )
     add("--corrupted-images", type=positive, default=10_000, help="images under each corruption (%(default)s)")
+    add_preparation(parser)
     args = parser.parse_args(argv)
     args.given = list(sys.argv[1:] if argv is None else argv)
     if max(args.batch_sizes) > min(args.batch_images, args.images):

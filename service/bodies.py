@@ -12,7 +12,6 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from service import images
-from service.engine.wire import IMAGE_BYTES
 from service.errors import ServiceError
 from service.schemas import JSONBody
 from service.settings import Settings
@@ -105,22 +104,22 @@ async def _multipart_images(headers: Headers, body: bytes, settings: Settings) -
 
 
 def decode(parts: list[bytes] | None, body: bytes, settings: Settings) -> NDArray[np.uint8]:
-    """The images of one request as `[N, 3, 32, 32] uint8`.
+    """The images of one request as `[N, 3, S, S] uint8`, S the setting's side.
 
     Raises:
         ServiceError: `not_an_image` or `unacceptable`; says which image when there are several.
     """
-    count = len(body) // IMAGE_BYTES if parts is None else len(parts)
+    count = len(body) // (3 * settings.side**2) if parts is None else len(parts)
     if count > settings.max_images:
         raise ServiceError("unacceptable", f"a request may hold at most {settings.max_images} images, got {count}")
     if parts is None:
-        return images.raw(body)
-    return np.stack([_decode_one(i, part, len(parts), settings.max_pixels) for i, part in enumerate(parts)])
+        return images.raw(body, settings.side)
+    return np.stack([_decode_one(i, part, len(parts), settings) for i, part in enumerate(parts)])
 
 
-def _decode_one(index: int, part: bytes, count: int, max_pixels: int) -> NDArray[np.uint8]:
+def _decode_one(index: int, part: bytes, count: int, settings: Settings) -> NDArray[np.uint8]:
     try:
-        return images.decode(part, max_pixels)
+        return images.decode(part, settings.max_pixels, settings.side)
     except ServiceError as error:
         if count == 1:
             raise

@@ -7,14 +7,15 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from models.preprocess import to_pixels
-from service.engine.wire import IMAGE_BYTES, IMAGE_SHAPE
 from service.errors import ServiceError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 
-def decode(body: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    """An encoded PNG, JPEG or WebP image as `[3, 32, 32] uint8` (models.preprocess says how); first frame if animated.
+def decode(body: bytes, max_pixels: int, side: int) -> NDArray[np.uint8]:
+    """An encoded PNG, JPEG or WebP image as `[3, side, side] uint8` (models.preprocess says how).
+
+    Of an animated image the first frame counts.
 
     Raises:
         ServiceError: `not_an_image`; `unacceptable` when it has more than `max_pixels`, before any pixel is decoded.
@@ -26,7 +27,7 @@ def decode(body: bytes, max_pixels: int) -> NDArray[np.uint8]:
                 "unacceptable",
                 f"the image has {image.width} x {image.height} pixels, at most {max_pixels} are accepted",
             )
-        return to_pixels(image)
+        return to_pixels(image, side)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ServiceError(
             "unacceptable", f"the image has too many pixels, at most {max_pixels} are accepted"
@@ -47,15 +48,16 @@ def decode(body: bytes, max_pixels: int) -> NDArray[np.uint8]:
         raise ServiceError("not_an_image", f"the image is damaged or truncated ({type(error).__name__})") from None
 
 
-def raw(body: bytes) -> NDArray[np.uint8]:
-    """N x 3072 bytes as `[N, 3, 32, 32] uint8`.
+def raw(body: bytes, side: int) -> NDArray[np.uint8]:
+    """N images of 3 x side x side bytes as `[N, 3, side, side] uint8`.
 
     Raises:
-        ServiceError: `unacceptable`, the length is no multiple of 3072.
+        ServiceError: `unacceptable`, the length is no multiple of an image's.
     """
-    if not body or len(body) % IMAGE_BYTES:
+    size = 3 * side * side
+    if not body or len(body) % size:
         raise ServiceError(
             "unacceptable",
-            f"raw pixels are N x 3072 bytes (uint8, [3, 32, 32] channel first each), got {len(body)} bytes",
+            f"raw pixels are N x {size} bytes (uint8, [3, {side}, {side}] channel first each), got {len(body)} bytes",
         )
-    return np.frombuffer(body, np.uint8).reshape(-1, *IMAGE_SHAPE)
+    return np.frombuffer(body, np.uint8).reshape(-1, 3, side, side)

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -37,7 +35,8 @@ def build_server(
     Raises:
         CheckpointError: the weights are missing or damaged.
     """
-    card = verified_card(settings.checkpoint or checkpoint.default_path())
+    card = checkpoint.inspect(settings.checkpoint or checkpoint.default_path(), settings.preparation)
+    settings = settings.model_copy(update={"input_size": card.input_size})
     names = with_baseline(settings.variants, gpu.count())
     observer = metrics(names)
     server = PrecisionServer([api(name, settings) for name in names], settings, observer)
@@ -49,7 +48,7 @@ def build_server(
     app.title, app.version = "Precision service", __version__
     app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
     app.state.settings, app.state.metrics, app.state.log = settings, observer, RequestLog(names)
-    app.state.pools, app.state.checkpoint = server.pools, card
+    app.state.pools, app.state.checkpoint = server.pools, asdict(card)
     app.state.shadow = Shadow(settings.shadow_share, server.pools, observer, settings.request_timeout)
     server.front = Front(app, "/predict/", predict.predict)
     app.include_router(predict.router())
@@ -58,15 +57,6 @@ def build_server(
     app.add_exception_handler(RequestValidationError, _problem)
     app.add_exception_handler(ServiceError, _problem)
     return server
-
-
-def verified_card(path: Path) -> dict[str, Any]:
-    """The card of the weights at `path`, which must belong to it; an INT8 artifact carries its own hash instead."""
-    if path.name.endswith(checkpoint.ARTIFACT_SUFFIX):
-        return {}
-    card = checkpoint.read_card(path)
-    checkpoint.verified(path, card.sha256)
-    return asdict(card)
 
 
 def with_baseline(names: tuple[str, ...], gpus: int) -> tuple[str, ...]:

@@ -55,7 +55,11 @@ BODY = {
                 "example": {"image": "iVBORw0KGgoAAAANSUhEUgAA..."},
             },
             "application/octet-stream": {
-                "schema": {"type": "string", "format": "binary", "description": "N x 3072 bytes, uint8, channel first"}
+                "schema": {
+                    "type": "string",
+                    "format": "binary",
+                    "description": "N images of 3 x S x S bytes, uint8, channel first; S is 32, or --input-size",
+                }
             },
         },
     }
@@ -157,7 +161,7 @@ def pool_of(request: Request, variant: str) -> Pool:
 
 
 async def read_pixels(request: Request) -> tuple[NDArray[np.uint8], dict[str, float]]:
-    """The request's images as `[N, 3, 32, 32] uint8`, and the seconds of `receive` and `decode`."""
+    """The request's images as `[N, 3, S, S] uint8`, and the seconds of `receive` and `decode`."""
     settings: Settings = request.app.state.settings
     began = time.perf_counter()
     body = await bodies.read(request, settings.max_body_bytes)
