@@ -19,9 +19,9 @@ from tqdm import tqdm
 from models import checkpoint, cifar10, preprocess
 from models.cifar10 import Images, Labels
 from models.engines.base import Engine
-from models.evaluation import batches, corruptions, sheet, statistics, table
+from models.evaluation import batches, card, corruptions, sheet, statistics, table
 from models.evaluation.answers import answer
-from models.evaluation.report import CLEAN, Report, Result, VariantReport, fingerprint
+from models.evaluation.report import CLEAN, Report, Result, VariantReport, card_entry, fingerprint
 from models.flags import add_preparation, preparation_of
 from models.variants import VARIANTS, VariantUnavailable, load
 
@@ -132,7 +132,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default="none",
         help=f"none, all ({', '.join(corruptions.ALL)}) or some",
     )
-    add("--corrupted-images", type=positive, default=10_000, help="images under each corruption (%(default)s)")
+    add("--corrupted-images", type=positive, default=2000, help="images under each corruption (%(default)s)")
+    add("--card", action="store_true", help="also write the numbers beside the checkpoint, for GET /variants")
     add_preparation(parser)
     args = parser.parse_args(argv)
     args.given = list(sys.argv[1:] if argv is None else argv)
@@ -174,6 +175,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     report.write(args.out / "evaluation.json")
     checkpoint.write(args.out / "evaluation.md", table.document(report).encode())
     print(table.main_table(report))
+    if args.card:
+        path = args.checkpoint or checkpoint.default_path()
+        print(f"{card.write(path, {name: card_entry(report, name) for name in report.variants})}: the variants' cards")
     print(f"{args.out / 'evaluation.md'} has the rest: classes, corruptions, the images that differ")
 
 

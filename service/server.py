@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from models import checkpoint, gpu
+from models.evaluation import card as evaluation
 from service import __version__
 from service.api import PrecisionAPI
 from service.engine.litserver import PrecisionServer
@@ -36,6 +37,7 @@ def build_server(
         CheckpointError: the weights are missing or damaged.
     """
     card = checkpoint.inspect(settings.checkpoint or checkpoint.default_path(), settings.preparation)
+    evaluations = evaluation.read(settings.checkpoint or checkpoint.default_path())
     settings = settings.model_copy(update={"input_size": card.input_size})
     names = with_baseline(settings.variants, gpu.count())
     observer = metrics(names)
@@ -50,6 +52,7 @@ def build_server(
     app.state.settings, app.state.metrics, app.state.log = settings, observer, RequestLog(names)
     app.state.pools, app.state.checkpoint = server.pools, asdict(card)
     app.state.shadow = Shadow(settings.shadow_share, server.pools, observer, settings.request_timeout)
+    app.state.evaluations = evaluations
     server.front = Front(app, "/predict/", predict.predict)
     app.include_router(predict.router())
     app.include_router(info.router())
