@@ -4,11 +4,12 @@ Imports no torch.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from models import checkpoint
 from models.checkpoint import CheckpointError
+from models.topology import Input
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,19 @@ class Calibration:
     seed: int
     ranges: dict[str, tuple[float, float]]
     """By convolution, `(low, high)` of its output, after ReLU and residual addition where they follow."""
+    input: Input = field(default_factory=Input)
+
+    @property
+    def sha256(self) -> str:
+        """Of all of it: what the INT8 weights depend on besides the checkpoint."""
+        return checkpoint.sha256(self.to_json())
+
+    def to_json(self) -> bytes:
+        return (json.dumps(asdict(self), indent=2) + "\n").encode()
 
 
 def save(calibration: Calibration, path: Path) -> None:
-    checkpoint.write(path, (json.dumps(asdict(calibration), indent=2) + "\n").encode())
+    checkpoint.write(path, calibration.to_json())
 
 
 def load(path: Path, checkpoint_sha256: str) -> Calibration:
@@ -39,6 +49,8 @@ def load(path: Path, checkpoint_sha256: str) -> Calibration:
     try:
         content = json.loads(checkpoint.read(path))
         content["ranges"] = {name: (float(low), float(high)) for name, (low, high) in content["ranges"].items()}
+        if "input" in content:
+            content["input"] = Input.of(content["input"])
         calibration = Calibration(**content)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} is not a calibration ({error}); {again}") from error

@@ -1,24 +1,32 @@
-"""The input path of the network: any image to 32x32 RGB pixels, the same for training data, evaluation and service."""
+"""The input path of the network: any image to square RGB pixels, the same for training data, evaluation and service."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 SIDE = 32
+"""Of the bundled network's images."""
 
 
-def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """An image as `[3, 32, 32] uint8`, RGB, channel first.
+def to_pixels(image: Image.Image, side: int = SIDE) -> NDArray[np.uint8]:
+    """An image as `[3, side, side] uint8`, RGB, channel first.
 
-    A 32x32 RGB image passes unchanged. Otherwise: rotated as its EXIF orientation says, 16-bit scaled to 8,
+    An RGB image of that size passes unchanged. Otherwise: rotated as its EXIF orientation says, 16-bit scaled to 8,
     transparency laid over white, greyscale, palette and CMYK converted to RGB, the largest centred square cut out and
     resized (bicubic, antialiased).
     """
     ImageOps.exif_transpose(image, in_place=True)
     image = _rgb(image)
-    if image.size != (SIDE, SIDE):
-        image = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BICUBIC)
+    if image.size != (side, side):
+        image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(image, np.uint8).transpose(2, 0, 1))
+
+
+def resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """`[N, 3, H, W] uint8` images as `[N, 3, side, side]`, each as `to_pixels` makes it."""
+    if pixels.shape[2:] == (side, side):
+        return pixels
+    return np.stack([to_pixels(Image.fromarray(image.transpose(1, 2, 0)), side) for image in pixels])
 
 
 def _rgb(image: Image.Image) -> Image.Image:

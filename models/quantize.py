@@ -1,34 +1,44 @@
 """Calibrate INT8 activations on training images: `python -m models.quantize --data DIR --checkpoint FILE`.
 
-Writes `NAME.int8.json`, which the `int8` variant needs, beside the checkpoint (or into --out). Takes seconds.
+Writes `NAME.int8.json`, which the `int8` variant uses, beside the checkpoint (or into --out). Takes seconds. A
+checkpoint without one is calibrated at load (`at_load`).
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from models import calibration, checkpoint, cifar10
+from models import cache, calibration, checkpoint, cifar10, preprocess
 from models.calibration import Calibration
+from models.checkpoint import CheckpointError
 from models.engines import quantized
-from models.engines.network import FoldedLayer, Network, assemble, fold, mean_and_scale
+from models.engines.network import FoldedLayer, assemble, fold, mean_and_scale
+from models.flags import add_preparation, preparation_of
+from models.topology import Network
 
 BINS = 2048
 SHRINKS = np.linspace(0.3, 1.0, 141)
 # The default by measurement: logit SQNR 37.9 dB with mse, 37.0 with minmax, 31.1 with percentile; top-1 agreement 99.8,
 # 99.7 and 99.7 % (calibrated on 512 training images, 1,000 test images, a checkpoint of 84 %).
 METHODS = ("mse", "percentile", "minmax")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MOST_IMAGES = 512
 Range = tuple[float, float]
+logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
 def observe(network: Network[FoldedLayer], images: cifar10.Images, record: Callable[[str, Tensor], None]) -> None:
-    """Run the FP32 network on `[N, 3, 32, 32] uint8` and hand every convolution's output to `record`."""
+    """Run the FP32 network on `[N, 3, H, W] uint8` and hand every convolution's output to `record`."""
 
     def convolve(layer: FoldedLayer, x: Tensor) -> Tensor:
         return F.conv2d(x, layer.weight, layer.bias, layer.spec.stride, layer.weight.shape[2] // 2)
@@ -43,7 +53,7 @@ def observe(network: Network[FoldedLayer], images: cifar10.Images, record: Calla
         lambda layer: lambda x: noted(layer, convolve(layer, x), relu=layer.spec.relu),
         lambda layer: lambda x, accumulator: noted(layer, convolve(layer, x) + accumulator, relu=True),
     )
-    mean, scale = mean_and_scale()
+    mean, scale = mean_and_scale(network.input)
     for batch in torch.from_numpy(images).split(64):
         features((batch.float() - mean) * scale)
 
@@ -53,7 +63,7 @@ def calibrate(network: Network[FoldedLayer], images: cifar10.Images, method: str
 
     Args:
         network: the FP32 network.
-        images: `[N, 3, 32, 32] uint8`, from the training set.
+        images: `[N, 3, H, W] uint8`, as the network takes them; not those that it is judged on.
         method: `minmax`; `percentile`, which cuts 0.01 % of the values; or `mse`, which makes the squared error of
             8-bit rounding and cutting smallest.
     """
@@ -105,6 +115,44 @@ def least_error(counts: np.ndarray, extremes: Range) -> Range:
     return low * float(best), high * float(best)
 
 
+def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path | None) -> Calibration:
+    """The calibration on the images in `folder` (None: the bundled sample), kept for the next start.
+
+    Raises:
+        CheckpointError: the folder holds no images.
+    """
+    images = images_in(folder, network.input.side) if folder else cifar10.sample()[0]
+    place = cache.place(
+        "calibration", ".json", checkpoint=checkpoint_sha256, input=asdict(network.input), method=METHODS[0],
+        bins=BINS, images=checkpoint.sha256(images.tobytes()), torch=torch.__version__,
+    )  # fmt: skip
+    if place.exists():
+        try:
+            return calibration.load(place, checkpoint_sha256)
+        except CheckpointError:
+            logger.warning("%s is damaged and made again", place)
+    pixels = preprocess.resized(images, network.input.side)
+    ranges = calibrate(network, pixels, METHODS[0])
+    found = Calibration(checkpoint_sha256, METHODS[0], len(pixels), 0, ranges, network.input)
+    cache.store(place, found.to_json())
+    return found
+
+
+def images_in(folder: Path, side: int) -> cifar10.Images:
+    """The first MOST_IMAGES images of a folder, by name, as `[N, 3, side, side] uint8`.
+
+    Raises:
+        CheckpointError: there are none, or one cannot be read.
+    """
+    try:
+        places = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)[:MOST_IMAGES]
+        if not places:
+            raise CheckpointError(f"{folder} holds no {', '.join(IMAGE_SUFFIXES)} files to calibrate INT8 on")
+        return np.stack([preprocess.to_pixels(Image.open(place), side) for place in places])
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the images to calibrate INT8 on cannot be read ({error})") from error
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m models.quantize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -120,6 +168,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--artifact", type=Path, metavar="FILE", help="also write the INT8 weights, which need no checkpoint"
     )
+    add_preparation(parser)
     args = parser.parse_args(argv)
     try:
         run(args)
@@ -128,17 +177,22 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    state, card = checkpoint.load(args.checkpoint)
-    network = fold(state)
+    state, card = checkpoint.load(args.checkpoint, preparation_of(args))
+    network = fold(state, card)
     pixels, _ = cifar10.read(args.data, "train")
     chosen = np.sort(np.random.default_rng(args.seed).permutation(len(pixels))[: args.images])
-    ranges = calibrate(network, np.ascontiguousarray(pixels[chosen]), args.method)
+    ranges = calibrate(
+        network, preprocess.resized(np.ascontiguousarray(pixels[chosen]), network.input.side), args.method
+    )
+    found = Calibration(card.sha256, args.method, len(chosen), args.seed, ranges, network.input)
     place = checkpoint.beside((args.out or args.checkpoint.parent) / args.checkpoint.name, ".int8.json")
     place.parent.mkdir(parents=True, exist_ok=True)
-    calibration.save(Calibration(card.sha256, args.method, len(chosen), args.seed, ranges), place)
+    calibration.save(found, place)
     print(f"{place}: ranges of {len(ranges)} activations over {len(chosen)} training images, method {args.method}")
     if args.artifact:
-        content = quantized.serialize(quantized.quantize(network, ranges, quantized.FULL_LIMIT), card.sha256)
+        content = quantized.serialize(
+            quantized.quantize(network, ranges, quantized.FULL_LIMIT), card.sha256, found.sha256
+        )
         checkpoint.write(args.artifact, content)
         print(f"{args.artifact}: {len(content):,} bytes, {len(content) / card.bytes:.1%} of the checkpoint's")
 

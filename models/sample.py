@@ -7,18 +7,21 @@ on the CPU, neither folded nor fused: an oracle that shares no code with the eng
 
 import argparse
 import io
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models import checkpoint, cifar10
-from models.checkpoint import CheckpointError
+from models import checkpoint, cifar10, preprocess
+from models.checkpoint import Card, CheckpointError, Preparation, State
+from models.flags import add_preparation, preparation_of
 from models.resnet import resnet18
 from models.selftest import SUFFIX
-from models.train import normalise
+from models.topology import detect
 
 PER_CLASS = 30
 SEED = 2024
@@ -40,18 +43,30 @@ def write_sample(data: Path, path: Path) -> None:
     checkpoint.write(path, content.getvalue())
 
 
-@torch.inference_mode()
-def write_logits(source: Path, images: cifar10.Images) -> Path:
+def write_logits(source: Path, preparation: Preparation, images: cifar10.Images) -> Path:
     """Write the plain FP32 network's logits on `images` beside the checkpoint `source`."""
-    state, card = checkpoint.load(source)
-    net = resnet18().eval()
-    net.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-    logits = torch.cat([net(normalise(batch)) for batch in torch.from_numpy(images).split(50)]).numpy()
-    content = io.BytesIO()
-    np.savez_compressed(content, logits=logits, checkpoint_sha256=np.array(card.sha256))
     path = checkpoint.beside(source, SUFFIX)
-    checkpoint.write(path, content.getvalue())
+    checkpoint.write(path, packed_logits(*checkpoint.load(source, preparation), images))
     return path
+
+
+@torch.inference_mode()
+def packed_logits(state: State, card: Card, images: cifar10.Images) -> bytes:
+    """A .npz of the plain torchvision network's FP32 logits on `[N, 3, 32, 32] uint8` images, and whose they are."""
+    try:
+        stem = detect({name: tuple(array.shape) for name, array in state.items()})
+    except ValueError as error:
+        raise CheckpointError(f"the checkpoint does not fit: {error}") from error
+    taken = card.taken(stem)
+    net = resnet18(stem).eval()
+    net.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=False)
+    mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (taken.mean, taken.std))
+    pixels = torch.from_numpy(preprocess.resized(images, taken.side))
+    logits = torch.cat([net((batch.float() - mean) / std) for batch in pixels.split(50)]).numpy()
+    content = io.BytesIO()
+    of = json.dumps(asdict(taken))
+    np.savez_compressed(content, logits=logits, checkpoint_sha256=np.array(card.sha256), input=np.array(of))
+    return content.getvalue()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -60,13 +75,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--data", type=Path, help="holds cifar-10-batches-bin/; without it only logits are written")
     parser.add_argument("--checkpoint", type=Path, default=checkpoint.default_path(), help="(%(default)s)")
+    add_preparation(parser)
     args = parser.parse_args(argv)
     try:
         if args.data:
             write_sample(args.data, cifar10.SAMPLE)
             print(f"{cifar10.SAMPLE}: {cifar10.SAMPLE.stat().st_size:,} bytes")
         images, labels = cifar10.sample()
-        print(f"{write_logits(args.checkpoint, images)}: FP32 logits of {len(labels)} images")
+        print(f"{write_logits(args.checkpoint, preparation_of(args), images)}: FP32 logits of {len(labels)} images")
     except (cifar10.DatasetError, CheckpointError) as error:
         sys.exit(f"error: {error}")
 

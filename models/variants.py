@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models import cpu
+from models.checkpoint import AS_IT_SAYS, Preparation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +50,14 @@ VARIANTS = {
 DEFAULT_VARIANTS = ("fp32", "fp16", "int8")
 
 
-def load(name: str, *, device: str | None = None, threads: int | None = None, checkpoint: Path | None = None) -> Engine:
+def load(
+    name: str,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    checkpoint: Path | None = None,
+    preparation: Preparation = AS_IT_SAYS,
+) -> Engine:
     """Load a variant: weights verified, folded, quantized and placed, but not warmed up.
 
     Args:
@@ -58,6 +66,7 @@ def load(name: str, *, device: str | None = None, threads: int | None = None, ch
         threads: CPU threads of this process; None takes the cores available (`models.cpu.available_cores`).
         checkpoint: None takes the environment variable CHECKPOINT, else the bundled one. For `int8` it may be the INT8
             artifact that `python -m models.quantize --artifact` writes.
+        preparation: what images the checkpoint takes, where its card does not say.
 
     Raises:
         KeyError: no such variant.
@@ -70,4 +79,4 @@ def load(name: str, *, device: str | None = None, threads: int | None = None, ch
     )  # before OpenMP comes with torch: OMP_PROC_BIND leaves this thread one core
     from models.engines import loading  # noqa: PLC0415 - torch belongs to the processes that run engines
 
-    return loading.load(VARIANTS[name], device, threads, checkpoint)
+    return loading.load(VARIANTS[name], device, threads, checkpoint, preparation)

@@ -63,7 +63,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
             "load_seconds": loaded - began,
             "warmup_seconds": warmed - loaded,
             "selftest_agreement": self.agreement(engine),
-            "memory_kind": engine.run(np.zeros((1, 3, 32, 32), np.uint8)).memory_kind,
+            "memory_kind": engine.run(np.zeros((1, 3, self.settings.side, self.settings.side), np.uint8)).memory_kind,
             "activation_peaks": engine.activation_peaks,
         }
         if engine.device != "cpu":
@@ -76,12 +76,13 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
             device=self.place,
             threads=self.threads,
             checkpoint=self.settings.checkpoint,
+            preparation=self.settings.preparation,
         )
 
     def agreement(self, engine: Engine) -> float:
         """See `models.selftest.agreement`."""
-        return selftest.agreement(engine, self.settings.checkpoint)
+        return selftest.agreement(engine, self.settings.checkpoint, self.settings.preparation)
 
     def predict(self, pixels: NDArray[np.uint8]) -> Execution:
-        """Run `[N, 3, 32, 32] uint8` pixels as one batch."""
+        """Run `[N, 3, S, S] uint8` pixels as one batch."""
         return self.engine.run(pixels)

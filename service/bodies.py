@@ -16,7 +16,6 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from service import images
-from service.engine.wire import IMAGE_BYTES
 from service.errors import ServiceError
 from service.schemas import JSONBody
 from service.settings import Settings
@@ -150,11 +149,12 @@ async def timely(work: Callable[[images.Limits], T], body: bytes, settings: Sett
     """
     if len(body) < THREAD_BYTES:
         try:
-            return work(images.Limits(settings.max_images, settings.max_pixels, light=True))
+            return work(images.Limits(settings.max_images, settings.max_pixels, settings.side, light=True))
         except images.Heavy:
             pass
     seconds = settings.decode_timeout
-    limits = images.Limits(settings.max_images, settings.max_pixels, until=time.perf_counter() + seconds)
+    until = time.perf_counter() + seconds
+    limits = images.Limits(settings.max_images, settings.max_pixels, settings.side, until=until)
     try:
         return await asyncio.wait_for(asyncio.to_thread(work, limits), seconds)
     except TimeoutError:
@@ -164,23 +164,23 @@ async def timely(work: Callable[[images.Limits], T], body: bytes, settings: Sett
 def decode(
     parts: list[bytes] | None, body: bytes, limits: images.Limits, expected: int | None = None
 ) -> NDArray[np.uint8]:
-    """The images of one request as `[N, 3, 32, 32] uint8`: the encoded `parts`, or raw pixels in `body`.
+    """The images of one request as `[N, 3, S, S] uint8`: the encoded `parts`, or raw pixels in `body`.
 
     Args:
         parts: encoded images, None for raw pixels.
         body: raw pixels where `parts` is None.
-        limits: how many, how large, how long.
+        limits: how many, how large, how long, and S, the side they get.
         expected: how many images the request says it holds, where it says so.
 
     Raises:
         ServiceError: `not_an_image`, `unacceptable` or `deadline`; says which image when there are several.
     """
-    count = len(body) // IMAGE_BYTES if parts is None else len(parts)
+    count = len(body) // (3 * limits.side**2) if parts is None else len(parts)
     if expected is not None and count != expected:
         raise ServiceError("unacceptable", f"the shape says {expected} images, the data holds {count}")
     limits.check_count(count, is_encoded=parts is not None)
     if parts is None:
-        return images.raw(body)
+        return images.raw(body, limits.side)
     return np.stack([_decode_one(i, part, len(parts), limits) for i, part in enumerate(parts)])
 
 

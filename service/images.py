@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from models.preprocess import to_pixels
-from service.engine.wire import IMAGE_BYTES, IMAGE_SHAPE
+from models.preprocess import SIDE, to_pixels
 from service.errors import ServiceError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -28,10 +27,14 @@ class Heavy(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What decoding may take; `until` is a reading of time.perf_counter(), `light` raises Heavy before long work."""
+    """What decoding may take, and the `side` of what it gives.
+
+    `until` is a reading of time.perf_counter(); `light` raises Heavy before long work.
+    """
 
     max_images: int
     max_pixels: int
+    side: int = SIDE
     until: float = math.inf
     light: bool = False
 
@@ -55,7 +58,9 @@ class Limits:
 
 
 def decode(body: bytes, limits: Limits) -> NDArray[np.uint8]:
-    """An encoded PNG, JPEG or WebP image as `[3, 32, 32] uint8` (models.preprocess says how); first frame if animated.
+    """An encoded PNG, JPEG or WebP image as `[3, side, side] uint8` (models.preprocess says how).
+
+    Of an animated image the first frame counts.
 
     Raises:
         ServiceError: `not_an_image`; `unacceptable`, before any pixel is decoded; `deadline`, before it is begun.
@@ -67,7 +72,7 @@ def decode(body: bytes, limits: Limits) -> NDArray[np.uint8]:
         limits.check_size(image.width, image.height)
         if image.format in ("JPEG", "MPO") and body.count(b"\xff\xda") > MAX_SCANS:
             raise ServiceError("unacceptable", f"the JPEG has more than {MAX_SCANS} scans")
-        return to_pixels(image)
+        return to_pixels(image, limits.side)
     except (ServiceError, Heavy):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -80,15 +85,16 @@ def decode(body: bytes, limits: Limits) -> NDArray[np.uint8]:
         raise ServiceError("not_an_image", f"the image is damaged or truncated ({type(error).__name__})") from None
 
 
-def raw(body: bytes) -> NDArray[np.uint8]:
-    """N x 3072 bytes as `[N, 3, 32, 32] uint8`.
+def raw(body: bytes, side: int) -> NDArray[np.uint8]:
+    """N images of 3 x side x side bytes as `[N, 3, side, side] uint8`.
 
     Raises:
-        ServiceError: `unacceptable`, the length is no multiple of 3072.
+        ServiceError: `unacceptable`, the length is no multiple of an image's.
     """
-    if not body or len(body) % IMAGE_BYTES:
+    size = 3 * side * side
+    if not body or len(body) % size:
         raise ServiceError(
             "unacceptable",
-            f"raw pixels are N x 3072 bytes (uint8, [3, 32, 32] channel first each), got {len(body)} bytes",
+            f"raw pixels are N x {size} bytes (uint8, [3, {side}, {side}] channel first each), got {len(body)} bytes",
         )
-    return np.frombuffer(body, np.uint8).reshape(-1, *IMAGE_SHAPE)
+    return np.frombuffer(body, np.uint8).reshape(-1, 3, side, side)

@@ -157,6 +157,9 @@ class VariantCard(BaseModel):
     reference: str | None = Field(None, description="the variant that this one is fairly held against")
     summary: str
     max_batch_size: int
+    evaluation: dict[str, Any] | None = Field(
+        None, description="accuracy, agreement with fp32, sizes and times, and what they were measured on"
+    )
 
 
 class Variants(BaseModel):

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from models import checkpoint, gpu
+from models.evaluation import card as evaluation
 from service import __version__
 from service.api import PrecisionAPI
 from service.engine.litserver import PrecisionServer
@@ -43,7 +42,9 @@ def build_server(
     Raises:
         CheckpointError: the weights are missing or damaged.
     """
-    card = verified_card(settings.checkpoint or checkpoint.default_path())
+    card = checkpoint.inspect(settings.checkpoint or checkpoint.default_path(), settings.preparation)
+    evaluations = evaluation.read(settings.checkpoint or checkpoint.default_path())
+    settings = settings.model_copy(update={"input_size": card.input_size})
     names = with_baseline(settings.variants, gpu.count())
     observer = metrics(names)
     server = PrecisionServer([api(name, settings) for name in names], settings, observer)
@@ -55,8 +56,9 @@ def build_server(
     app.title, app.version = "Precision service", __version__
     app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
     app.state.settings, app.state.metrics, app.state.log = settings, observer, RequestLog(names)
-    app.state.pools, app.state.checkpoint = server.pools, card
+    app.state.pools, app.state.checkpoint = server.pools, asdict(card)
     app.state.shadow = Shadow(settings.shadow_share, server.pools, observer, settings.request_timeout)
+    app.state.evaluations = evaluations
     server.front = Front(app, "/predict/", predict.predict)
     app.router.routes = [route for route in app.router.routes if getattr(route, "name", "") not in REPLACED]
     app.include_router(page.router(with_index=not settings.no_page))
@@ -77,15 +79,6 @@ def build_server(
 def open_paths_of(settings: Settings) -> set[str]:
     """What can be asked for without a key: a browser shows none when it opens a page."""
     return {*HEALTH, *page.paths(with_index=not settings.no_page), *(["/metrics"] if settings.open_metrics else [])}
-
-
-def verified_card(path: Path) -> dict[str, Any]:
-    """The card of the weights at `path`, which must belong to it; an INT8 artifact carries its own hash instead."""
-    if path.name.endswith(checkpoint.ARTIFACT_SUFFIX):
-        return {}
-    card = checkpoint.read_card(path)
-    checkpoint.verified(path, card.sha256)
-    return asdict(card)
 
 
 def with_baseline(names: tuple[str, ...], gpus: int) -> tuple[str, ...]:

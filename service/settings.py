@@ -10,10 +10,15 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from models.checkpoint import Preparation
+from models.preprocess import SIDE
+from models.topology import SIDES
 from models.variants import DEFAULT_VARIANTS, VARIANTS
 from service.keys import keys_in
 
 PREFIX = "PRECISION_"
+Share = Annotated[float, Field(ge=0, le=1)]
+Channels = Annotated[tuple[Share, Share, Share], NoDecode]
 ALL = "all"
 """In a setting per variant: those that are not named."""
 PER_VARIANT = "; or per variant: int8=16,fp32=8"
@@ -29,7 +34,20 @@ class Settings(BaseSettings):
     variants: Annotated[tuple[str, ...], NoDecode] = Field(
         DEFAULT_VARIANTS, description=f"comma-separated, of: {', '.join(VARIANTS)}"
     )
-    checkpoint: Path | None = Field(None, description="weights to serve instead of the bundled ones (.safetensors)")
+    checkpoint: Path | None = Field(
+        None, description="weights to serve instead of the bundled ones (.safetensors, or a state dict)"
+    )
+    input_size: int | None = Field(
+        None, ge=SIDES[0], le=SIDES[-1], description="height and width of the checkpoint's images (its card's; 32)"
+    )
+    mean: Channels | None = Field(
+        None,
+        description="per channel, 0 to 1, what the checkpoint's images were normalised with (its card's; CIFAR-10's)",
+    )
+    std: Channels | None = Field(None, description="as --mean, the standard deviation")
+    calibration_images: Path | None = Field(
+        None, description="folder of images to calibrate INT8 on at load, instead of what lies beside the checkpoint"
+    )
     fp16_on_cpu: bool = Field(False, description="run fp16 on the CPU, for functional tests: slow, never a default")
     workers: int = Field(1, ge=1, le=256, description="worker processes of each variant that runs on the CPU")
     threads: int = Field(
@@ -77,7 +95,16 @@ class Settings(BaseSettings):
         description="debug, info, warning or error; below warning there is a line per prediction",
     )
 
-    @field_validator("variants", mode="before")
+    @property
+    def side(self) -> int:
+        """Height and width in pixels of the images that the workers take."""
+        return self.input_size or SIDE
+
+    @property
+    def preparation(self) -> Preparation:
+        return Preparation(self.input_size, self.mean, self.std, self.calibration_images)
+
+    @field_validator("variants", "mean", "std", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value

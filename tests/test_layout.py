@@ -55,6 +55,19 @@ def test_metrics_are_defined_in_one_module() -> None:
     assert importers("service", "prometheus_client") == {"service/metrics.py"}
 
 
+def test_one_module_prepares_images() -> None:
+    """No picture is turned, converted or resized on its way to the network but in models/preprocess.py."""
+    changing = {"convert", "resize", "fit", "crop", "thumbnail", "exif_transpose"}
+    found = {
+        str(path.relative_to(ROOT))
+        for package in ("models", "service")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in changing
+    }
+    assert found - {"models/evaluation/sheet.py"} == {"models/preprocess.py"}
+
+
 def test_models_know_no_metrics() -> None:
     """models returns what a run cost, it does not publish it."""
     assert importers("models", "prometheus_client") == set()

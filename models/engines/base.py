@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from models.variants import Variant
 
-IMAGE_SHAPE = (3, 32, 32)
 CLASS_COUNT = 10
 
 
@@ -56,6 +55,14 @@ class EngineCard:
     """Resident weights and biases, as packed for the backend."""
     buffer_bytes: int
     """Resident constants that are not learnt: scales, normalisation, staging."""
+    input_size: int
+    """Height and width in pixels of the images that it takes."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    """What it subtracts from and divides each channel by, on the scale 0 to 1."""
+    architecture: str
+    calibration_sha256: str = ""
+    """Of the calibration that INT8's activations follow; empty for the others."""
     notes: tuple[str, ...] = ()
 
 
@@ -72,7 +79,7 @@ class Engine(Protocol):
     Empty on the CPU."""
 
     def run(self, pixels: NDArray[np.uint8]) -> Execution:
-        """The logits of `[N, 3, 32, 32] uint8` C-contiguous RGB pixels, N >= 1.
+        """The logits of `[N, 3, S, S] uint8` C-contiguous RGB pixels, N >= 1, S the card's `input_size`.
 
         Raises:
             ValueError: another shape, dtype or memory layout.
@@ -84,11 +91,11 @@ class Engine(Protocol):
         ...
 
 
-def check_pixels(pixels: object) -> None:
+def check_pixels(pixels: object, side: int) -> None:
     """Raise ValueError unless `pixels` is what `Engine.run` takes."""
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
         raise ValueError(f"pixels must be a uint8 array, not {getattr(pixels, 'dtype', type(pixels).__name__)}")
-    if pixels.ndim != 4 or pixels.shape[1:] != IMAGE_SHAPE or len(pixels) < 1:
-        raise ValueError(f"pixels must have shape [N, 3, 32, 32] with N >= 1, not {list(pixels.shape)}")
+    if pixels.ndim != 4 or pixels.shape[1:] != (3, side, side) or len(pixels) < 1:
+        raise ValueError(f"pixels must have shape [N, 3, {side}, {side}] with N >= 1, not {list(pixels.shape)}")
     if not pixels.flags.c_contiguous:
         raise ValueError("pixels must be C-contiguous (channel first); use numpy.ascontiguousarray")

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from models.checkpoint import State
 from models.engines.floating import onednn_features
-from models.engines.network import FoldedLayer, Layer, Network
+from models.engines.network import FoldedLayer, Layer
 from models.engines.quantized import rounded
+from models.topology import Network
 
 
 def build(network: Network[FoldedLayer], limit: int) -> tuple[Layer, list[Tensor], list[Tensor]]:
-    """`[N, 3, 32, 32] uint8` to `[N, 10] float32`, the weights and biases it holds, and the constants."""
+    """`[N, 3, H, W] uint8` to `[N, 10] float32`, the weights and biases it holds, and the constants."""
     features, held = onednn_features(network)
     classify = torch.ops.onednn.qlinear_pointwise.default
     integers, scale = rounded(network.head.weight, limit)

@@ -4,12 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.engines.network import FoldedLayer, Layer, Network, ResidualLayer, assemble, mean_and_scale
+from models.engines.network import FoldedLayer, Layer, ResidualLayer, assemble, mean_and_scale
+from models.topology import Network
 
 
 def eager(network: Network[FoldedLayer], device: torch.device, dtype: torch.dtype) -> tuple[Layer, list[Tensor]]:
-    """`[N, 3, 32, 32] uint8` on `device` to `[N, 10] float32`, and the weights it holds. Channels-last throughout."""
-    mean, scale = mean_and_scale(device)
+    """`[N, 3, H, W] uint8` on `device` to `[N, 10] float32`, and the weights it holds. Channels-last throughout."""
+    mean, scale = mean_and_scale(network.input, device)
     held: list[Tensor] = []
 
     def place(layer: FoldedLayer) -> tuple[Tensor, Tensor]:
@@ -42,9 +43,9 @@ def eager(network: Network[FoldedLayer], device: torch.device, dtype: torch.dtyp
 
 
 def onednn_features(network: Network[FoldedLayer]) -> tuple[Layer, list[Tensor]]:
-    """`[N, 3, 32, 32] uint8` to `[N, 512] float32`, averaged over positions, by the operators that Inductor calls:
+    """`[N, 3, H, W] uint8` to `[N, 512] float32`, averaged over positions, by the operators that Inductor calls:
     weights packed once, bias, ReLU and residual addition inside the convolution."""
-    mean, scale = mean_and_scale()
+    mean, scale = mean_and_scale(network.input)
     held: list[Tensor] = []
     convolve = torch.ops.mkldnn._convolution_pointwise.default
     convolve_onto = torch.ops.mkldnn._convolution_pointwise_.binary
@@ -79,7 +80,7 @@ def onednn_features(network: Network[FoldedLayer]) -> tuple[Layer, list[Tensor]]
 
 
 def onednn(network: Network[FoldedLayer]) -> tuple[Layer, list[Tensor]]:
-    """`[N, 3, 32, 32] uint8` to `[N, 10] float32` on the CPU, and the weights it holds."""
+    """`[N, 3, H, W] uint8` to `[N, 10] float32` on the CPU, and the weights it holds."""
     features, held = onednn_features(network)
     weight, bias = network.head.weight, network.head.bias
     return lambda pixels: F.linear(features(pixels), weight, bias), [*held, weight, bias]

@@ -8,12 +8,16 @@ so tests/models pins what is relied on here.
 import torch
 from torch import Tensor
 
-from models.engines.network import HEAD_POSITIONS, Layer, Network, ResidualLayer, assemble
-from models.engines.quantized import PAD, QuantizedLayer
+from models.engines.network import Layer, ResidualLayer, assemble
+from models.engines.quantized import QuantizedLayer, padding_pixels
+from models.topology import Input, Network
+from models.variants import VariantUnavailable
+
+LARGEST_SUM = 2**31 - 1
 
 
 def build(network: Network[QuantizedLayer]) -> tuple[Layer, list[Tensor], list[Tensor]]:
-    """`[N, 3, 32, 32] uint8` to `[N, 10] float32`, the weights and biases it holds, and the constants."""
+    """`[N, 3, H, W] uint8` to `[N, 10] float32`, the weights and biases it holds, and the constants."""
     held: list[Tensor] = []
     constants: list[Tensor] = []
     convolve = torch.ops.onednn.qconv2d_pointwise.default
@@ -25,7 +29,7 @@ def build(network: Network[QuantizedLayer]) -> tuple[Layer, list[Tensor], list[T
         spec = layer.spec
         stem = layer is network.stem
         stride, padding = [spec.stride] * 2, [0 if stem else layer.weight.shape[2] // 2] * 2
-        side = spec.side + 2 if stem else spec.side
+        side = spec.side + 2 * (layer.weight.shape[2] // 2) if stem else spec.side
         scale = layer.weight_scale * (reads[spec.name] / layer.output_scale)
         bias = layer.bias / layer.output_scale + lift
         zero = torch.zeros(len(scale), dtype=torch.int32)
@@ -59,7 +63,7 @@ def build(network: Network[QuantizedLayer]) -> tuple[Layer, list[Tensor], list[T
 
     features = assemble(network, plain, residual)
     classify = _head(network.head, reads["fc"], held, constants)
-    frame = Frame()
+    frame = Frame(network.input, network.stem.weight.shape[2] // 2)
     return lambda pixels: classify(features(frame(pixels))), held, constants
 
 
@@ -80,12 +84,22 @@ def _inputs(network: Network[QuantizedLayer]) -> tuple[dict[str, float], dict[st
 
 
 def _head(head: QuantizedLayer, read: float, held: list[Tensor], constants: list[Tensor]) -> Layer:
-    """Average and linear layer in one: every position has the same weights, at a sixteenth of the scale."""
+    """Average and linear layer in one: every position has the same weights, at their share of the scale."""
     classify = torch.ops.onednn.qlinear_pointwise.default
-    scale = head.weight_scale * (read / HEAD_POSITIONS)
+    positions = head.spec.side**2
+    largest = (
+        255
+        * positions
+        * max(int(head.weight.int().clamp(min=0).sum(1).max()), int(-head.weight.int().clamp(max=0).sum(1).min()))
+    )
+    if largest > LARGEST_SUM:
+        raise VariantUnavailable(
+            f"int8 could overflow on {positions} positions before the linear layer; use a smaller input size"
+        )
+    scale = head.weight_scale * (read / positions)
     zero, bias = torch.zeros(len(scale), dtype=torch.int32), head.bias
-    features = head.weight.shape[1] * HEAD_POSITIONS
-    weight = torch.ops.onednn.qlinear_prepack(head.weight.repeat(1, HEAD_POSITIONS), [1, features])
+    features = head.weight.shape[1] * positions
+    weight = torch.ops.onednn.qlinear_prepack(head.weight.repeat(1, positions), [1, features])
     held.extend((weight, bias))
     constants.extend((scale, zero))
 
@@ -98,23 +112,25 @@ def _head(head: QuantizedLayer, read: float, held: list[Tensor], constants: list
 
 
 class Frame:
-    """Pixels in a frame of one pixel, channels last, with the fourth channel that QuantizedLayer describes.
+    """Pixels in a frame as wide as the stem reads beyond them, channels last, with QuantizedLayer's fourth channel.
 
     The buffer of the largest batch so far is kept; only its inside is written again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Input, width: int) -> None:
+        self._pad = torch.tensor([*padding_pixels(taken), 1], dtype=torch.uint8)
+        self._inside = slice(width, width + taken.side)
+        self._side = taken.side + 2 * width
         self._buffer = self._empty(1)
 
-    @staticmethod
-    def _empty(size: int) -> Tensor:
-        frame = torch.tensor([*PAD, 1], dtype=torch.uint8).repeat(size, 34, 34, 1)
-        frame[:, 1:33, 1:33, 3] = 0
+    def _empty(self, size: int) -> Tensor:
+        frame = self._pad.repeat(size, self._side, self._side, 1)
+        frame[:, self._inside, self._inside, 3] = 0
         return frame
 
     def __call__(self, pixels: Tensor) -> Tensor:
         if len(pixels) > len(self._buffer):
             self._buffer = self._empty(len(pixels))
         frame = self._buffer[: len(pixels)]
-        frame[:, 1:33, 1:33, :3] = pixels.permute(0, 2, 3, 1)
+        frame[:, self._inside, self._inside, :3] = pixels.permute(0, 2, 3, 1)
         return frame.permute(0, 3, 1, 2)

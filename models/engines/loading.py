@@ -2,26 +2,30 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from models import calibration, checkpoint, cpu, measure
+from models.calibration import Calibration
+from models.checkpoint import Preparation
 from models.engines import dynamic, floating, int8, quantized
 from models.engines.base import Engine, EngineCard
-from models.engines.network import fold
+from models.engines.network import FoldedLayer, fold
 from models.engines.runner import CpuEngine, CudaEngine
+from models.topology import STEMS, Network
 from models.variants import Variant, VariantUnavailable
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
-def load(variant: Variant, device: str | None, threads: int, path: Path | None) -> Engine:
+def load(variant: Variant, device: str | None, threads: int, path: Path | None, preparation: Preparation) -> Engine:
     """See `models.variants.load`."""
     place = choose_device(variant, device)
     torch.set_num_threads(threads)
     path = path or checkpoint.default_path()
-    return BUILDERS.get(variant.name, _floating)(variant, place, path)
+    return BUILDERS.get(variant.name, _floating)(variant, place, path, preparation)
 
 
 def choose_device(variant: Variant, asked: str | None) -> torch.device:
@@ -46,46 +50,86 @@ def choose_device(variant: Variant, asked: str | None) -> torch.device:
     return torch.device("cuda", place.index or 0)
 
 
-def _floating(variant: Variant, place: torch.device, path: Path) -> Engine:
-    state, card = checkpoint.load(path)
-    network, dtype = fold(state), DTYPES[variant.dtype]
+def _floating(variant: Variant, place: torch.device, path: Path, preparation: Preparation) -> Engine:
+    state, card = checkpoint.load(path, preparation)
+    network, dtype = fold(state, card), DTYPES[variant.dtype]
     use_onednn = place.type == "cpu" and dtype is torch.float32 and torch.backends.mkldnn.is_available()
     forward, held = floating.onednn(network) if use_onednn else floating.eager(network, place, dtype)
-    backend = "cudnn" if place.type == "cuda" else "onednn" if use_onednn else "eager"
-    size = card.bytes if dtype is torch.float32 else checkpoint.half_precision_bytes(state)
-    if place.type == "cpu":
-        return CpuEngine(variant, _card(variant, place, backend, card.sha256, size, held), forward)
-    _forbid_tf32()
-    return CudaEngine(variant, _card(variant, place, backend, card.sha256, size, held, notes=("TF32 off",)), forward)
+    on_gpu = place.type == "cuda"
+    if on_gpu:
+        _forbid_tf32()
+    described = _card(
+        variant,
+        place,
+        network,
+        held,
+        backend="cudnn" if on_gpu else "onednn" if use_onednn else "eager",
+        checkpoint_sha256=card.sha256,
+        serialized_bytes=card.bytes if dtype is torch.float32 else checkpoint.half_precision_bytes(state),
+        notes=("TF32 off",) if on_gpu else (),
+    )
+    return CudaEngine(variant, described, forward) if on_gpu else CpuEngine(variant, described, forward)
 
 
-def _int8(variant: Variant, place: torch.device, path: Path) -> Engine:
+def _int8(variant: Variant, place: torch.device, path: Path, preparation: Preparation) -> Engine:
     _require_onednn(variant)
     if path.name.endswith(checkpoint.ARTIFACT_SUFFIX):
-        network, sha256 = quantized.deserialize(path)
-        size = path.stat().st_size
+        network, about = quantized.deserialize(path)
+        sha256, calibration_sha256, size = about["checkpoint_sha256"], about["calibration_sha256"], path.stat().st_size
     else:
-        state, card = checkpoint.load(path)
-        sha256 = card.sha256
-        ranges = calibration.load(checkpoint.beside(path, ".int8.json"), sha256).ranges
-        network = quantized.quantize(fold(state), ranges, quantized.FULL_LIMIT)
-        size = len(quantized.serialize(network, sha256))
+        state, card = checkpoint.load(path, preparation)
+        folded = fold(state, card)
+        found = _calibration(path, card.sha256, folded, preparation.calibration_images)
+        network = quantized.quantize(folded, found.ranges, quantized.FULL_LIMIT)
+        sha256, calibration_sha256 = card.sha256, found.sha256
+        size = len(quantized.serialize(network, sha256, calibration_sha256))
     notes: tuple[str, ...] = ()
     if not cpu.has_vnni():
         network = quantized.narrowed(network)
         notes = ("no VNNI on this CPU: weights of 7 bits, so that no sum saturates",)
     forward, held, constants = int8.build(network)
-    return CpuEngine(variant, _card(variant, place, "onednn", sha256, size, held, constants, notes), forward)
+    described = _card(
+        variant,
+        place,
+        network,
+        held,
+        constants,
+        checkpoint_sha256=sha256,
+        calibration_sha256=calibration_sha256,
+        serialized_bytes=size,
+        notes=notes,
+    )
+    return CpuEngine(variant, described, forward)
 
 
-def _int8_dynamic(variant: Variant, place: torch.device, path: Path) -> Engine:
+def _calibration(path: Path, sha256: str, network: Network[FoldedLayer], folder: Path | None) -> Calibration:
+    """What lies beside the checkpoint, if it is for such images; else what the bundled images or the folder give."""
+    place = checkpoint.beside(path, ".int8.json")
+    if folder is None and place.exists():
+        found = calibration.load(place, sha256)
+        if found.input == network.input:
+            return found
+    from models import quantize  # noqa: PLC0415 - most checkpoints come calibrated
+
+    return quantize.at_load(network, sha256, folder)
+
+
+def _int8_dynamic(variant: Variant, place: torch.device, path: Path, preparation: Preparation) -> Engine:
     _require_onednn(variant)
-    state, card = checkpoint.load(path)
-    limit = quantized.FULL_LIMIT if cpu.has_vnni() else quantized.SAFE_LIMIT
-    forward, held, constants = dynamic.build(fold(state), limit)
-    size = dynamic.serialized_bytes(state)
-    notes = ("only the linear layer is INT8: 5,120 of 11,173,962 weights",)
-    return CpuEngine(variant, _card(variant, place, "onednn", card.sha256, size, held, constants, notes), forward)
+    state, card = checkpoint.load(path, preparation)
+    network = fold(state, card)
+    forward, held, constants = dynamic.build(network, quantized.FULL_LIMIT if cpu.has_vnni() else quantized.SAFE_LIMIT)
+    described = _card(
+        variant,
+        place,
+        network,
+        held,
+        constants,
+        checkpoint_sha256=card.sha256,
+        serialized_bytes=dynamic.serialized_bytes(state),
+        notes=("only the linear layer is INT8: 5,120 of 11.2 million weights",),
+    )
+    return CpuEngine(variant, described, forward)
 
 
 BUILDERS = {"int8": _int8, "int8-dynamic": _int8_dynamic}
@@ -99,13 +143,13 @@ def _require_onednn(variant: Variant) -> None:
 def _card(
     variant: Variant,
     place: torch.device,
-    backend: str,
-    sha256: str,
-    serialized: int,
+    network: Network[Any],
     held: Sequence[Tensor],
     constants: Sequence[Tensor] = (),
-    notes: tuple[str, ...] = (),
+    backend: str = "onednn",
+    **known: Any,
 ) -> EngineCard:
+    """The card of an engine that holds these weights and constants; `known` are the fields that depend on its kind."""
     on_gpu = place.type == "cuda"
     return EngineCard(
         variant=variant.name,
@@ -117,11 +161,13 @@ def _card(
         threads=torch.get_num_threads(),
         device_uuid=f"GPU-{torch.cuda.get_device_properties(place).uuid}" if on_gpu else "",
         torch=torch.__version__,
-        checkpoint_sha256=sha256,
-        serialized_bytes=serialized,
         parameter_bytes=measure.nbytes(held),
         buffer_bytes=measure.nbytes(constants),
-        notes=notes,
+        input_size=network.input.side,
+        mean=network.input.mean,
+        std=network.input.std,
+        architecture=STEMS["plain" if network.is_pooled else "cifar"],
+        **known,
     )
 
 

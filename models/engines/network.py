@@ -2,68 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from models import cifar10
-from models.checkpoint import CheckpointError, State
-from models.resnet import resnet18
+from models.checkpoint import Card, CheckpointError, State
+from models.topology import Input, L, Network, Spec, detect, norm, topology
 
 EPSILON = 1e-5
 """torchvision's BatchNorm2d."""
-HEAD_POSITIONS = 16
-"""The head sees the average over 4x4 positions."""
-
-L = TypeVar("L")
-M = TypeVar("M")
-
-
-@dataclass(frozen=True)
-class Block(Generic[L]):
-    """`relu(second(first(x)) + shortcut(x))`; without a shortcut layer x itself is added."""
-
-    first: L
-    second: L
-    shortcut: L | None
-
-
-@dataclass(frozen=True)
-class Network(Generic[L]):
-    """Something for each of the 20 convolutions and the linear layer: a name, folded weights, quantized weights."""
-
-    stem: L
-    blocks: tuple[Block[L], ...]
-    head: L
-
-    def map(self, function: Callable[[L], M]) -> Network[M]:
-        """`function` of each layer, called in the order in which they run."""
-        stem, blocks = function(self.stem), []
-        for block in self.blocks:
-            shortcut = None if block.shortcut is None else function(block.shortcut)
-            blocks.append(Block(function(block.first), function(block.second), shortcut))
-        return Network(stem, tuple(blocks), function(self.head))
-
-    def __iter__(self) -> Iterator[L]:
-        """The layers, in the order in which they run."""
-        found: list[L] = []
-        self.map(found.append)
-        return iter(found)
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What is the same for every checkpoint."""
-
-    name: str
-    stride: int
-    relu: bool
-    """Whether a ReLU follows directly. A block's second convolution has its ReLU after the addition."""
-    side: int
-    """Height and width in pixels of what it reads."""
 
 
 @dataclass(frozen=True)
@@ -77,29 +27,19 @@ class FoldedLayer:
     """`[out] float32`."""
 
 
-def topology() -> Network[Spec]:
-    """ResNet18 for 32x32 images."""
-    blocks, side = [], 32
-    for stage in range(1, 5):
-        for index in (0, 1):
-            name, stride = f"layer{stage}.{index}", 2 if stage > 1 and index == 0 else 1
-            shortcut = Spec(f"{name}.downsample.0", stride, False, side) if stride == 2 else None
-            first = Spec(f"{name}.conv1", stride, True, side)
-            side //= stride
-            blocks.append(Block(first, Spec(f"{name}.conv2", 1, False, side), shortcut))
-    return Network(Spec("conv1", 1, True, 32), tuple(blocks), Spec("fc", 1, False, 1))
-
-
-def fold(state: State) -> Network[FoldedLayer]:
+def fold(state: State, card: Card | None = None) -> Network[FoldedLayer]:
     """The network of a state dict, each BatchNorm folded into its convolution in float64.
 
-    It takes `[N, 3, 32, 32] float32, normalised`.
+    It takes `[N, 3, H, W] float32`, normalised as its `input` says, which is what `card` says of the images.
 
     Raises:
-        CheckpointError: names or shapes are not those of `models.resnet.resnet18`.
+        CheckpointError: it is no ResNet18 with ten classes, or nobody said what images it takes.
     """
-    _check_names(state)
-    return topology().map(lambda spec: _folded(state, spec))
+    try:
+        stem = detect({name: tuple(array.shape) for name, array in state.items()})
+    except ValueError as error:
+        raise CheckpointError(f"the checkpoint does not fit: {error}") from error
+    return topology(stem, (card or Card()).taken(stem)).map(lambda spec: _folded(state, spec))
 
 
 Layer = Callable[[Tensor], Tensor]
@@ -118,7 +58,7 @@ def assemble(network: Network[L], plain: Callable[[L], Layer], residual: Callabl
     blocks = [(plain(b.first), residual(b.second), plain(b.shortcut) if b.shortcut else None) for b in network.blocks]
 
     def features(x: Tensor) -> Tensor:
-        x = stem(x)
+        x = max_pool(stem(x)) if network.is_pooled else stem(x)
         for first, second, shortcut in blocks:
             x = second(first(x), shortcut(x) if shortcut else x)
         return x
@@ -126,30 +66,33 @@ def assemble(network: Network[L], plain: Callable[[L], Layer], residual: Callabl
     return features
 
 
-def mean_and_scale(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def max_pool(x: Tensor) -> Tensor:
+    """The largest of each 3x3 positions, stride 2, padding 1, of `[N, C, H, W]`, none negative; channels last."""
+    if x.is_floating_point():
+        return F.max_pool2d(x, 3, 2, 1)
+    for axis in (2, 3):  # torch has no max-pool for uint8 images of this size
+        sides = x.movedim(axis, 0)
+        even, odd = sides[::2], sides[1::2]
+        most = even.clone(memory_format=torch.preserve_format)
+        torch.maximum(most[: len(odd)], odd, out=most[: len(odd)])
+        torch.maximum(most[1:], odd[: len(most) - 1], out=most[1:])
+        x = most.movedim(0, axis)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def mean_and_scale(taken: Input, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """`(mean, scale)`, each `[3, 1, 1] float32`: `(pixels - mean) * scale` is the normalised image, pixels 0 to 255."""
-    mean = torch.tensor(cifar10.MEAN, device=device).view(3, 1, 1) * 255
-    return mean, 1 / (torch.tensor(cifar10.STD, device=device).view(3, 1, 1) * 255)
+    mean = torch.tensor(taken.mean, device=device).view(3, 1, 1) * 255
+    return mean, 1 / (torch.tensor(taken.std, device=device).view(3, 1, 1) * 255)
 
 
 def _folded(state: State, spec: Spec) -> FoldedLayer:
     weight = torch.from_numpy(state[f"{spec.name}.weight"])
     if spec.name == "fc":
         return FoldedLayer(spec, weight, torch.from_numpy(state["fc.bias"]))
-    norm = spec.name.replace("downsample.0", "downsample.1").replace("conv", "bn")
     gamma, beta, mean, variance = (
-        torch.from_numpy(state[f"{norm}.{part}"]).double() for part in ("weight", "bias", "running_mean", "running_var")
+        torch.from_numpy(state[f"{norm(spec.name)}.{part}"]).double()
+        for part in ("weight", "bias", "running_mean", "running_var")
     )
     factor = gamma / torch.sqrt(variance + EPSILON)
     return FoldedLayer(spec, (weight * factor.view(-1, 1, 1, 1)).float(), (beta - mean * factor).float())
-
-
-def _check_names(state: State) -> None:
-    with torch.device("meta"):
-        expected: dict[str, Any] = {name: tuple(tensor.shape) for name, tensor in resnet18().state_dict().items()}
-    found: dict[str, Any] = {name: array.shape for name, array in state.items()}
-    if wrong := sorted({name for name, _ in set(expected.items()) ^ set(found.items())}):
-        raise CheckpointError(
-            f"the checkpoint is not a CIFAR ResNet18: {wrong[0]} is {found.get(wrong[0], 'missing')}, "
-            f"expected {expected.get(wrong[0], 'no such tensor')}; {len(wrong)} tensors differ"
-        )

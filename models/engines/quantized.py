@@ -7,7 +7,7 @@ one scale per output channel. The output of a shortcut convolution can be negati
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from models import checkpoint
 from models.checkpoint import CheckpointError
-from models.engines.network import FoldedLayer, Network, Spec, mean_and_scale, topology
+from models.engines.network import FoldedLayer, mean_and_scale
+from models.topology import Input, Network, Spec, topology
 
 Range = tuple[float, float]
-FORMAT = "precision-service int8 1"
+FORMAT = "precision-service int8 2"
 FULL_LIMIT = 127
 SAFE_LIMIT = 64
 """Largest weight without VNNI: a pair of products, 2 x 255 x 64 = 32,640, is summed in 16 bits."""
@@ -28,13 +29,13 @@ SAFE_LIMIT = 64
 class QuantizedLayer:
     """A convolution or the linear layer: `y = conv(x, weight) * weight_scale + bias`, then `y / output_scale + offset`.
 
-    The stem reads raw pixels: R, G and B, padded with the rounded mean PAD, and a fourth channel that is 1 on the
+    The stem reads raw pixels: R, G and B, padded with the rounded mean, and a fourth channel that is 1 on the
     padding and 0 inside, whose weights make up for the rounding.
     """
 
     spec: Spec
     weight: Tensor
-    """int8, shaped as in FoldedLayer; the stem's is `[64, 4, 3, 3]`."""
+    """int8, shaped as in FoldedLayer; the stem's has a fourth input channel."""
     weight_scale: Tensor
     """`[out] float32`."""
     bias: Tensor
@@ -44,7 +45,9 @@ class QuantizedLayer:
     offset: int
 
 
-PAD = tuple(int(value) for value in mean_and_scale()[0].flatten().round().tolist())
+def padding_pixels(taken: Input) -> tuple[int, ...]:
+    """The pixel that stands for zero after the normalisation, rounded: red, green, blue."""
+    return tuple(int(value) for value in mean_and_scale(taken)[0].flatten().round().tolist())
 
 
 def quantize(network: Network[FoldedLayer], ranges: Mapping[str, Range], limit: int) -> Network[QuantizedLayer]:
@@ -67,7 +70,7 @@ def quantize(network: Network[FoldedLayer], ranges: Mapping[str, Range], limit: 
         scale = (high - low) / 255
         offset = round(-low / scale) if low < 0 else 0
         if layer is network.stem:
-            return QuantizedLayer(layer.spec, *_stem(layer, limit), scale, offset)
+            return QuantizedLayer(layer.spec, *_stem(layer, network.input, limit), scale, offset)
         return QuantizedLayer(layer.spec, *rounded(layer.weight, limit), layer.bias, scale, offset)
 
     return network.map(quantized)
@@ -90,32 +93,40 @@ def rounded(weight: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     return (weight / shaped).round().clamp(-limit, limit).to(torch.int8), scale
 
 
-def _stem(layer: FoldedLayer, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+def _stem(layer: FoldedLayer, taken: Input, limit: int) -> tuple[Tensor, Tensor, Tensor]:
     """The stem on raw pixels: weight (with the fourth channel), its scale, and the bias that holds the mean."""
-    mean, scale = mean_and_scale()
+    mean, scale = mean_and_scale(taken)
     weight, weight_scale = rounded(layer.weight * scale, limit)
     real = weight.double() * weight_scale.double().view(-1, 1, 1, 1)
     bias = layer.bias.double() - (real * mean.double()).sum((1, 2, 3))
-    short = mean.double() - torch.tensor(PAD).view(3, 1, 1)
+    short = mean.double() - torch.tensor(padding_pixels(taken)).view(3, 1, 1)
     padding = (real * short).sum(1, keepdim=True) / weight_scale.double().view(-1, 1, 1, 1)
-    return torch.cat([weight, padding.round().to(torch.int8)], 1), weight_scale, bias.float()
+    padding = padding.round().clamp(-limit, limit).to(torch.int8)
+    return torch.cat([weight, padding], 1), weight_scale, bias.float()
 
 
-def serialize(network: Network[QuantizedLayer], checkpoint_sha256: str) -> bytes:
-    """The INT8 artifact: a safetensors file that says which checkpoint it was made from and carries its own SHA-256."""
+def serialize(network: Network[QuantizedLayer], checkpoint_sha256: str, calibration_sha256: str) -> bytes:
+    """The INT8 artifact: a safetensors file that says what it was made from and carries its own SHA-256."""
     from safetensors.torch import save  # noqa: PLC0415 - the other variants do without
 
     tensors = {f"{layer.spec.name}.{part}": getattr(layer, part) for layer in network for part in PARTS}
     outputs = {layer.spec.name: (layer.output_scale, layer.offset) for layer in network}
-    about = {"format": FORMAT, "checkpoint_sha256": checkpoint_sha256, "outputs": json.dumps(outputs)}
+    about = {
+        "format": FORMAT,
+        "checkpoint_sha256": checkpoint_sha256,
+        "calibration_sha256": calibration_sha256,
+        "stem": "plain" if network.is_pooled else "cifar",
+        "input": json.dumps(asdict(network.input)),
+        "outputs": json.dumps(outputs),
+    }
     return save(tensors, about | {"sha256": _digest(tensors, about)})
 
 
 PARTS = ("weight", "weight_scale", "bias")
 
 
-def deserialize(path: Path) -> tuple[Network[QuantizedLayer], str]:
-    """The network of an INT8 artifact, and the SHA-256 of the checkpoint that it was made from.
+def deserialize(path: Path) -> tuple[Network[QuantizedLayer], dict[str, str]]:
+    """The network of an INT8 artifact, and what the artifact says of itself.
 
     Raises:
         CheckpointError: the file is missing, damaged, or no INT8 artifact.
@@ -135,10 +146,10 @@ def deserialize(path: Path) -> tuple[Network[QuantizedLayer], str]:
             f"{path} is damaged or no INT8 artifact; write it again: `python -m models.quantize --help`"
         )
     outputs = json.loads(about["outputs"])
-    network = topology().map(
+    network = topology(about["stem"], Input.of(json.loads(about["input"]))).map(
         lambda spec: QuantizedLayer(spec, *(tensors[f"{spec.name}.{part}"] for part in PARTS), *outputs[spec.name])
     )
-    return network, about["checkpoint_sha256"]
+    return network, about
 
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:

@@ -8,11 +8,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models import measure
-from models.engines.base import CLASS_COUNT, IMAGE_SHAPE, EngineCard, Execution, check_pixels
+from models.engines.base import CLASS_COUNT, EngineCard, Execution, check_pixels
 from models.variants import Variant
 
 Forward = Callable[[Tensor], Tensor]
-"""`[N, 3, 32, 32] uint8` on the device to `[N, 10] float32` on the device."""
+"""`[N, 3, S, S] uint8` on the device to `[N, 10] float32` on the device."""
+
+
+def _shape(card: EngineCard) -> tuple[int, int, int]:
+    return 3, card.input_size, card.input_size
 
 
 class CpuEngine:
@@ -29,7 +33,7 @@ class CpuEngine:
 
     @torch.inference_mode()
     def run(self, pixels: NDArray[np.uint8]) -> Execution:
-        check_pixels(pixels)
+        check_pixels(pixels, self.card.input_size)
         clock = self._clock
         clock.start()
         tensor = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
@@ -43,7 +47,7 @@ class CpuEngine:
     @torch.inference_mode()
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         for size in sorted(set(batch_sizes), reverse=True):
-            pixels = torch.zeros((size, *IMAGE_SHAPE), dtype=torch.uint8)
+            pixels = torch.zeros((size, *_shape(self.card)), dtype=torch.uint8)
             self._forward(pixels)
             peak = measure.activation_peak(lambda: self._forward(pixels))  # noqa: B023 - called at once
             self.activation_peaks[size] = peak
@@ -65,12 +69,12 @@ class CudaEngine:
         self._stage(1)
 
     def _stage(self, size: int) -> None:
-        self._pixels_in = torch.empty((size, *IMAGE_SHAPE), dtype=torch.uint8, pin_memory=True)
+        self._pixels_in = torch.empty((size, *_shape(self.card)), dtype=torch.uint8, pin_memory=True)
         self._logits_out = torch.empty((size, CLASS_COUNT), dtype=torch.float32, pin_memory=True)
 
     @torch.inference_mode()
     def run(self, pixels: NDArray[np.uint8]) -> Execution:
-        check_pixels(pixels)
+        check_pixels(pixels, self.card.input_size)
         size = len(pixels)
         if size > len(self._pixels_in):
             self._stage(size)
@@ -92,6 +96,6 @@ class CudaEngine:
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         for size in sorted(set(batch_sizes), reverse=True):
-            pixels = np.zeros((size, *IMAGE_SHAPE), np.uint8)
+            pixels = np.zeros((size, *_shape(self.card)), np.uint8)
             for _ in range(3):  # cuDNN chooses and loads its kernels in the first
                 self.activation_peaks[size] = self.run(pixels).memory_bytes

@@ -57,7 +57,7 @@ class SocketLoop(LitLoop):  # type: ignore[misc]
     def _answer(self, lit_api: Any, payload: bytearray) -> bytes:
         started = time.perf_counter()
         try:
-            execution = lit_api.predict(wire.unpack_pixels(payload))
+            execution = lit_api.predict(wire.unpack_pixels(payload, lit_api.settings.side))
         except Exception as error:
             logger.exception("the engine raised")
             return wire.message(wire.ERROR, {"detail": type(error).__name__})

@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 BATCH, RESULT, ERROR, READY, REFUSED, ALLOCATOR = b"B", b"R", b"E", b"Y", b"N", b"A"
-IMAGE_SHAPE = (3, 32, 32)
-IMAGE_BYTES = 3 * 32 * 32
 _HEADER = struct.Struct("<cI")
 _MEASURED = struct.Struct("<5dq")
 
@@ -59,8 +57,8 @@ def unpack_result(payload: bytes) -> Result:
     return Result(logits, *_MEASURED.unpack_from(payload))
 
 
-def unpack_pixels(payload: bytearray) -> NDArray[np.uint8]:
-    return np.frombuffer(payload, np.uint8).reshape(-1, *IMAGE_SHAPE)
+def unpack_pixels(payload: bytearray, side: int) -> NDArray[np.uint8]:
+    return np.frombuffer(payload, np.uint8).reshape(-1, 3, side, side)
 
 
 def receive(sock: socket.socket) -> tuple[bytes, bytearray] | None:

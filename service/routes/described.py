@@ -72,7 +72,9 @@ IMAGES = {
                 "example": {"image": ["<the bytes of an image file>"]},
             },
             "application/json": {"schema": reference(JSONBody)},
-            "application/octet-stream": _binary("N x 3072 bytes: uint8, RGB, channel first"),
+            "application/octet-stream": _binary(
+                "N images of 3 x S x S bytes: uint8, RGB, channel first; S is 32, or --input-size"
+            ),
         },
     },
 }

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from models import cpu
+from models.evaluation import card as evaluation
 from models.variants import VARIANTS
 from service import __version__
 from service.engine.pool import Pool
@@ -58,7 +59,8 @@ async def metrics(request: Request) -> Response:
 
 
 async def variants(request: Request) -> Response:
-    cards = [card_of(pool) for pool in pools_of(request).values()]
+    evaluations = request.app.state.evaluations
+    cards = [card_of(pool, evaluations.get(name)) for name, pool in pools_of(request).items()]
     document = Variants(variants=cards, checkpoint=request.app.state.checkpoint, service=fingerprint())
     return Response(document.model_dump_json(), media_type="application/json")
 
@@ -68,7 +70,8 @@ def pools_of(request: Request) -> dict[str, Pool]:
     return pools
 
 
-def card_of(pool: Pool) -> VariantCard:
+def card_of(pool: Pool, entry: evaluation.Entry | None) -> VariantCard:
+    """`entry` is what is known of the variant, if it belongs to the weights that it runs."""
     row = VARIANTS[pool.variant]
     known: dict[str, Any] = {
         "name": row.name,
@@ -79,7 +82,8 @@ def card_of(pool: Pool) -> VariantCard:
     }
     now = {"state": pool.state, "reason": pool.reason, "max_batch_size": pool.max_batch_size}
     card = {key: value for key, value in pool.card.items() if key != "activation_peaks"}  # a row per batch size
-    return VariantCard.model_validate(known | card | now)
+    measured = {"evaluation": entry if entry and evaluation.belongs(entry, pool.card) else None}
+    return VariantCard.model_validate(known | card | now | measured)
 
 
 def fingerprint() -> dict[str, Any]:

@@ -128,7 +128,7 @@ def pool_of(request: Request, variant: str) -> Pool:
 
 
 async def read_pixels(request: Request) -> tuple[NDArray[np.uint8], dict[str, float]]:
-    """The request's images as `[N, 3, 32, 32] uint8`, and the seconds of `receive` and `decode`."""
+    """The request's images as `[N, 3, S, S] uint8`, and the seconds of `receive` and `decode`."""
     settings: Settings = request.app.state.settings
     began = time.perf_counter()
     body = await bodies.read(request, settings)

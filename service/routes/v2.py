@@ -12,7 +12,6 @@ from models.cifar10 import CLASSES
 from models.variants import VARIANTS
 from service import __version__, bodies
 from service.engine.pool import Pool
-from service.engine.wire import IMAGE_SHAPE
 from service.errors import ServiceError
 from service.routes.counted import PredictQuery, counted
 from service.routes.described import INFER, PREDICTION, errors, reference
@@ -102,6 +101,10 @@ def version_of(request: Request, pool: Pool) -> str:
     return digest[:12]
 
 
+def image_shape(pool: Pool) -> list[int]:
+    return [3, pool.settings.side, pool.settings.side]
+
+
 async def server() -> documents.ServerMetadata:
     return documents.ServerMetadata(name="precision-service", version=__version__, extensions=EXTENSIONS)
 
@@ -120,7 +123,7 @@ async def metadata(request: Request) -> documents.ModelMetadata:
         name=model_of(pool),
         versions=[version_of(request, pool)],
         platform=VARIANTS[pool.variant].backend,
-        inputs=[documents.TensorMetadata(name=documents.INPUT, datatype="UINT8", shape=[-1, *IMAGE_SHAPE])],
+        inputs=[documents.TensorMetadata(name=documents.INPUT, datatype="UINT8", shape=[-1, *image_shape(pool)])],
         outputs=[documents.TensorMetadata(name=documents.OUTPUT, datatype="FP32", shape=[-1, len(CLASSES)])],
     )
 
@@ -139,7 +142,7 @@ async def config(request: Request) -> documents.ModelConfig:
         platform=backend,
         backend=backend,
         max_batch_size=pool.settings.max_images,
-        input=[documents.ConfigTensor(name=documents.INPUT, data_type="TYPE_UINT8", dims=list(IMAGE_SHAPE))],
+        input=[documents.ConfigTensor(name=documents.INPUT, data_type="TYPE_UINT8", dims=image_shape(pool))],
         output=[documents.ConfigTensor(name=documents.OUTPUT, data_type="TYPE_FP32", dims=[len(CLASSES)])],
         dynamic_batching={"preferred_batch_size": [pool.max_batch_size]},
     )

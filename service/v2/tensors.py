@@ -15,7 +15,6 @@ from starlette.datastructures import Headers
 
 from models.cifar10 import CLASSES
 from service import bodies
-from service.engine.wire import IMAGE_SHAPE
 from service.errors import ServiceError
 from service.images import Limits
 from service.v2.documents import (
@@ -35,7 +34,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def parse(headers: Headers, body: bytes, limits: Limits) -> tuple[InferRequest, NDArray[np.uint8]]:
-    """An infer request and its images, `[N, 3, 32, 32] uint8`.
+    """An infer request and its images, `[N, 3, S, S] uint8`, S the limits' side.
 
     Raises:
         ServiceError: `malformed`, `unacceptable` or `not_an_image`.
@@ -75,15 +74,13 @@ def _images(tensor: RequestInput, binary: bytes, limits: Limits) -> NDArray[np.u
     elif size != len(binary):
         raise ServiceError("malformed", f"binary_data_size is {size}, and {len(binary)} bytes follow the JSON")
     count, rest = tensor.shape[0] if tensor.shape else 0, tuple(tensor.shape[1:])
-    if tensor.datatype == "UINT8" and rest == IMAGE_SHAPE and count > 0:
+    if tensor.datatype == "UINT8" and rest == (3, limits.side, limits.side) and count > 0:
         return bodies.decode(None, binary if size is not None else _bytes_of(tensor.data or []), limits, count)
     if tensor.datatype == "BYTES" and rest in ((), (1,)) and count > 0:
         parts = _elements(binary) if size is not None else _texts(tensor.data or [])
         return bodies.decode(parts, b"", limits, count)
-    raise ServiceError(
-        "unacceptable",
-        f"expected UINT8 [N, 3, 32, 32] or BYTES [N], N at least 1, got {tensor.datatype} {tensor.shape}",
-    )
+    expected = f"UINT8 [N, 3, {limits.side}, {limits.side}] or BYTES [N], N at least 1"
+    raise ServiceError("unacceptable", f"expected {expected}, got {tensor.datatype} {tensor.shape}")
 
 
 def _bytes_of(data: list[Any]) -> bytes:

@@ -70,16 +70,17 @@ def test_a_file_that_is_no_checkpoint_is_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["small.safetensors", "small.json"])
-def test_a_missing_file_says_what_to_do(copy: Path, missing: str) -> None:
-    """Without the weights or the card the error names the file and the ways out."""
+def test_a_missing_file_says_what_to_do(copy: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the weights, or without the card of the bundled ones, the error names the file and the ways out."""
+    monkeypatch.setattr(checkpoint, "BUNDLED", copy)
     (copy.parent / missing).unlink()
     with pytest.raises(CheckpointError, match=rf"{missing} is missing: restore it .* --checkpoint or CHECKPOINT"):
         checkpoint.load(copy)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"sha256": "abc"}', "{"])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"size": 224}', "null"])
 def test_a_wrong_card_is_refused(copy: Path, content: str) -> None:
-    """A card that is not one, or lacks fields, is refused by name."""
+    """A card that is not one, or says what no card says, is refused by name."""
     copy.with_suffix(".json").write_text(content)
     with pytest.raises(CheckpointError, match=r"small.json is not a model card"):
         checkpoint.load(copy)

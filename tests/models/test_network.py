@@ -6,8 +6,9 @@ import torch
 
 from models.checkpoint import CheckpointError, State
 from models.engines import floating
-from models.engines.network import fold, topology
+from models.engines.network import fold
 from models.resnet import PARAMETERS, resnet18
+from models.topology import topology
 from models.train import normalise
 
 
@@ -59,8 +60,12 @@ def test_layers_come_in_running_order() -> None:
 
 
 def test_another_network_is_refused(state: State) -> None:
-    """A state dict with a missing, an extra or a misshapen tensor is refused, naming one."""
-    with pytest.raises(CheckpointError, match=r"not a CIFAR ResNet18: fc.weight is missing"):
+    """A state dict with a missing, an extra or a misshapen tensor is refused, naming them."""
+    with pytest.raises(
+        CheckpointError, match=r"not a ResNet18 with ten classes .*: fc.weight is missing, expected \(10,"
+    ):
         fold({name: array for name, array in state.items() if name != "fc.weight"})
-    with pytest.raises(CheckpointError, match=r"conv1.weight is \(64, 3, 7, 7\), expected \(64, 3, 3, 3\)"):
-        fold(state | {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)})
+    with pytest.raises(CheckpointError, match=r"fc.weight is \(5, 512\), expected \(10, 512\)$"):
+        fold(state | {"fc.weight": np.zeros((5, 512), np.float32)})
+    with pytest.raises(CheckpointError, match=r"bn1.extra is \(1,\), expected none; conv1.weight is \(64, 3, 5, 5\)"):
+        fold(state | {"conv1.weight": np.zeros((64, 3, 5, 5)), "bn1.extra": np.zeros(1)})

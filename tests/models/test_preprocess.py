@@ -2,13 +2,21 @@
 
 import hashlib
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.preprocess import to_pixels
+from models.engines.network import mean_and_scale
+from models.preprocess import resized, to_pixels
+from models.topology import Input
+from models.train import normalise
+from service import images
+
+FILES = Path(__file__).parent / "pictures"
 
 
 def ramp(height: int, width: int, channels: int) -> NDArray[np.uint8]:
@@ -52,8 +60,11 @@ PICTURES = {
     "16 bit": sixteen_bit,
     "exif": rotated,
     "webp": lambda: through(rgb(), "WEBP", lossless=True),
+    "jpeg": lambda: Image.open(FILES / "colour.jpg"),
+    "jpeg grey": lambda: Image.open(FILES / "grey.jpg"),
+    "jpeg 32x32": lambda: Image.open(FILES / "same-size.jpg"),
 }
-"""Lossless only: a JPEG decoder may change its last bit with its library, and is held by tolerance below."""
+"""JPEGs are files, since an encoder is free in what it writes; a decoder with the exact integer transform is not."""
 
 GOLDEN = {
     "rgb": "8f6a62632b4402bb",
@@ -69,6 +80,9 @@ GOLDEN = {
     "16 bit": "22d58fd6203575f1",
     "exif": "cc6e5da3ffef8ceb",
     "webp": "8f6a62632b4402bb",
+    "jpeg": "e94b9cd0f69654ea",
+    "jpeg grey": "1885abddbbda87f7",
+    "jpeg 32x32": "ee3a8ace99c07b80",
 }
 
 
@@ -78,6 +92,29 @@ def test_a_picture_gives_exactly_these_pixels(name: str) -> None:
     pixels = to_pixels(PICTURES[name]())
     assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == ((3, 32, 32), np.uint8, True)
     assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == GOLDEN[name]
+
+
+def test_a_larger_network_has_its_own_pixels() -> None:
+    """The same for a network of 48x48 images, and an array goes the way that its picture goes."""
+    pixels = to_pixels(through(rgb(50, 50)), 48)
+    assert (pixels.shape, hashlib.sha256(pixels.tobytes()).hexdigest()[:16]) == ((3, 48, 48), "267e24c5212212bc")
+    assert (resized(ramp(50, 50, 3).transpose(2, 0, 1)[None], 48)[0] == pixels).all()
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_service_reads_a_picture_in_the_same_way(name: str) -> None:
+    """A request's bytes become the pixels that evaluation gives the network."""
+    picture = PICTURES[name]()
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", exif=picture.getexif())
+    assert (images.decode(buffer.getvalue(), 10**6, 32) == to_pixels(PICTURES[name]())).all()
+
+
+def test_training_and_engines_normalise_alike() -> None:
+    """Every pixel value of every channel becomes the same number, to a rounding of float32."""
+    values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, 3, 1, 1)
+    mean, scale = mean_and_scale(Input())
+    assert torch.allclose(normalise(values), (values - mean) * scale, rtol=0, atol=1e-6)
 
 
 def test_a_32x32_rgb_picture_is_not_touched() -> None:

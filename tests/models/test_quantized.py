@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from models import calibration, checkpoint, selftest, variants
 from models.checkpoint import Card, CheckpointError
 from models.engines import int8, quantized
-from models.engines.network import FoldedLayer, Network, fold, mean_and_scale
+from models.engines.network import FoldedLayer, fold, mean_and_scale
 from models.engines.quantized import FULL_LIMIT, SAFE_LIMIT, QuantizedLayer
+from models.topology import Network
 from tests.models.conftest import Load
 
 
@@ -37,7 +38,7 @@ def network(folded: Network[FoldedLayer], ranges: dict[str, tuple[float, float]]
 @pytest.fixture
 def artifact(tmp_path: Path, network: Network[QuantizedLayer], card: Card) -> Path:
     path = tmp_path / "model.int8.safetensors"
-    path.write_bytes(quantized.serialize(network, card.sha256))
+    path.write_bytes(quantized.serialize(network, card.sha256, "c" * 64))
     return path
 
 
@@ -101,12 +102,12 @@ def test_the_stem_is_exact_at_the_border(network: Network[QuantizedLayer], image
     The fourth channel's weights are rounded: off by at most half a step on each of the at most five padded positions.
     """
     stem, pixels = network.stem, torch.from_numpy(images[:8])
-    mean, _ = mean_and_scale()
+    mean, _ = mean_and_scale(network.input)
     step = stem.weight_scale.view(-1, 1, 1)
     weight = stem.weight[:, :3].double() * step.unsqueeze(-1)
     folded_mean = (weight * mean).sum((1, 2, 3))
     expected = F.conv2d(pixels.double() - mean, weight, stem.bias.double() + folded_mean, padding=1)
-    framed = int8.Frame()(pixels).double()
+    framed = int8.Frame(network.input, 1)(pixels).double()
     found = F.conv2d(framed, stem.weight.double()) * step + stem.bias.view(-1, 1, 1)
     error = (expected - found).abs() / step
     assert error.max() <= 5 * 0.5 + 1e-3

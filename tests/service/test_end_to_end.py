@@ -152,3 +152,13 @@ def test_damaged_weights_stop_the_start(tmp_path_factory: pytest.TempPathFactory
     assert done.returncode == 1
     assert "is damaged" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_cards_carry_what_was_measured(service: Service) -> None:
+    """Accuracy and agreement on 10,000 images stand on the card of each evaluated variant, of the weights that run."""
+    cards = {card["name"]: card for card in service.client.get("/variants").json()["variants"]}
+    for name in ("fp32", "int8"):
+        assert cards[name]["evaluation"]["clean"]["score"]["images"] == 10_000
+        assert cards[name]["evaluation"]["checkpoint_sha256"] == cards[name]["checkpoint_sha256"]
+    assert cards["int8"]["evaluation"]["clean"]["paired"]["reference"] == "fp32"
+    assert cards["fp16"]["evaluation"] is None

@@ -1,0 +1,60 @@
+"""A contact sheet of the images that exactly one of two variants gets right."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from models.cifar10 import CLASSES, Images, Labels
+from models.evaluation.statistics import Paired
+
+COLUMNS = 10
+THUMB = 96
+LINE = 13
+CELL = (THUMB + 16, THUMB + 3 * LINE + 14)
+MARGIN = 12
+HEADER = 40
+LIMIT = 200
+"""Most images on one sheet."""
+INK, GOOD, BAD = "#1a1a1a", "#0b6b2f", "#a4161a"
+
+Picks = NDArray[np.int64]
+
+
+def draw(
+    images: Images, labels: Labels, picks: tuple[Picks, Picks], names: tuple[str, str], paired: Paired
+) -> Image.Image:
+    """The discordant images, each with its label and what both variants say, what is right in green.
+
+    Args:
+        images: `[N, 3, H, W] uint8`.
+        labels: `[N]`.
+        picks: the class index that the reference and the variant choose, each `[N]`.
+        names: of the reference and the variant.
+        paired: whose `discordant` images are drawn, the first LIMIT of them.
+    """
+    shown = paired.discordant[:LIMIT]
+    rows = max(1, -(-len(shown) // COLUMNS))
+    sheet = Image.new("RGB", (COLUMNS * CELL[0] + 2 * MARGIN, HEADER + rows * CELL[1] + MARGIN), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    cut = f", the first {LIMIT} shown" if len(shown) < len(paired.discordant) else ""
+    title = (
+        f"{names[1]} against {names[0]}: {len(paired.discordant)} of {len(labels):,} images that exactly one gets "
+        f"right ({paired.only_reference_right} only {names[0]}, {paired.only_variant_right} only {names[1]}){cut}"
+    )
+    pen.text((MARGIN, 12), title, INK, ImageFont.load_default(15))
+    for position, index in enumerate(shown):
+        left = MARGIN + position % COLUMNS * CELL[0]
+        top = HEADER + position // COLUMNS * CELL[1]
+        thumb = Image.fromarray(images[index].transpose(1, 2, 0)).resize((THUMB, THUMB), Image.Resampling.NEAREST)
+        sheet.paste(thumb, (left, top))
+        pen.text((left, top + THUMB + 2), f"{index}: {CLASSES[labels[index]]}", INK, font)
+        for line, (name, chosen) in enumerate(zip(names, picks, strict=True), 1):
+            colour = GOOD if chosen[index] == labels[index] else BAD
+            pen.text((left, top + THUMB + 2 + line * LINE), f"{name[:8]}: {CLASSES[chosen[index]]}", colour, font)
+    return sheet
+
+
+def write(sheet: Image.Image, place: Path) -> None:
+    sheet.save(place, "PNG", optimize=True)

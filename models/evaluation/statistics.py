@@ -1,0 +1,132 @@
+"""What logits are worth, alone and paired with another variant's on the same images. Each method names its source."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.cifar10 import CLASSES, Labels
+
+Logits = NDArray[np.floating]
+"""`[N, 10]`."""
+Z = NormalDist().inv_cdf(0.975)
+ECE_BINS = 15
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a variant's answers are on labelled images."""
+
+    images: int
+    top1: Interval
+    """Share of images (0 to 1) whose most probable class is their label."""
+    per_class: dict[str, float | None]
+    """Top-1 of each class' images; None where there are none."""
+    negative_log_likelihood: float
+    """Mean over the images, in nats, of -log of the label's probability."""
+    expected_calibration_error: float
+    """0 to 1."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How a variant's answers differ from the reference's on the same images."""
+
+    reference: str
+    only_reference_right: int
+    only_variant_right: int
+    mcnemar_p: float
+    difference: Interval
+    """The variant's top-1 minus the reference's, -1 to 1."""
+    agreement: Interval
+    """Share of images with the same most probable class."""
+    logit_sqnr_db: float | None
+    """None where the logits are equal to the bit."""
+    discordant: tuple[int, ...]
+    """Indices of the images that exactly one of the two gets right."""
+
+
+def score(logits: Logits, labels: Labels) -> Score:
+    """Judge `[N, 10]` logits against `[N]` labels, N >= 1."""
+    right = logits.argmax(1) == labels
+    per_class = {
+        name: float(right[labels == index].mean()) if (labels == index).any() else None
+        for index, name in enumerate(CLASSES)
+    }
+    log_probabilities = log_softmax(logits)
+    likelihood = -float(log_probabilities[np.arange(len(labels)), labels].mean())
+    calibration = expected_calibration_error(np.exp(log_probabilities.max(1)), right)
+    return Score(len(labels), proportion(int(right.sum()), len(right)), per_class, likelihood, calibration)
+
+
+def compare(logits: Logits, reference_logits: Logits, labels: Labels, reference: str) -> Paired:
+    """Hold `[N, 10]` logits against those of the variant `reference` on the same images."""
+    ours, theirs = logits.argmax(1), reference_logits.argmax(1)
+    right, reference_right = ours == labels, theirs == labels
+    only_ours, only_theirs = int((right & ~reference_right).sum()), int((~right & reference_right).sum())
+    return Paired(
+        reference=reference,
+        only_reference_right=only_theirs,
+        only_variant_right=only_ours,
+        mcnemar_p=mcnemar(only_ours, only_theirs),
+        difference=paired_difference(only_ours, only_theirs, len(labels)),
+        agreement=proportion(int((ours == theirs).sum()), len(labels)),
+        logit_sqnr_db=sqnr(reference_logits, logits),
+        discordant=tuple(np.flatnonzero(right != reference_right).tolist()),
+    )
+
+
+def log_softmax(logits: Logits) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    log_probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return log_probabilities
+
+
+def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    """How far confidence is from accuracy, averaged over images by bins of equal width (Guo et al., 2017, 15 bins)."""
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    gaps = np.bincount(bins, confidence - right, ECE_BINS)  # per bin: images times (confidence - accuracy)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+def sqnr(exact: Logits, found: Logits) -> float | None:
+    """Signal-to-quantization-noise ratio in dB: the power of `exact` over that of the difference; None if none."""
+    noise = float(((exact.astype(np.float64) - found) ** 2).sum())
+    return 10 * math.log10(float((exact.astype(np.float64) ** 2).sum()) / noise) if noise else None
+
+
+def proportion(successes: int, trials: int) -> Interval:
+    """A share and its interval (Wilson, 1927)."""
+    p, shrink = successes / trials, 1 + Z * Z / trials
+    centre = (p + Z * Z / (2 * trials)) / shrink
+    half = Z / shrink * math.sqrt(p * (1 - p) / trials + Z * Z / (4 * trials * trials))
+    return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def paired_difference(only_a: int, only_b: int, trials: int) -> Interval:
+    """The share of successes of a minus that of b on the same trials, of which the given counts went to only one.
+
+    Adjusted Wald interval of Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial
+    proportions based on paired data", 2012; recommended by Fagerland, Lydersen and Laake, 2014.
+    """
+    p, q = (only_a + 1) / (trials + 2), (only_b + 1) / (trials + 2)
+    half = Z * math.sqrt((p + q - (p - q) ** 2) / (trials + 2))
+    return Interval((only_a - only_b) / trials, max(-1.0, p - q - half), min(1.0, p - q + half))
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """The exact two-sided p-value that images which only one gets right fall evenly to both (McNemar, 1947)."""
+    discordant = only_a + only_b
+    tail: float = sum(math.comb(discordant, i) for i in range(min(only_a, only_b) + 1)) / 2**discordant
+    return min(1.0, 2 * tail)

@@ -1,0 +1,36 @@
+"""The flags that several commands share: which checkpoint, and what images it takes."""
+
+import argparse
+from pathlib import Path
+
+from models.checkpoint import Preparation
+from models.topology import SIDES
+
+
+def add_preparation(parser: argparse.ArgumentParser) -> None:
+    """--input-size, --mean, --std and --calibration-images."""
+    add = parser.add_argument
+    add("--input-size", type=input_size, help="height and width of the checkpoint's images (its card's; 32)")
+    add("--mean", type=channels, help="per channel, 0 to 1, comma-separated (the card's; CIFAR-10's)")
+    add("--std", type=channels, help="per channel, 0 to 1, comma-separated (the card's; CIFAR-10's)")
+    add("--calibration-images", type=Path, metavar="DIR", help="calibrate INT8 at load on the images in this folder")
+
+
+def preparation_of(args: argparse.Namespace) -> Preparation:
+    return Preparation(args.input_size, args.mean, args.std, args.calibration_images)
+
+
+def input_size(text: str) -> int:
+    if not text.isdecimal() or int(text) not in SIDES:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {SIDES[0]} to {SIDES[-1]}, got {text!r}")
+    return int(text)
+
+
+def channels(text: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected three numbers such as 0.485,0.456,0.406, got {text!r}") from None
+    if not all(0 <= value <= 1 for value in (red, green, blue)):
+        raise argparse.ArgumentTypeError(f"expected numbers on the scale 0 to 1, got {text!r}")
+    return red, green, blue

@@ -1,0 +1,251 @@
+"""A user's own ResNet18: either stem, either file, any size of image, against torchvision's own network."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torchvision.models import ResNet
+
+from models import cifar10, preprocess, selftest, variants
+from models.checkpoint import CheckpointError, Preparation, inspect
+from models.engines.network import max_pool
+from models.resnet import resnet18
+from models.topology import STEMS, detect, shapes
+
+IMAGENET = Preparation(64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OWN = {"plain": IMAGENET, "cifar": Preparation()}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What is derived at load goes into an empty folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "precision-service"
+
+
+@pytest.fixture(scope="module", params=STEMS)
+def net(request: pytest.FixtureRequest) -> ResNet:
+    """A network that nobody trained, whose statistics are those of the sample, so that its logits vary."""
+    torch.manual_seed(4)
+    net = resnet18(request.param)
+    images = torch.from_numpy(cifar10.sample()[0][:100]).float() / 128 - 1
+    with torch.no_grad():
+        for _ in range(4):
+            net(images)
+    net.stem = request.param
+    return net.eval()
+
+
+@pytest.fixture(params=["own.safetensors", "own.pt"])
+def path(net: ResNet, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The network as a user saves it, without a card."""
+    place = tmp_path / request.param
+    if place.suffix == ".pt":
+        torch.save(net.state_dict(), place)
+    else:
+        save_file(net.state_dict(), place)
+    return place
+
+
+def expected_logits(net: ResNet, images: np.ndarray, preparation: Preparation) -> np.ndarray:
+    """torchvision's logits, normalised as a user would."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preparation.mean, preparation.std))
+    with torch.inference_mode():
+        return net((torch.from_numpy(images) / 255 - mean) / std).numpy()
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_table_of_tensors_is_torchvisions(stem: str) -> None:
+    """Names and shapes of the state dict, and the stem is found by them."""
+    found = {name: tuple(tensor.shape) for name, tensor in resnet18(stem).state_dict().items()}
+    assert shapes(stem) == found
+    assert detect(found) == stem
+
+
+@pytest.mark.parametrize("side", [32, 45, 64])
+@pytest.mark.parametrize(("name", "tolerance"), [("fp32-cpu", 1e-4), ("int8-dynamic", 0.1)])
+def test_it_answers_as_torchvision(net: ResNet, path: Path, side: int, name: str, tolerance: float) -> None:
+    """Both stems, both files and odd sizes: logits within rounding of the plain network's."""
+    preparation = Preparation(side, IMAGENET.mean, IMAGENET.std)
+    engine = variants.load(name, threads=1, checkpoint=path, preparation=preparation)
+    images = preprocess.resized(cifar10.sample()[0][:6], side)
+    expected = expected_logits(net, images, preparation)
+    assert engine.card.architecture == STEMS[net.stem]
+    assert np.abs(engine.run(images).logits - expected).max() < tolerance * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("side", [32, 45])
+def test_int8_is_calibrated_at_load(net: ResNet, path: Path, side: int, own_cache: Path) -> None:
+    """Without a calibration beside it INT8 calibrates on the sample: noise 20 dB below the logits, and kept."""
+    preparation = Preparation(side, IMAGENET.mean, IMAGENET.std)
+    engine = variants.load("int8", threads=1, checkpoint=path, preparation=preparation)
+    images = preprocess.resized(cifar10.sample()[0][:20], side)
+    expected, found = expected_logits(net, images, preparation), engine.run(images).logits
+    assert 10 * np.log10((expected**2).sum() / ((found - expected) ** 2).sum()) > 20
+    (kept,) = own_cache.iterdir()
+    written = kept.stat().st_mtime_ns
+    again = variants.load("int8", threads=1, checkpoint=path, preparation=preparation)
+    assert np.array_equal(again.run(images).logits, found)
+    assert kept.stat().st_mtime_ns == written
+    assert again.card.calibration_sha256 == engine.card.calibration_sha256
+
+
+@pytest.mark.parametrize("name", ["fp32-cpu", "int8", "int8-dynamic"])
+def test_it_passes_the_selftest(net: ResNet, path: Path, name: str) -> None:
+    """The reference of weights that came without one is made at load; a spoilt engine fails against it."""
+    preparation = OWN[net.stem]
+    engine = variants.load(name, threads=1, checkpoint=path, preparation=preparation)
+    assert selftest.agreement(engine, path, preparation) > 0.5
+    engine._forward = lambda pixels: torch.zeros(len(pixels), 10)
+    with pytest.raises(selftest.SelfTestFailed, match="too far from"):
+        selftest.agreement(engine, path, preparation)
+
+
+def test_a_folder_of_images_calibrates(net: ResNet, path: Path, tmp_path: Path) -> None:
+    """INT8 follows the images that the user names, of any size, and other images give other ranges."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index, image in enumerate(cifar10.sample()[0][:8]):
+        Image.fromarray(image.transpose(1, 2, 0)).resize((50, 40)).save(folder / f"{index}.png")
+    mine = Preparation(32, IMAGENET.mean, IMAGENET.std, folder)
+    theirs = Preparation(32, IMAGENET.mean, IMAGENET.std)
+    cards = [variants.load("int8", threads=1, checkpoint=path, preparation=p).card for p in (mine, theirs)]
+    assert cards[0].calibration_sha256 != cards[1].calibration_sha256
+
+
+@pytest.mark.parametrize("content", [None, "", "no image"])
+def test_a_folder_without_images_is_refused(net: ResNet, path: Path, tmp_path: Path, content: str | None) -> None:
+    """No folder, nothing in it, or something else: the error names it."""
+    folder = tmp_path / "images"
+    if content is not None:
+        folder.mkdir()
+    if content:
+        (folder / "a.png").write_text(content)
+    preparation = Preparation(32, IMAGENET.mean, IMAGENET.std, folder)
+    with pytest.raises(CheckpointError, match=r"images.*(holds no|cannot be read)"):
+        variants.load("int8", threads=1, checkpoint=path, preparation=preparation)
+
+
+def test_an_unusable_cache_costs_time_only(
+    net: ResNet, path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where nothing can be kept INT8 loads all the same, with a warning."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING):
+        variants.load("int8", threads=1, checkpoint=path, preparation=OWN[net.stem])
+    assert "will be made again at every start" in caplog.text
+
+
+def test_a_card_says_what_images_it_takes(net: ResNet, path: Path) -> None:
+    """Size and normalisation on a card of the user's own, found by both processes; a flag wins over it."""
+    card = {"input_size": 45, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    path.with_suffix(".json").write_text(json.dumps(card))
+    assert variants.load("fp32-cpu", threads=1, checkpoint=path).card.input_size == inspect(path).input_size == 45
+    engine = variants.load("fp32-cpu", threads=1, checkpoint=path, preparation=Preparation(input_size=64))
+    assert (engine.card.input_size, engine.card.mean) == (64, (0.5, 0.5, 0.5))
+
+
+def test_the_bundled_network_can_read_larger_images(own_cache: Path) -> None:
+    """Another size than the stored calibration's makes another calibration, and another reference."""
+    preparation = Preparation(input_size=40)
+    engine = variants.load("int8", threads=1, preparation=preparation)
+    assert selftest.agreement(engine, None, preparation) > 0.9
+    assert sorted(place.name.partition("-")[0] for place in own_cache.iterdir()) == ["calibration", "reference"]
+
+
+@pytest.mark.parametrize("name", ["own.pt", "own.safetensors"])
+def test_an_unknown_preparation_is_asked_for(name: str, tmp_path: Path) -> None:
+    """Nobody can guess what a 7x7 stem was trained on: the error says what to say."""
+    place = tmp_path / name
+    (torch.save if place.suffix == ".pt" else save_file)(resnet18("plain").state_dict(), place)
+    with pytest.raises(CheckpointError, match=r"give --input-size, --mean and --std, or a card"):
+        variants.load("fp32-cpu", checkpoint=place)
+
+
+def test_it_does_not_fit(tmp_path: Path) -> None:
+    """Another head is refused with names and shapes, before torch is needed and at load."""
+    net = resnet18()
+    net.fc = torch.nn.Linear(512, 100)
+    save_file(net.state_dict(), tmp_path / "own.safetensors")
+    torch.save(net.state_dict(), tmp_path / "own.pt")
+    differs = r"fc.bias is \(100,\), expected \(10,\); fc.weight is \(100, 512\), expected \(10, 512\)"
+    for place in (tmp_path / "own.safetensors", tmp_path / "own.pt"):
+        with pytest.raises(CheckpointError, match=differs):
+            variants.load("fp32-cpu", checkpoint=place)
+    with pytest.raises(CheckpointError, match=differs):
+        inspect(tmp_path / "own.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ({"input_size": "224"}, "input size: expected a whole number from 16 to 512, got '224'"),
+        ({"input_size": 8}, "input size: expected a whole number"),
+        ({"mean": [0.5, 0.5]}, "mean: expected three numbers"),
+        ({"mean": [124, 116, 104]}, "mean: expected three numbers, on the scale 0 to 1"),
+        ({"std": [0, 1, 1]}, "std: expected three numbers"),
+        ({"std": 0.5}, "images of the checkpoint"),
+    ],
+)
+def test_impossible_images_are_refused(tmp_path: Path, card: dict, words: str) -> None:
+    """A size or a normalisation that cannot be meant is refused with what was expected."""
+    save_file(resnet18().state_dict(), tmp_path / "own.safetensors")
+    (tmp_path / "own.json").write_text(json.dumps(card))
+    for read in (inspect, lambda place: variants.load("fp32-cpu", checkpoint=place)):
+        with pytest.raises(CheckpointError, match=words):
+            read(tmp_path / "own.safetensors")
+
+
+def test_many_differences_are_counted() -> None:
+    """A wholly other network is refused in a few lines."""
+    with pytest.raises(ValueError, match=r"and \d+ more$") as refused:
+        detect({f"layer.{i}": (1,) for i in range(30)})
+    assert len(str(refused.value)) < 800
+
+
+def test_wrapped_state_dicts_are_read(tmp_path: Path) -> None:
+    """Under `state_dict`, with DataParallel's prefix, in half precision."""
+    net = resnet18()
+    state = {f"module.{name}": tensor.half() for name, tensor in net.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "own.pth")
+    engine = variants.load("fp32-cpu", threads=1, checkpoint=tmp_path / "own.pth")
+    assert engine.card.parameter_bytes > 44_000_000
+
+
+class Evil:
+    """What unpickling must never run."""
+
+    def __reduce__(self) -> tuple:
+        return (print, ("ran",))
+
+
+@pytest.mark.parametrize("content", [Evil(), {"a": Evil()}, {"epoch": 3}, [1, 2], resnet18()])
+def test_other_pickles_are_refused(content: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Code, whole modules and other things are no state dict, and nothing of them runs."""
+    torch.save(content, tmp_path / "own.pt")
+    with pytest.raises(CheckpointError, match=r"own.pt is no state dict .*expected what torch.save\(net.state_dict"):
+        variants.load("fp32-cpu", checkpoint=tmp_path / "own.pt")
+    assert "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"not a pickle", b"\x80\x04]\x94."])
+def test_damaged_pickles_are_refused(data: bytes, tmp_path: Path) -> None:
+    """A file cut short or of another kind ends in a sentence."""
+    (tmp_path / "own.pt").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"own.pt is no state dict"):
+        variants.load("fp32-cpu", checkpoint=tmp_path / "own.pt")
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 16])
+def test_integers_are_pooled_as_floats(side: int) -> None:
+    """The max-pool of uint8 images is torch's of floats."""
+    x = torch.from_numpy(np.random.default_rng(side).integers(0, 256, (3, 8, side, side), dtype=np.uint8))
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(max_pool(x).float(), max_pool(x.float()))
+    assert max_pool(x).is_contiguous(memory_format=torch.channels_last)
