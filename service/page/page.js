@@ -90,9 +90,9 @@ function show({ root, card, seen }, answer) {
   strip.ariaLabel = PHASES.map((phase) => `${phase} ${milliseconds(phases[phase])}`).join(", ");
   strip.title = strip.ariaLabel;
   const facts = {
-    "forward pass": milliseconds(phases.inference) + speed(card, seen),
-    "queue and way to the worker": milliseconds(phases.queue),
-    "activations of this batch": mebibytes(answer.memory.peak_bytes),
+    "forward pass": milliseconds(phases.inference),
+    "speed of the forward pass": speed(card, seen),
+    "memory for the batch": mebibytes(answer.memory.peak_bytes),
     "weights in memory": mebibytes(card.parameter_bytes + card.buffer_bytes),
     "file on disk": mebibytes(card.serialized_bytes),
   };
@@ -101,13 +101,14 @@ function show({ root, card, seen }, answer) {
   root.querySelector(".reason").textContent = "";
 }
 
-// " · 2.1 x fp32": how the medians compare, once there are a few, with the variant that this one is fairly held against.
+// How the medians compare, once there are a few, with the variant that this one is fairly held against.
 function speed(card, seen) {
   const reference = cards.get(card.reference) ?? cards.get("fp32");
-  if (!reference || reference.card === card || Math.min(seen.length, reference.seen.length) < ENOUGH) return "";
-  if (card.reference !== reference.card.name && card.device !== reference.card.device) return "";
+  if (!reference || reference.card === card) return "reference";
+  if (card.reference !== reference.card.name && card.device !== reference.card.device) return "no fair reference";
+  if (Math.min(seen.length, reference.seen.length) < ENOUGH) return "keep measuring";
   const inference = (timings) => median(timings.map((timing) => timing.inference));
-  return ` · ${(inference(reference.seen) / inference(seen)).toFixed(1)} × ${reference.card.name}`;
+  return `${(inference(reference.seen) / inference(seen)).toFixed(1)} × ${reference.card.name}`;
 }
 
 function bar({ label, probability }) {

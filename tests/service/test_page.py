@@ -74,7 +74,7 @@ def test_a_sample_is_answered_by_every_variant(page: Page) -> None:
         assert card.locator(".bars li").count() == 3
         assert "ms" in card.locator(".time").inner_text()
         assert "inference 1.00 ms" in (card.locator(".phases").get_attribute("aria-label") or "")
-        assert "activations of this batch" in card.locator("dl").inner_text()
+        assert "memory for the batch" in card.locator("dl").inner_text()
     expect(page.locator('[data-variant="fp16"] .reason')).to_contain_text("CUDA")
     shoot(page, "desktop")
 
