@@ -66,7 +66,10 @@ def test_a_float_batch_gives_nearly_the_logits_of_its_images_alone(name: str, lo
     assert np.abs(engine.run(images[:8]).logits - alone).max() < LARGEST_ERROR[name]
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("int8", (*range(1, 41), 63, 64, 65, 100, 127, 128, 200, 255)), ("fp32-cpu", (1, 2, 3, 5, 8, 17))])
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("int8", (*range(1, 41), 63, 64, 65, 100, 127, 128, 200, 255)), ("fp32-cpu", (1, 2, 3, 5, 8, 17))],
+)
 def test_every_batch_size_works(name: str, sizes: Iterable[int], load: Load, images: np.ndarray) -> None:
     """Batches of 256 and then of other sizes, 1 to 40 among them, give each image the same logits."""
     engine = load(name)

@@ -55,7 +55,9 @@ def test_int8_is_as_good_as_its_card_says(entries: dict[str, evaluation.Entry], 
     """Measured again on all test images: the card's accuracy, within what instruction sets may differ in."""
     images, labels = cifar10.read(cifar10.default_root(), "test")
     engine = load("int8")
-    found = np.concatenate([engine.run(np.ascontiguousarray(images[i : i + 250])).logits for i in range(0, 10_000, 250)])
+    found = np.concatenate(
+        [engine.run(np.ascontiguousarray(images[i : i + 250])).logits for i in range(0, 10_000, 250)]
+    )
     stated = entries["int8"]["clean"]["score"]["top1"]["estimate"]
     assert float((found.argmax(1) == labels).mean()) == pytest.approx(stated, abs=0.002)
 
