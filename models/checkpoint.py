@@ -183,7 +183,10 @@ def parse_card(data: bytes, place: Path) -> Card:
     try:
         content: dict[str, Any] = json.loads(data)
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
-        return Card(**values)
+        card = Card(**values)
+        if len(card.classes) != len(cifar10.CLASSES):
+            raise ValueError(f"classes: expected {len(cifar10.CLASSES)} names, got {len(card.classes)}")
+        return card
     except (ValueError, TypeError, AttributeError) as error:
         names = ", ".join(f.name for f in fields(Card))
         raise CheckpointError(

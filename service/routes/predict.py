@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from models.cifar10 import CLASSES
 from service import bodies
 from service.engine.pool import Pool
 from service.engine.queue import Entry
@@ -227,7 +226,7 @@ def assemble(
     return PredictResponse(
         variant=pool.variant,
         device=done.card["device"],
-        predictions=predictions_of(done.logits, top_k, logits),
+        predictions=predictions_of(done.logits, request.app.state.checkpoint["classes"], top_k, logits),
         batch_size=done.batch_size,
         timing=Timing(
             receive_seconds=phases["receive"],
@@ -243,19 +242,23 @@ def assemble(
     )
 
 
-def predictions_of(logits: NDArray[np.float32], top_k: int, with_logits: bool) -> list[Prediction]:
+def predictions_of(
+    logits: NDArray[np.float32], classes: Sequence[str], top_k: int, with_logits: bool
+) -> list[Prediction]:
     """`[N, 10] float32` logits as answers, classes by falling probability."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = shifted / shifted.sum(axis=1, keepdims=True)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
     return [
-        _prediction(row, best, values if with_logits else None)
+        _prediction(classes, row, best, values if with_logits else None)
         for row, best, values in zip(probabilities.tolist(), order.tolist(), logits.tolist(), strict=True)
     ]
 
 
-def _prediction(probabilities: list[float], best: list[int], logits: list[float] | None) -> Prediction:
-    candidates = [Candidate(label=CLASSES[i], class_index=i, probability=probabilities[i]) for i in best]
+def _prediction(
+    classes: Sequence[str], probabilities: list[float], best: list[int], logits: list[float] | None
+) -> Prediction:
+    candidates = [Candidate(label=classes[i], class_index=i, probability=probabilities[i]) for i in best]
     top = candidates[0]
     return Prediction(
         label=top.label, class_index=top.class_index, probability=top.probability, top_k=candidates, logits=logits

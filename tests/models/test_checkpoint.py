@@ -78,7 +78,7 @@ def test_a_missing_file_says_what_to_do(copy: Path, missing: str, monkeypatch: p
         checkpoint.load(copy)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"size": 224}', "null"])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"size": 224}', "null", '{"classes": ["cat", "dog"]}'])
 def test_a_wrong_card_is_refused(copy: Path, content: str) -> None:
     """A card that is not one, or says what no card says, is refused by name."""
     copy.with_suffix(".json").write_text(content)

@@ -1,5 +1,6 @@
 """The real service with weights of the user's own: another stem, another size of image, no card."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from tests.service.pictures import encode
 from tests.service.processes import Service, running
 
 SIDE = 64
+CLASSES = [f"class {index}" for index in range(10)]
+PNG = {"content-type": "image/png"}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREPARATION = (
     "--input-size", str(SIDE), "--mean", ",".join(map(str, MEAN)), "--std", ",".join(map(str, STD)),
@@ -40,6 +43,7 @@ def service(net: ResNet, request: pytest.FixtureRequest, tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp("own")
     place = folder / request.param
     (torch.save if place.suffix == ".pt" else save_file)(net.state_dict(), place)
+    place.with_suffix(".json").write_text(json.dumps({"classes": CLASSES}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         flags = ("--variants", "fp32,int8", "--max-batch-size", "4", "--checkpoint", str(place), *PREPARATION)
@@ -61,6 +65,13 @@ def test_it_answers_as_torchvision(service: Service, net: ResNet, variant: str, 
     answer = service.client.post(f"/predict/{variant}?logits=true", content=body, headers=headers)
     found = np.array(answer.json()["predictions"][0]["logits"])
     assert 10 * np.log10((expected**2).sum() / ((found - expected) ** 2).sum()) > sqnr
+
+
+def test_labels_are_the_cards(service: Service) -> None:
+    """A card beside the weights names the user's own classes."""
+    answer = service.client.post("/predict/fp32", content=encode(cifar10.sample()[0][0]), headers=PNG).json()
+    prediction = answer["predictions"][0]
+    assert prediction["label"] == CLASSES[prediction["class_index"]]
 
 
 def test_the_card_says_what_it_is(service: Service) -> None:
