@@ -7,59 +7,57 @@ import torch
 from torch import Tensor
 
 from models import calibration, checkpoint, cpu, measure
-from models.engines import dynamic, floating, int8, quantized
+from models.checkpoint import Card, State
+from models.engines import cudnn, dynamic, floating, int8, quantized
 from models.engines.base import Engine, EngineCard
+from models.engines.cuda import CudaEngine
+from models.engines.device import Gpu, choose, expectations, gpus
+from models.engines.graphs import CudaStream
 from models.engines.network import fold
-from models.engines.runner import CpuEngine, CudaEngine
-from models.variants import Variant, VariantUnavailable
+from models.engines.runner import CpuEngine
+from models.variants import DEFAULT_GPU_BACKEND, Variant, VariantUnavailable
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 
-def load(variant: Variant, device: str | None, threads: int, path: Path | None) -> Engine:
+def load(variant: Variant, device: str | None, threads: int, path: Path | None, gpu_backend: str | None) -> Engine:
     """See `models.variants.load`."""
-    place = choose_device(variant, device)
+    gpu = choose(variant, device, gpus())
     torch.set_num_threads(threads)
     path = path or checkpoint.default_path()
-    return BUILDERS.get(variant.name, _floating)(variant, place, path)
+    if variant.name in CPU_BUILDERS:
+        return CPU_BUILDERS[variant.name](variant, path)
+    return _on_cpu(variant, path) if gpu is None else _on_gpu(variant, gpu, path, gpu_backend)
 
 
-def choose_device(variant: Variant, asked: str | None) -> torch.device:
-    """Where the variant runs on this machine.
-
-    Raises:
-        VariantUnavailable: it cannot run there, or there is no such device.
-    """
-    wanted = asked or variant.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    place = torch.device(wanted)
-    if place.type == "cpu":
-        return place
-    if variant.device == "cpu":
-        raise VariantUnavailable(f"{variant.name} runs on the CPU only, not on {wanted}")
-    if not torch.cuda.is_available():
-        raise VariantUnavailable(f"{variant.name} needs a CUDA GPU and this machine has none")
-    if (place.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise VariantUnavailable(f"{variant.name} was asked for on {wanted}; this machine has {count} GPU(s)")
-    return torch.device("cuda", place.index or 0)
-
-
-def _floating(variant: Variant, place: torch.device, path: Path) -> Engine:
+def _on_cpu(variant: Variant, path: Path) -> Engine:
     state, card = checkpoint.load(path)
     network, dtype = fold(state), DTYPES[variant.dtype]
-    use_onednn = place.type == "cpu" and dtype is torch.float32 and torch.backends.mkldnn.is_available()
-    forward, held = floating.onednn(network) if use_onednn else floating.eager(network, place, dtype)
-    backend = "cudnn" if place.type == "cuda" else "onednn" if use_onednn else "eager"
-    size = card.bytes if dtype is torch.float32 else checkpoint.half_precision_bytes(state)
-    if place.type == "cpu":
-        return CpuEngine(variant, _card(variant, place, backend, card.sha256, size, held), forward)
-    _forbid_tf32()
-    return CudaEngine(variant, _card(variant, place, backend, card.sha256, size, held, notes=("TF32 off",)), forward)
+    use_onednn = dtype is torch.float32 and torch.backends.mkldnn.is_available()
+    forward, held = floating.onednn(network) if use_onednn else floating.eager(network, torch.device("cpu"), dtype)
+    backend, size = "onednn" if use_onednn else "eager", _serialized(dtype, state, card)
+    return CpuEngine(variant, _card(variant, backend, card.sha256, size, held), forward)
 
 
-def _int8(variant: Variant, place: torch.device, path: Path) -> Engine:
+def _on_gpu(variant: Variant, gpu: Gpu, path: Path, backend: str | None) -> Engine:
+    state, card = checkpoint.load(path)
+    dtype, backend = DTYPES[variant.dtype], backend or DEFAULT_GPU_BACKEND
+    forward, held = cudnn.build(backend, fold(state), gpu.device, dtype)
+    notes, size = expectations(variant, gpu), _serialized(dtype, state, card)
+    about = _card(variant, backend, card.sha256, size, held, notes=notes, gpu=gpu)
+    return CudaEngine(variant, about, forward, CudaStream(gpu.device, tf32=variant.dtype == "tf32"))
+
+
+def _serialized(dtype: torch.dtype, state: State, card: Card) -> int:
+    return card.bytes if dtype is torch.float32 else checkpoint.half_precision_bytes(state)
+
+
+def _int8(variant: Variant, path: Path) -> Engine:
     _require_onednn(variant)
     if path.name.endswith(checkpoint.ARTIFACT_SUFFIX):
         network, sha256 = quantized.deserialize(path)
@@ -75,20 +73,20 @@ def _int8(variant: Variant, place: torch.device, path: Path) -> Engine:
         network = quantized.narrowed(network)
         notes = ("no VNNI on this CPU: weights of 7 bits, so that no sum saturates",)
     forward, held, constants = int8.build(network)
-    return CpuEngine(variant, _card(variant, place, "onednn", sha256, size, held, constants, notes), forward)
+    return CpuEngine(variant, _card(variant, "onednn", sha256, size, held, constants, notes), forward)
 
 
-def _int8_dynamic(variant: Variant, place: torch.device, path: Path) -> Engine:
+def _int8_dynamic(variant: Variant, path: Path) -> Engine:
     _require_onednn(variant)
     state, card = checkpoint.load(path)
     limit = quantized.FULL_LIMIT if cpu.has_vnni() else quantized.SAFE_LIMIT
     forward, held, constants = dynamic.build(fold(state), limit)
     size = dynamic.serialized_bytes(state)
     notes = ("only the linear layer is INT8: 5,120 of 11,173,962 weights",)
-    return CpuEngine(variant, _card(variant, place, "onednn", card.sha256, size, held, constants, notes), forward)
+    return CpuEngine(variant, _card(variant, "onednn", card.sha256, size, held, constants, notes), forward)
 
 
-BUILDERS = {"int8": _int8, "int8-dynamic": _int8_dynamic}
+CPU_BUILDERS = {"int8": _int8, "int8-dynamic": _int8_dynamic}
 
 
 def _require_onednn(variant: Variant) -> None:
@@ -98,24 +96,25 @@ def _require_onednn(variant: Variant) -> None:
 
 def _card(
     variant: Variant,
-    place: torch.device,
     backend: str,
     sha256: str,
     serialized: int,
     held: Sequence[Tensor],
     constants: Sequence[Tensor] = (),
     notes: tuple[str, ...] = (),
+    gpu: Gpu | None = None,
 ) -> EngineCard:
-    on_gpu = place.type == "cuda"
     return EngineCard(
         variant=variant.name,
-        device=str(place),
-        device_name=torch.cuda.get_device_name(place) if on_gpu else cpu.name(),
+        device=str(gpu.device) if gpu else "cpu",
+        device_name=gpu.name if gpu else cpu.name(),
         dtype=variant.dtype,
         backend=backend,
-        isa="sm_{}{}".format(*torch.cuda.get_device_capability(place)) if on_gpu else cpu.isa(),
+        isa=gpu.isa if gpu else cpu.isa(),
+        tensor_cores=gpu.has_tensor_cores if gpu else False,
+        device_memory_bytes=gpu.memory_bytes if gpu else 0,
         threads=torch.get_num_threads(),
-        device_uuid=f"GPU-{torch.cuda.get_device_properties(place).uuid}" if on_gpu else "",
+        device_uuid=gpu.uuid if gpu else "",
         torch=torch.__version__,
         checkpoint_sha256=sha256,
         serialized_bytes=serialized,
@@ -123,9 +122,3 @@ def _card(
         buffer_bytes=measure.nbytes(constants),
         notes=notes,
     )
-
-
-def _forbid_tf32() -> None:
-    """FP32 means FP32: 23 bits of mantissa, not TF32's 10. For the whole process."""
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
