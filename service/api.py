@@ -76,11 +76,12 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
             device=self.place,
             threads=self.threads,
             checkpoint=self.settings.checkpoint,
+            gpu_backend=self.settings.gpu_backend,
         )
 
     def agreement(self, engine: Engine) -> float:
         """See `models.selftest.agreement`."""
-        return selftest.agreement(engine, self.settings.checkpoint)
+        return selftest.agreement(engine, self.settings.checkpoint, min(selftest.BATCH_SIZE, self.max_batch_size))
 
     def predict(self, pixels: NDArray[np.uint8]) -> Execution:
         """Run `[N, 3, 32, 32] uint8` pixels as one batch."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from models.variants import DEFAULT_VARIANTS, VARIANTS
+from models.variants import DEFAULT_GPU_BACKEND, DEFAULT_VARIANTS, GPU_BACKENDS, VARIANTS
 from service.keys import keys_in
 
 PREFIX = "PRECISION_"
@@ -31,6 +31,11 @@ class Settings(BaseSettings):
     )
     checkpoint: Path | None = Field(None, description="weights to serve instead of the bundled ones (.safetensors)")
     fp16_on_cpu: bool = Field(False, description="run fp16 on the CPU, for functional tests: slow, never a default")
+    gpu_backend: str = Field(
+        DEFAULT_GPU_BACKEND,
+        pattern=f"^({'|'.join(GPU_BACKENDS)})$",
+        description=f"how a GPU runs the floating-point variants: {', '.join(GPU_BACKENDS)}",
+    )
     workers: int = Field(1, ge=1, le=256, description="worker processes of each variant that runs on the CPU")
     threads: int = Field(
         0, ge=0, description="threads of each CPU worker; 0 shares the cores available among a variant's workers"

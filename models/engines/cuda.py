@@ -100,7 +100,7 @@ def _typed_errors(device: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
+        reason = ". ".join(str(error).partition("\n")[0].split(". ")[:2])  # the rest tells of other processes
         full = getattr(error, "error_code", None) == CUDA_ERROR_MEMORY_ALLOCATION
         if isinstance(error, torch.OutOfMemoryError) or full:
             torch.cuda.empty_cache()
