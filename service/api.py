@@ -67,7 +67,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
             "activation_peaks": engine.activation_peaks,
         }
         if engine.device != "cpu":
-            card["clock_ratio"] = selftest.clock_ratio(engine)
+            card["clock_ratio"] = selftest.clock_ratio(engine, self._test_size)
         return engine, card
 
     def load_engine(self) -> Engine:
@@ -79,9 +79,14 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
             gpu_backend=self.settings.gpu_backend,
         )
 
+    @property
+    def _test_size(self) -> int:
+        """Images per batch of the self-test: a size that is served, so that what is tested is what will answer."""
+        return min(selftest.BATCH_SIZE, self.max_batch_size)
+
     def agreement(self, engine: Engine) -> float:
         """See `models.selftest.agreement`."""
-        return selftest.agreement(engine, self.settings.checkpoint, min(selftest.BATCH_SIZE, self.max_batch_size))
+        return selftest.agreement(engine, self.settings.checkpoint, self._test_size)
 
     def predict(self, pixels: NDArray[np.uint8]) -> Execution:
         """Run `[N, 3, 32, 32] uint8` pixels as one batch."""

@@ -56,8 +56,8 @@ class CpuStream:
         self.direct_sizes.append(size)
         return CpuPlan(forward, size, "cuda_peak")
 
-    def reserved(self) -> int:
-        return 12_345
+    def allocator(self) -> dict[str, int]:
+        return {"allocated": 11_111, "reserved": 12_345}
 
 
 def first_bytes(pixels: Tensor) -> Tensor:
@@ -99,6 +99,14 @@ def test_a_warm_up_captures_few_sizes_the_largest_first() -> None:
     assert stream.captured[9:] == [32]
     assert warmed.card.notes[0] == "a note"
     assert "12,345 bytes stay reserved" in warmed.card.notes[1]
+    assert warmed.allocator == {"allocated": 11_111, "reserved": 12_345}
+
+
+def test_the_peak_of_a_padded_size_is_that_of_its_graph() -> None:
+    """activation_peaks has every size that was warmed up, with what the graph that runs it needs."""
+    warmed = engine(first_bytes, CpuStream())
+    warmed.warm_up(range(1, 7))
+    assert warmed.activation_peaks == {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 6}
 
 
 def test_a_padded_batch_gives_each_image_its_own_logits() -> None:

@@ -7,12 +7,12 @@ from models.engines import device
 from models.engines.device import Gpu
 from models.variants import VARIANTS, VariantUnavailable
 
-H200 = Gpu(0, "NVIDIA H200", (9, 0), 150_000_000_000)
-V100 = Gpu(0, "Tesla V100-SXM2-16GB", (7, 0), 16_000_000_000)
-P100 = Gpu(0, "Tesla P100-PCIE-16GB", (6, 0), 16_000_000_000)
-GTX_1660 = Gpu(0, "NVIDIA GeForce GTX 1660 Ti", (7, 5), 6_000_000_000)
-T4 = Gpu(0, "Tesla T4", (7, 5), 16_000_000_000)
-SECOND = Gpu(1, "NVIDIA H200", (9, 0), 150_000_000_000)
+H200 = Gpu(0, "GPU-0", "NVIDIA H200", (9, 0), 150_000_000_000)
+V100 = Gpu(0, "GPU-0", "Tesla V100-SXM2-16GB", (7, 0), 16_000_000_000)
+P100 = Gpu(0, "GPU-0", "Tesla P100-PCIE-16GB", (6, 0), 16_000_000_000)
+GTX_1660 = Gpu(0, "GPU-0", "NVIDIA GeForce GTX 1660 Ti", (7, 5), 6_000_000_000)
+T4 = Gpu(0, "GPU-0", "Tesla T4", (7, 5), 16_000_000_000)
+SECOND = Gpu(1, "GPU-1", "NVIDIA H200", (9, 0), 150_000_000_000)
 
 
 @pytest.mark.parametrize(
@@ -84,5 +84,6 @@ def test_the_gpu_describes_itself() -> None:
     """Name, capability and memory are the driver's."""
     first = device.gpus()[0]
     assert first.name == torch.cuda.get_device_name(0)
+    assert first.uuid.startswith("GPU-")
     assert first.capability == torch.cuda.get_device_capability(0)
     assert first.memory_bytes > 2**30
