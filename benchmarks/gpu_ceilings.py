@@ -51,7 +51,7 @@ def seconds(work: Callable[[], object]) -> float:
     """The median time of `work` on the current device's current stream, by CUDA events."""
     for _ in range(WARM_UP):
         work()
-    times = []
+    times: list[float] = []
     for _ in range(REPEATS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()

@@ -97,7 +97,7 @@ def _evaluation_goals(evaluation: Document | None) -> list[list[str]]:
     ]
 
 
-def _row(goal: str, value: float | None, limit: float, form: str, least: bool = True) -> list[str]:
+def _row(goal: str, value: Any, limit: float, form: str, least: bool = True) -> list[str]:
     if value is None:
         return [goal, "not measured", ""]
     return [goal, form.format(value), "yes" if (value >= limit if least else value < limit) else "no"]

@@ -82,7 +82,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
     @property
     def _test_size(self) -> int:
         """Images per batch of the self-test: a size that is served, so that what is tested is what will answer."""
-        return min(selftest.BATCH_SIZE, self.max_batch_size)
+        return min(selftest.BATCH_SIZE, for_variant(self.settings.max_batch_size, self.variant.name))
 
     def agreement(self, engine: Engine) -> float:
         """See `models.selftest.agreement`."""

@@ -17,8 +17,8 @@ from models.variants import GPU_BACKENDS, VariantUnavailable
 
 pytestmark = pytest.mark.gpu
 
-TOLERANCES = {"fp32": 1e-3, "fp32-tf32": 0.05, "fp16": 0.05, "bf16": 0.4}
-"""Of a logit. TF32 and FP16 have 10 bits of mantissa, bf16 7."""
+TOLERANCES = {"fp32": 2e-3, "fp32-tf32": 0.05, "fp16": 0.05, "bf16": 0.4}
+"""Of a logit. TF32 and FP16 have 10 bits of mantissa, bf16 7; FP32 may be summed as Winograd does it."""
 LoadGpu = Callable[..., Engine]
 
 
