@@ -13,6 +13,8 @@ VARIANTS =
 URL =
 CONCURRENCY =
 DURATION =
+DATA =
+WHEELS =
 OUT := reports/$(shell date -u +%Y%m%dT%H%M%SZ)
 # further flags for the command that a target ends in: `make test FLAGS='-k metrics'`, `make compare FLAGS=--help`
 FLAGS =
@@ -54,6 +56,15 @@ compare: $(INSTALLED) ## load test over every variant; URL= of a running service
 .PHONY: bench
 bench: $(INSTALLED) ## what the way through the service costs, side by side with LitServe and FastAPI; needs wrk, takes minutes
 	$(BIN)/python -m benchmarks.hop $(FLAGS)
+
+.PHONY: gpu-check
+gpu-check: $(if $(WHEELS),,$(INSTALLED)) ## all that only a GPU can show, into docs/results/; DATA= OUT= WHEELS= of a machine without network
+	@exec $(if $(WHEELS),$(PYTHON),$(BIN)/python) -m benchmarks.gpu_check $(if $(WHEELS),--wheels $(WHEELS)) \
+		$(if $(DATA),--data $(DATA)) --out $(OUT) $(FLAGS)
+
+.PHONY: wheels
+wheels: $(INSTALLED) ## what gpu-check needs on a machine without network, into WHEELS=wheels; FLAGS='--without numpy,pillow'
+	$(BIN)/python -m benchmarks.wheels --out $(or $(WHEELS),wheels) $(FLAGS)
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff and mypy, changing nothing

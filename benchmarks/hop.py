@@ -178,6 +178,7 @@ import numpy as np
 from models.variants import load
 name, size, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 engine, pixels = load(name), np.random.default_rng(0).integers(0, 256, (size, 3, 32, 32), np.uint8)
+engine.warm_up([size])
 for _ in range(5): engine.run(pixels)
 began, images = time.perf_counter(), 0
 while time.perf_counter() - began < seconds:

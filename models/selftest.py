@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models import cache, checkpoint, cifar10, preprocess
 from models.checkpoint import Preparation
-from models.engines.base import Engine, EngineCard
+from models.engines.base import Engine, EngineCard, image_shape
 from models.topology import Input
 
 BATCH_SIZE = 50
@@ -21,7 +21,9 @@ Logits = NDArray[np.float32]
 MINIMUM_SQNR = 10
 """Least ratio in dB of the FP32 logits to an engine's distance from them: 20 to 40 for INT8, none if broken."""
 SUFFIX = ".sample.npz"
-MINIMUM_AGREEMENT = {"fp32": 0.995, "fp16": 0.99, "int8": 0.96, "fp32-cpu": 0.995, "int8-dynamic": 0.98}
+MINIMUM_AGREEMENT = {
+    "fp32": 0.995, "fp16": 0.99, "int8": 0.96, "fp32-cpu": 0.995, "int8-dynamic": 0.98, "fp32-tf32": 0.99, "bf16": 0.97,
+}  # fmt: skip
 """Least share of the 300 images with the reference's top-1 class: room for a tie or two, none for a broken precision.
 INT8 agrees on 98.5 % or more of the test set; 0.96 is more than three standard deviations of 300 draws below that."""
 
@@ -51,13 +53,13 @@ def reference(path: Path | None, sha256: str, taken: Input = BUNDLED_INPUT) -> N
     return logits
 
 
-def clock_ratio(engine: Engine, runs: int = 20) -> float:
+def clock_ratio(engine: Engine, batch_size: int = BATCH_SIZE, runs: int = 20) -> float:
     """The device's clock over the host's, for whole batches: CUDA events divided by the synchronised wall clock.
 
     Below 1 by what launching and waiting cost; above 1 would be a clock that cannot be trusted. On the CPU there is one
     clock, and the ratio says nothing.
     """
-    pixels = np.zeros((BATCH_SIZE, 3, engine.card.input_size, engine.card.input_size), np.uint8)
+    pixels = np.zeros((batch_size, *image_shape(engine.card)), np.uint8)
     done = [engine.run(pixels) for _ in range(runs)]
     by_device = sum(run.copy_in_seconds + run.inference_seconds + run.copy_out_seconds for run in done)
     return by_device / sum(run.wall_seconds for run in done)
@@ -85,13 +87,19 @@ def made_reference(path: Path, card: EngineCard, preparation: Preparation) -> ND
     return _unpacked(data)[2]
 
 
-def agreement(engine: Engine, path: Path | None = None, preparation: Preparation = checkpoint.AS_IT_SAYS) -> float:
+def agreement(
+    engine: Engine,
+    path: Path | None = None,
+    preparation: Preparation = checkpoint.AS_IT_SAYS,
+    batch_size: int = BATCH_SIZE,
+) -> float:
     """The share (0 to 1) of the bundled sample on which the engine's top-1 class is the reference's.
 
     Args:
         engine: as `models.variants.load` gave it.
         path: the checkpoint, or the INT8 artifact, that it was loaded from; None takes `checkpoint.default_path()`.
         preparation: what it was loaded with.
+        batch_size: images per batch; on a GPU a size that was warmed up, so that what is tested is what will serve.
 
     Raises:
         SelfTestFailed: it is below MINIMUM_AGREEMENT (of a network that does not know the sample's classes: the noise
@@ -108,7 +116,7 @@ def agreement(engine: Engine, path: Path | None = None, preparation: Preparation
         expected = made_reference(path, card, preparation)
     images, labels = cifar10.sample()
     pixels = preprocess.resized(images, card.input_size)
-    logits = np.concatenate([engine.run(pixels[i : i + BATCH_SIZE]).logits for i in range(0, len(pixels), BATCH_SIZE)])
+    logits = np.concatenate([engine.run(pixels[i : i + batch_size]).logits for i in range(0, len(pixels), batch_size)])
     if not np.isfinite(logits).all():
         raise SelfTestFailed(f"{card.variant} gives logits that are not finite on {card.device_name}")
     share = float((logits.argmax(1) == expected.argmax(1)).mean())

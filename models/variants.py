@@ -25,7 +25,7 @@ class Variant:
 
     name: str
     dtype: str
-    """`float32`, `float16` or `int8`."""
+    """`float32`, `tf32`, `float16`, `bfloat16` or `int8`."""
     device: str
     """`cpu`, `cuda`, or `auto`: a GPU if there is one, else the CPU."""
     backend: str
@@ -45,9 +45,15 @@ VARIANTS = {
             "int8-dynamic", "int8", "cpu", "onednn", "fp32-cpu",
             "The classic dynamic recipe: only the linear layer in INT8, every convolution in FP32.",
         ),
+        Variant("fp32-tf32", "tf32", "cuda", "cudnn", "fp32", "Single precision weights, TF32 in the convolutions."),
+        Variant("bf16", "bfloat16", "cuda", "cudnn", "fp32", "FP16's size, FP32's range, 8 bits of mantissa."),
     )
 }  # fmt: skip
 DEFAULT_VARIANTS = ("fp32", "fp16", "int8")
+GPU_BACKENDS = ("cudnn", "cudnn-fused", "inductor")
+"""How a GPU runs the floating-point variants, always in CUDA graphs: cuDNN's convolutions and torch's own kernels for
+the rest; bias, addition and ReLU fused into the convolutions by cuDNN; or into kernels that torch.compile generates."""
+DEFAULT_GPU_BACKEND = "cudnn"
 
 
 def load(
@@ -57,19 +63,23 @@ def load(
     threads: int | None = None,
     checkpoint: Path | None = None,
     preparation: Preparation = AS_IT_SAYS,
+    gpu_backend: str | None = None,
 ) -> Engine:
     """Load a variant: weights verified, folded, quantized and placed, but not warmed up.
 
     Args:
         name: a key of VARIANTS.
-        device: `cpu`, `cuda` or `cuda:N`; None follows the row. `cpu` also runs fp16, slowly, for functional tests.
+        device: `cpu`, `cuda` or `cuda:N`; None follows the row. `cpu` also runs fp16 and bf16, slowly, for
+            functional tests.
         threads: CPU threads of this process; None takes the cores available (`models.cpu.available_cores`).
         checkpoint: None takes the environment variable CHECKPOINT, else the bundled one. For `int8` it may be the INT8
             artifact that `python -m models.quantize --artifact` writes.
         preparation: what images the checkpoint takes, where its card does not say.
+        gpu_backend: one of GPU_BACKENDS; None takes DEFAULT_GPU_BACKEND. Means nothing on the CPU.
 
     Raises:
         KeyError: no such variant.
+        ValueError: no such backend.
         VariantUnavailable: the machine lacks what the variant needs.
         models.checkpoint.CheckpointError: the weights, or what derives from them, are missing, damaged or mismatched.
     """
@@ -79,4 +89,4 @@ def load(
     )  # before OpenMP comes with torch: OMP_PROC_BIND leaves this thread one core
     from models.engines import loading  # noqa: PLC0415 - torch belongs to the processes that run engines
 
-    return loading.load(VARIANTS[name], device, threads, checkpoint, preparation)
+    return loading.load(VARIANTS[name], device, threads, checkpoint, preparation, gpu_backend)

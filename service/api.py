@@ -67,7 +67,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
             "activation_peaks": engine.activation_peaks,
         }
         if engine.device != "cpu":
-            card["clock_ratio"] = selftest.clock_ratio(engine)
+            card["clock_ratio"] = selftest.clock_ratio(engine, self._test_size)
         return engine, card
 
     def load_engine(self) -> Engine:
@@ -77,11 +77,18 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
             threads=self.threads,
             checkpoint=self.settings.checkpoint,
             preparation=self.settings.preparation,
+            gpu_backend=self.settings.gpu_backend,
         )
+
+    @property
+    def _test_size(self) -> int:
+        """Images per batch of the self-test: a size that is served, so that what is tested is what will answer."""
+        return min(selftest.BATCH_SIZE, for_variant(self.settings.max_batch_size, self.variant.name))
 
     def agreement(self, engine: Engine) -> float:
         """See `models.selftest.agreement`."""
-        return selftest.agreement(engine, self.settings.checkpoint, self.settings.preparation)
+        settings = self.settings
+        return selftest.agreement(engine, settings.checkpoint, settings.preparation, self._test_size)
 
     def predict(self, pixels: NDArray[np.uint8]) -> Execution:
         """Run `[N, 3, S, S] uint8` pixels as one batch."""

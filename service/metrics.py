@@ -73,7 +73,7 @@ ROWS = (
     Row(
         Histogram, "precision_inference_memory_bytes", (*V, "device", "kind"),
         "What the executed batch needed beyond the resident weights, once per request. activation_peak: measured once "
-        "per batch size at warm-up; cuda_peak: of this very batch.", BYTES,
+        "per batch size at warm-up; cuda_graph: the graph that ran, measured when it was captured.", BYTES,
     ),
     Row(Histogram, "precision_batch_size", V, "Images per executed batch.", IMAGES),
     Row(Counter, "precision_images", V, "Images predicted."),
@@ -145,7 +145,7 @@ class Metrics:
         second = {
             "precision_requests": OUTCOMES,
             "precision_phase_duration_seconds": PHASES,
-            "precision_worker_restarts": ("died", "hung"),
+            "precision_worker_restarts": ("died", "hung", "device_lost"),
             "precision_variant_state": STATES,
             "precision_shadow_agreement": ("true", "false"),
         }
@@ -203,7 +203,7 @@ class Metrics:
         self._child("precision_shadow_dropped", variant).inc()
 
     def restart(self, variant: str, reason: str) -> None:
-        """A worker was lost: it `died` or `hung`."""
+        """A worker was lost: it `died`, `hung` or had its `device_lost`."""
         self._child("precision_worker_restarts", variant, reason).inc()
 
     def state(self, variant: str, state: str, card: dict[str, Any]) -> None:

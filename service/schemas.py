@@ -85,7 +85,7 @@ class Timing(BaseModel):
 
 class Memory(BaseModel):
     peak_bytes: int = Field(description="what the executed batch needed beyond the resident weights")
-    kind: str = Field(description="activation_peak: measured once per batch size at warm-up; cuda_peak: of this batch")
+    kind: str = Field(description="activation_peak, cuda_graph: measured once per batch size at warm-up")
 
 
 class PredictResponse(BaseModel):

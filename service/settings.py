@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from models.checkpoint import Preparation
 from models.preprocess import SIDE
 from models.topology import SIDES
-from models.variants import DEFAULT_VARIANTS, VARIANTS
+from models.variants import DEFAULT_GPU_BACKEND, DEFAULT_VARIANTS, GPU_BACKENDS, VARIANTS
 from service.keys import keys_in
 
 PREFIX = "PRECISION_"
@@ -49,6 +49,11 @@ class Settings(BaseSettings):
         None, description="folder of images to calibrate INT8 on at load, instead of what lies beside the checkpoint"
     )
     fp16_on_cpu: bool = Field(False, description="run fp16 on the CPU, for functional tests: slow, never a default")
+    gpu_backend: str = Field(
+        DEFAULT_GPU_BACKEND,
+        pattern=f"^({'|'.join(GPU_BACKENDS)})$",
+        description=f"how a GPU runs the floating-point variants: {', '.join(GPU_BACKENDS)}",
+    )
     workers: int = Field(1, ge=1, le=256, description="worker processes of each variant that runs on the CPU")
     threads: int = Field(
         0, ge=0, description="threads of each CPU worker; 0 shares the cores available among a variant's workers"

@@ -29,8 +29,10 @@ class Execution:
     memory_bytes: int
     """What the batch needed beyond the resident weights; 0 where it was not measured (a batch size never warmed up)."""
     memory_kind: str
-    """`activation_peak` (CPU: allocated at most at once by a forward of this batch size, measured once at warm-up) or
-    `cuda_peak` (the caching allocator's peak during this batch, minus what was allocated before it)."""
+    """`activation_peak` (CPU: allocated at most at once by a forward of this batch size, measured once at warm-up),
+    `cuda_graph` (the same for the CUDA graph that ran, measured when it was captured: an upper bound, for the batch was
+    padded to the graph's size; the memory stays reserved) or `cuda_peak` (no graph of this size: the caching
+    allocator's peak during this batch, minus what was allocated before it)."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class EngineCard:
     backend: str
     isa: str
     """Instruction sets that matter here (`avx512_vnni+avx2`), or the GPU's compute capability (`sm_90`)."""
+    tensor_cores: bool
+    """Whether the GPU has them; False on the CPU."""
+    device_memory_bytes: int
+    """All of the GPU's memory; 0 on the CPU."""
     threads: int
     device_uuid: str
     """The GPU's UUID as the driver writes it (`GPU-...`); empty on the CPU."""
@@ -66,6 +72,27 @@ class EngineCard:
     notes: tuple[str, ...] = ()
 
 
+def image_shape(card: EngineCard) -> tuple[int, int, int]:
+    """Of one image that the engine takes: channels, height, width."""
+    return 3, card.input_size, card.input_size
+
+
+class EngineError(Exception):
+    """A batch that was accepted and has no answer; the text says why."""
+
+
+class OutOfMemory(EngineError):
+    """The batch did not fit into the device's memory. The engine goes on with others."""
+
+
+class DeviceLost(EngineError):
+    """The device or its libraries failed. Nothing runs in this process any more."""
+
+
+class NonFiniteLogits(EngineError):
+    """The network gave NaN or infinity."""
+
+
 class Engine(Protocol):
     """A loaded variant. One thread may call it at a time."""
 
@@ -83,11 +110,16 @@ class Engine(Protocol):
 
         Raises:
             ValueError: another shape, dtype or memory layout.
+            EngineError: there is no answer.
         """
         ...
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        """Run each batch size, so that first requests meet no set-up cost, and measure its activation peak."""
+        """Run each batch size, so that first requests meet no set-up cost, and measure its activation peak.
+
+        Raises:
+            EngineError: as `run`.
+        """
         ...
 
 
@@ -99,3 +131,10 @@ def check_pixels(pixels: object, side: int) -> None:
         raise ValueError(f"pixels must have shape [N, 3, {side}, {side}] with N >= 1, not {list(pixels.shape)}")
     if not pixels.flags.c_contiguous:
         raise ValueError("pixels must be C-contiguous (channel first); use numpy.ascontiguousarray")
+
+
+def check_logits(logits: NDArray[np.float32], variant: str) -> None:
+    """Raise NonFiniteLogits unless every one of the `[N, 10]` logits is a number."""
+    if not np.isfinite(logits).all():
+        wrong = int((~np.isfinite(logits)).any(axis=1).sum())
+        raise NonFiniteLogits(f"{variant} gave logits that are not finite for {wrong} of {len(logits)} images")

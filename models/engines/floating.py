@@ -1,5 +1,7 @@
 """The floating-point networks as functions of uint8 pixels: eager on any device, fused oneDNN operators on the CPU."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,8 +10,25 @@ from models.engines.network import FoldedLayer, Layer, ResidualLayer, assemble, 
 from models.topology import Network
 
 
-def eager(network: Network[FoldedLayer], device: torch.device, dtype: torch.dtype) -> tuple[Layer, list[Tensor]]:
-    """`[N, 3, H, W] uint8` on `device` to `[N, 10] float32`, and the weights it holds. Channels-last throughout."""
+def convolve_relu(weight: Tensor, bias: Tensor, stride: int, padding: int) -> Layer:
+    return lambda x: F.relu_(F.conv2d(x, weight, bias, stride, padding))
+
+
+def convolve_add_relu(weight: Tensor, bias: Tensor, stride: int, padding: int) -> ResidualLayer:
+    return lambda x, accumulator: F.relu_(F.conv2d(x, weight, bias, stride, padding).add_(accumulator))
+
+
+def eager(
+    network: Network[FoldedLayer],
+    device: torch.device,
+    dtype: torch.dtype,
+    plain: Callable[[Tensor, Tensor, int, int], Layer] = convolve_relu,
+    residual: Callable[[Tensor, Tensor, int, int], ResidualLayer] = convolve_add_relu,
+) -> tuple[Layer, list[Tensor]]:
+    """`[N, 3, H, W] uint8` on `device` to `[N, 10] float32`, and the weights it holds. Channels-last throughout.
+
+    `plain` and `residual` build the two kinds of layers that end in a ReLU, from weight, bias, stride and padding.
+    """
     mean, scale = mean_and_scale(network.input, device)
     held: list[Tensor] = []
 
@@ -19,24 +38,22 @@ def eager(network: Network[FoldedLayer], device: torch.device, dtype: torch.dtyp
         held.extend((weight, bias))
         return weight, bias
 
-    def convolution(layer: FoldedLayer) -> Layer:
-        weight, bias = place(layer)
-        stride, padding = layer.spec.stride, layer.weight.shape[2] // 2
+    def geometry(layer: FoldedLayer) -> tuple[int, int]:
+        return layer.spec.stride, layer.weight.shape[2] // 2
+
+    def shortcut(layer: FoldedLayer) -> Layer:
+        (weight, bias), (stride, padding) = place(layer), geometry(layer)
         return lambda x: F.conv2d(x, weight, bias, stride, padding)
 
-    def plain(layer: FoldedLayer) -> Layer:
-        convolve = convolution(layer)
-        return (lambda x: F.relu_(convolve(x))) if layer.spec.relu else convolve
-
-    def residual(layer: FoldedLayer) -> ResidualLayer:
-        convolve = convolution(layer)
-        return lambda x, accumulator: F.relu_(convolve(x).add_(accumulator))
-
-    features = assemble(network, plain, residual)
+    features = assemble(
+        network,
+        lambda layer: plain(*place(layer), *geometry(layer)) if layer.spec.relu else shortcut(layer),
+        lambda layer: residual(*place(layer), *geometry(layer)),
+    )
     head_weight, head_bias = place(network.head)
 
     def forward(pixels: Tensor) -> Tensor:
-        x = pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).mul_(scale).to(dtype)
+        x = pixels.to(torch.float32, memory_format=torch.channels_last).sub_(mean).mul_(scale).to(dtype)
         return F.linear(features(x).mean((2, 3)), head_weight, head_bias).float()
 
     return forward, held

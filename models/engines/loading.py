@@ -9,69 +9,82 @@ from torch import Tensor
 
 from models import calibration, checkpoint, cpu, measure
 from models.calibration import Calibration
-from models.checkpoint import Preparation
-from models.engines import dynamic, floating, int8, quantized
+from models.checkpoint import Card, Preparation, State
+from models.engines import cudnn, dynamic, floating, int8, quantized
 from models.engines.base import Engine, EngineCard
+from models.engines.cuda import CudaEngine
+from models.engines.device import Gpu, choose, expectations, gpus
+from models.engines.graphs import CudaStream
 from models.engines.network import FoldedLayer, fold
-from models.engines.runner import CpuEngine, CudaEngine
+from models.engines.runner import CpuEngine
 from models.topology import STEMS, Network
-from models.variants import Variant, VariantUnavailable
+from models.variants import DEFAULT_GPU_BACKEND, Variant, VariantUnavailable
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 
-def load(variant: Variant, device: str | None, threads: int, path: Path | None, preparation: Preparation) -> Engine:
+def load(
+    variant: Variant,
+    device: str | None,
+    threads: int,
+    path: Path | None,
+    preparation: Preparation,
+    gpu_backend: str | None,
+) -> Engine:
     """See `models.variants.load`."""
-    place = choose_device(variant, device)
+    gpu = choose(variant, device, gpus())
     torch.set_num_threads(threads)
     path = path or checkpoint.default_path()
-    return BUILDERS.get(variant.name, _floating)(variant, place, path, preparation)
+    if variant.name in CPU_BUILDERS:
+        return CPU_BUILDERS[variant.name](variant, path, preparation)
+    if gpu is None:
+        return _on_cpu(variant, path, preparation)
+    return _on_gpu(variant, gpu, path, preparation, gpu_backend or DEFAULT_GPU_BACKEND)
 
 
-def choose_device(variant: Variant, asked: str | None) -> torch.device:
-    """Where the variant runs on this machine.
-
-    Raises:
-        VariantUnavailable: it cannot run there, or there is no such device.
-    """
-    wanted = asked or variant.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    place = torch.device(wanted)
-    if place.type == "cpu":
-        return place
-    if variant.device == "cpu":
-        raise VariantUnavailable(f"{variant.name} runs on the CPU only, not on {wanted}")
-    if not torch.cuda.is_available():
-        raise VariantUnavailable(f"{variant.name} needs a CUDA GPU and this machine has none")
-    if (place.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise VariantUnavailable(f"{variant.name} was asked for on {wanted}; this machine has {count} GPU(s)")
-    return torch.device("cuda", place.index or 0)
-
-
-def _floating(variant: Variant, place: torch.device, path: Path, preparation: Preparation) -> Engine:
+def _on_cpu(variant: Variant, path: Path, preparation: Preparation) -> Engine:
     state, card = checkpoint.load(path, preparation)
     network, dtype = fold(state, card), DTYPES[variant.dtype]
-    use_onednn = place.type == "cpu" and dtype is torch.float32 and torch.backends.mkldnn.is_available()
-    forward, held = floating.onednn(network) if use_onednn else floating.eager(network, place, dtype)
-    on_gpu = place.type == "cuda"
-    if on_gpu:
-        _forbid_tf32()
+    use_onednn = dtype is torch.float32 and torch.backends.mkldnn.is_available()
+    forward, held = floating.onednn(network) if use_onednn else floating.eager(network, torch.device("cpu"), dtype)
     described = _card(
         variant,
-        place,
         network,
         held,
-        backend="cudnn" if on_gpu else "onednn" if use_onednn else "eager",
+        backend="onednn" if use_onednn else "eager",
         checkpoint_sha256=card.sha256,
-        serialized_bytes=card.bytes if dtype is torch.float32 else checkpoint.half_precision_bytes(state),
-        notes=("TF32 off",) if on_gpu else (),
+        serialized_bytes=_serialized(dtype, state, card),
     )
-    return CudaEngine(variant, described, forward) if on_gpu else CpuEngine(variant, described, forward)
+    return CpuEngine(variant, described, forward)
 
 
-def _int8(variant: Variant, place: torch.device, path: Path, preparation: Preparation) -> Engine:
+def _on_gpu(variant: Variant, gpu: Gpu, path: Path, preparation: Preparation, backend: str) -> Engine:
+    state, card = checkpoint.load(path, preparation)
+    network, dtype = fold(state, card), DTYPES[variant.dtype]
+    forward, held = cudnn.build(backend, network, gpu.device, dtype)
+    described = _card(
+        variant,
+        network,
+        held,
+        backend=backend,
+        gpu=gpu,
+        checkpoint_sha256=card.sha256,
+        serialized_bytes=_serialized(dtype, state, card),
+        notes=expectations(variant, gpu),
+    )
+    return CudaEngine(variant, described, forward, CudaStream(gpu.device, tf32=variant.dtype == "tf32"))
+
+
+def _serialized(dtype: torch.dtype, state: State, card: Card) -> int:
+    return card.bytes if dtype is torch.float32 else checkpoint.half_precision_bytes(state)
+
+
+def _int8(variant: Variant, path: Path, preparation: Preparation) -> Engine:
     _require_onednn(variant)
     if path.name.endswith(checkpoint.ARTIFACT_SUFFIX):
         network, about = quantized.deserialize(path)
@@ -90,7 +103,6 @@ def _int8(variant: Variant, place: torch.device, path: Path, preparation: Prepar
     forward, held, constants = int8.build(network)
     described = _card(
         variant,
-        place,
         network,
         held,
         constants,
@@ -114,14 +126,13 @@ def _calibration(path: Path, sha256: str, network: Network[FoldedLayer], folder:
     return quantize.at_load(network, sha256, folder)
 
 
-def _int8_dynamic(variant: Variant, place: torch.device, path: Path, preparation: Preparation) -> Engine:
+def _int8_dynamic(variant: Variant, path: Path, preparation: Preparation) -> Engine:
     _require_onednn(variant)
     state, card = checkpoint.load(path, preparation)
     network = fold(state, card)
     forward, held, constants = dynamic.build(network, quantized.FULL_LIMIT if cpu.has_vnni() else quantized.SAFE_LIMIT)
     described = _card(
         variant,
-        place,
         network,
         held,
         constants,
@@ -132,7 +143,7 @@ def _int8_dynamic(variant: Variant, place: torch.device, path: Path, preparation
     return CpuEngine(variant, described, forward)
 
 
-BUILDERS = {"int8": _int8, "int8-dynamic": _int8_dynamic}
+CPU_BUILDERS = {"int8": _int8, "int8-dynamic": _int8_dynamic}
 
 
 def _require_onednn(variant: Variant) -> None:
@@ -142,24 +153,25 @@ def _require_onednn(variant: Variant) -> None:
 
 def _card(
     variant: Variant,
-    place: torch.device,
     network: Network[Any],
     held: Sequence[Tensor],
     constants: Sequence[Tensor] = (),
     backend: str = "onednn",
+    gpu: Gpu | None = None,
     **known: Any,
 ) -> EngineCard:
     """The card of an engine that holds these weights and constants; `known` are the fields that depend on its kind."""
-    on_gpu = place.type == "cuda"
     return EngineCard(
         variant=variant.name,
-        device=str(place),
-        device_name=torch.cuda.get_device_name(place) if on_gpu else cpu.name(),
+        device=str(gpu.device) if gpu else "cpu",
+        device_name=gpu.name if gpu else cpu.name(),
         dtype=variant.dtype,
         backend=backend,
-        isa="sm_{}{}".format(*torch.cuda.get_device_capability(place)) if on_gpu else cpu.isa(),
+        isa=gpu.isa if gpu else cpu.isa(),
+        tensor_cores=gpu.has_tensor_cores if gpu else False,
+        device_memory_bytes=gpu.memory_bytes if gpu else 0,
         threads=torch.get_num_threads(),
-        device_uuid=f"GPU-{torch.cuda.get_device_properties(place).uuid}" if on_gpu else "",
+        device_uuid=gpu.uuid if gpu else "",
         torch=torch.__version__,
         parameter_bytes=measure.nbytes(held),
         buffer_bytes=measure.nbytes(constants),
@@ -169,9 +181,3 @@ def _card(
         architecture=STEMS["plain" if network.is_pooled else "cifar"],
         **known,
     )
-
-
-def _forbid_tf32() -> None:
-    """FP32 means FP32: 23 bits of mantissa, not TF32's 10. For the whole process."""
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]

@@ -8,9 +8,17 @@ from typing import Any
 
 from litserve.loops.base import LitLoop
 
+from models.engines.base import DeviceLost, EngineError, NonFiniteLogits, OutOfMemory
 from service.engine import wire
 
 logger = logging.getLogger(__name__)
+
+WORDS: dict[type[EngineError], str] = {
+    DeviceLost: "device_lost",
+    NonFiniteLogits: "non_finite",
+    OutOfMemory: "out_of_memory",
+}
+"""What an engine raises, in the words of service.errors."""
 
 
 class SocketLoop(LitLoop):  # type: ignore[misc]
@@ -58,9 +66,13 @@ class SocketLoop(LitLoop):  # type: ignore[misc]
         started = time.perf_counter()
         try:
             execution = lit_api.predict(wire.unpack_pixels(payload, lit_api.settings.side))
+        except EngineError as error:
+            logger.exception("the engine has no answer")
+            return wire.message(wire.ERROR, {"word": WORDS[type(error)], "detail": str(error)})
         except Exception as error:
             logger.exception("the engine raised")
-            return wire.message(wire.ERROR, {"detail": type(error).__name__})
+            detail = f"the engine could not run this request ({type(error).__name__})"
+            return wire.message(wire.ERROR, {"word": "internal", "detail": detail})
         return wire.pack_result(
             wire.Result(
                 logits=execution.logits,

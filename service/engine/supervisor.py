@@ -27,7 +27,7 @@ MAX_BACKOFF = 10.0
 
 
 class WorkerDied(Exception):
-    """The worker process ended, or hung and will be killed; `reason` is the metric's label."""
+    """The worker ended, or can do nothing more (it hung, its GPU failed) and will; `reason` is the metric's label."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -126,7 +126,8 @@ class Worker:
             self.pid = None
             self._link_is_up = False
             self._stop_expecting()
-            self._lose_held()
+            lost = f"the {self.name} worker was lost while it held this request; try again"
+            self._lose_held(ServiceError("worker_lost", lost))
             self._transport.abort()
             await _reap(process)
 
@@ -145,7 +146,7 @@ class Worker:
         elif kind == wire.RESULT:
             self._deliver(wire.unpack_result(payload))
         else:
-            self._poisoned(json.loads(payload)["detail"])
+            self._fail_held(**json.loads(payload))
         self._owner.idle()
 
     def _deliver(self, result: Result) -> None:
@@ -158,19 +159,22 @@ class Worker:
                 entry.answer.set_result(Answer(_part(result, first, last), size, self.card))
             first = last
 
-    def _poisoned(self, detail: str) -> None:
+    def _fail_held(self, word: str, detail: str) -> None:
+        """The engine has no answer to the batch in hand."""
+        if word == "device_lost":
+            self._lose_held(ServiceError(word, f"{detail}; the worker starts again, try again"))
+            self._end(WorkerDied(word, detail))
+            return
         entries, self._held = self._held, []
         if len(entries) > 1:
             self._owner.poisoned(entries)
         else:
-            entries[0].fail(ServiceError("internal", f"the engine could not run this request ({detail})"))
+            entries[0].fail(ServiceError(word, detail))
 
-    def _lose_held(self) -> None:
+    def _lose_held(self, error: ServiceError) -> None:
         entries, self._held = self._held, []
         for entry in entries:
-            entry.fail(
-                ServiceError("worker_lost", f"the {self.name} worker was lost while it held this request; try again")
-            )
+            entry.fail(error)
 
     def _expect_within(self, seconds: float, complaint: str) -> None:
         death = WorkerDied("hung", f"{complaint} within {seconds:g} s")

@@ -13,6 +13,8 @@ from models.checkpoint import Card
 from models.engines.base import Engine
 
 Load = Callable[[str], Engine]
+ON_CPU = tuple(name for name, row in variants.VARIANTS.items() if row.dtype != "tf32")
+"""The variants that a CPU can run, if only for tests."""
 Answers = Callable[[str], np.ndarray]
 
 
@@ -35,7 +37,7 @@ def card(checkpoint_path: Path) -> Card:
 
 @pytest.fixture(scope="session")
 def load(checkpoint_path: Path) -> Load:
-    """Gives the engine of a variant, loaded once; fp16 on the CPU."""
+    """Gives the engine of a variant, loaded once; fp16 and bf16 on the CPU, too."""
     loaded: dict[str, Engine] = {}
 
     def get(name: str) -> Engine:
@@ -48,12 +50,12 @@ def load(checkpoint_path: Path) -> Load:
 
 @pytest.fixture(scope="session")
 def answers(load: Load, images: np.ndarray) -> Answers:
-    """Gives a variant's logits on the sample, computed once; fp16, which is slow on a CPU, on the first 60 images."""
+    """Gives a variant's logits on the sample, computed once; fp16 and bf16, slow on a CPU, on the first 60."""
     known: dict[str, np.ndarray] = {}
 
     def get(name: str) -> np.ndarray:
         if name not in known:
-            known[name] = load(name).run(images[: 60 if name == "fp16" else None]).logits
+            known[name] = load(name).run(images[: 60 if name in ("fp16", "bf16") else None]).logits
         return known[name]
 
     return get

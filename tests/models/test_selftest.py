@@ -11,8 +11,7 @@ import pytest
 from models import selftest
 from models.engines.base import Execution
 from models.selftest import SelfTestFailed
-from models.variants import VARIANTS
-from tests.models.conftest import Load
+from tests.models.conftest import ON_CPU, Load
 
 
 class Broken:
@@ -27,7 +26,7 @@ class Broken:
         return replace(done, logits=self.spoil(done.logits))
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "fp16"])
+@pytest.mark.parametrize("name", [name for name in ON_CPU if name not in ("fp16", "bf16")])
 def test_a_good_engine_passes(name: str, load: Load, checkpoint_path: Path) -> None:
     """Every variant of the CPU passes, with an agreement between its minimum and 1."""
     assert selftest.MINIMUM_AGREEMENT[name] <= selftest.agreement(load(name), checkpoint_path) <= 1
@@ -61,7 +60,7 @@ def test_no_warning_reaches_a_user(checkpoint_path: Path) -> None:
 from pathlib import Path
 from models import selftest, variants
 path = Path({str(checkpoint_path)!r})
-for name in variants.VARIANTS:
+for name in {ON_CPU!r}:
     engine = variants.load(name, device="cpu", threads=1, checkpoint=path)
     engine.warm_up([1, 2])
     if name == "int8":

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.base import Engine, EngineCard, Execution
+from models.engines.base import DeviceLost, Engine, EngineCard, Execution, OutOfMemory, check_logits
 from models.variants import VARIANTS
 from service.api import PrecisionAPI
 from service.settings import Settings, parse
@@ -20,6 +20,8 @@ from service.settings import Settings, parse
 DIFFER, RAISE, UNPICKLABLE, DIE, HANG, STALL = 249, 250, 251, 252, 253, 254
 """Values of an image's first byte: int8 answers with the next class, the engine raises, raises the unpicklable, exits,
 never answers, takes 1 s."""
+NAN, CROWDED, LOST = 246, 247, 248
+"""NaN for that image; no memory for it and others in one batch; the device is lost."""
 
 
 class FakeEngine:
@@ -63,10 +65,16 @@ class FakeEngine:
             time.sleep(3600)
         if (commands == STALL).any():
             time.sleep(1)
+        if (commands == CROWDED).any() and len(pixels) > 1:
+            raise OutOfMemory("no memory, as told")
+        if (commands == LOST).any():
+            raise DeviceLost("lost, as told")
         time.sleep(0.0012)  # what it says below: phases must not exceed the request's duration
         logits = np.zeros((len(pixels), 10), np.float32)
         differs = (commands == DIFFER) & (self.variant.name == "int8")
         logits[np.arange(len(pixels)), (commands + differs) % 10] = 5
+        logits[commands == NAN] = np.nan
+        check_logits(logits, self.variant.name)
         return Execution(logits, 0.0001, 0.001, 0.0001, 0.0012, 1000 * len(pixels), "activation_peak")
 
 

@@ -42,6 +42,56 @@ def test_a_raising_engine_fails_only_the_request_that_made_it_raise(service: Ser
     assert service.outcomes("fp32") == {"ok": 5, "internal": 2}
 
 
+def post_together(service: Service, values: list[int]) -> list[httpx.Response]:
+    """The answers to requests that wait while the worker is busy, and so share its next batch."""
+    with ThreadPoolExecutor(len(values) + 1) as pool:
+        pool.submit(post, service, fakes.STALL)
+        until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
+        return list(pool.map(lambda value: post(service, value), values))
+
+
+def test_logits_that_are_no_numbers_fail_only_their_request(service: Service) -> None:
+    """NaN for one image of a shared batch: that request ends in non_finite, the others are answered."""
+    answers = post_together(service, [1, fakes.NAN, 2])
+    assert [answer.status_code for answer in answers] == [200, 500, 200]
+    assert answers[1].json()["type"].endswith(":non_finite")
+    assert "not finite for 1 of 1 images" in answers[1].json()["detail"]
+    assert service.outcomes("fp32") == {"ok": 3, "non_finite": 1}
+
+
+def test_a_batch_that_does_not_fit_is_run_in_parts(service: Service) -> None:
+    """Requests that together exceed the device's memory are answered one by one; the worker stays."""
+    worker = service.worker().pid
+    answers = post_together(service, [fakes.CROWDED, 1, 2])
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert service.worker().pid == worker
+
+
+def test_a_request_that_does_not_fit_alone_says_so(service: Service) -> None:
+    """503 out_of_memory with what the engine said; the next request is answered by the same worker."""
+    worker, pixels = service.worker().pid, solid(fakes.CROWDED).tobytes() * 2
+    answer = service.client.post("/predict/fp32", content=pixels, headers=RAW)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["type"].endswith(":out_of_memory")
+    assert answer.json()["detail"] == "no memory, as told"
+    assert post(service, 3).status_code == 200
+    assert service.worker().pid == worker
+    assert service.outcomes("fp32") == {"ok": 1, "out_of_memory": 1}
+
+
+def test_a_lost_device_gets_a_new_worker(service: Service) -> None:
+    """Every request of the batch gets 503 device_lost at once; another process takes over, and the restart says why."""
+    first = service.worker().pid
+    answers = post_together(service, [fakes.LOST, 1])
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert {answer.json()["type"].rsplit(":")[-1] for answer in answers} == {"device_lost"}
+    assert answers[0].headers["retry-after"] == "1"
+    until(lambda: service.state("fp32") == "ready" and post(service, 7).status_code == 200, what="recovery")
+    assert service.worker().pid != first
+    assert service.sample("precision_worker_restarts_total", variant="fp32", reason="device_lost") == 1
+    assert service.outcomes("fp32") == {"ok": 2, "device_lost": 2}
+
+
 def test_an_engine_error_says_nothing_of_the_inside(service: Service) -> None:
     """A bug is a 500 without traceback or path."""
     answer = post(service, fakes.RAISE)

@@ -1,0 +1,215 @@
+"""Everything that only a GPU can show, in one command: `make gpu-check`, or `python -m benchmarks.gpu_check --out DIR`.
+
+For a machine with a GPU and nothing else reachable: `--wheels` names a folder that `make wheels` filled elsewhere, and
+torch comes from the machine's own Python. Each step runs in a process of its own and leaves its log and results in DIR,
+so that `--steps` can run some now and others later; the last one writes docs/results/GPU.md from what is there.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from benchmarks import wheels
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ROOT / ".gpu-packages"
+"""What came from the wheels."""
+OWN_PLUGINS_ONLY = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""pytest loads what else the machine has, and the suite takes its warnings for errors."""
+NOT_POSSIBLE = 2
+AMPERE = 80
+LOOK = """
+import json
+try:
+    import torch
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    print(json.dumps({"torch": torch.__version__, "gpus": [[p.name, 10 * p.major + p.minor] for p in found]}))
+except ImportError as error:
+    print(json.dumps({"torch": "", "gpus": [], "error": str(error)}))
+"""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What an interpreter sees: its torch (empty: none), and each GPU's name and ten times its compute capability."""
+
+    torch: str
+    gpus: list[tuple[str, int]]
+    error: str = ""
+
+    @property
+    def variants(self) -> str:
+        """The variants to judge: the oldest GPU has neither TF32 nor bf16."""
+        return "fp32,fp16,fp32-tf32,bf16" if self.gpus and min(gpu[1] for gpu in self.gpus) >= AMPERE else "fp32,fp16"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the flags say."""
+
+    out: Path
+    data: Path
+    wheels: Path | None
+    results: Path
+
+    def lacks_data(self) -> str:
+        place = self.data / "cifar-10-batches-bin" / "test_batch.bin"
+        return "" if place.exists() else f"{place} (CIFAR-10: --data names the folder)"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, and what it needs besides a GPU and the packages (empty: nothing is missing)."""
+
+    name: str
+    what: str
+    command: Callable[[Check, Machine], str]
+    lacks: Callable[[Check], str] = lambda _: ""
+
+
+STEPS = (
+    Step(
+        "tests", "the GPU tests",
+        lambda c, _: f"pytest -p pytest_timeout -m gpu tests --timeout 600 --junit-xml {c.out / 'tests.xml'}",
+    ),
+    Step(
+        "engines", "matrix rate, copy bandwidth, every engine at batch sizes 1 to 1024",
+        lambda c, _: f"benchmarks.gpu_engines --out {c.out / 'engines.json'}",
+    ),
+    Step(
+        "evaluate", "accuracy and agreement with fp32, paired on 10,000 images; 1,024 images in batches of 256",
+        lambda c, m: (
+            f"models.evaluate --variants {m.variants} --device cuda --data {c.data} --out {c.out / 'evaluation'}"
+        ),
+        Check.lacks_data,
+    ),
+    Step(
+        "served", "raw images over HTTP against the engine alone",
+        lambda c, _: f"benchmarks.gpu_served --out {c.out / 'served.json'}",
+    ),
+    Step(
+        "compare", "a short comparison by the load test",
+        lambda c, _: f"deploy.compare --out {c.out / 'compare'} --variants fp32,fp16 --concurrency 1,8 --duration 10",
+    ),
+    Step(
+        "report", "one document of all that is there",
+        lambda c, _: f"benchmarks.gpu_report --out {c.out} --results {c.results}",
+    ),
+)  # fmt: skip
+
+
+def look() -> Machine:
+    """What this interpreter sees, asked in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", LOOK], cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    return Machine(**json.loads(lines[-1])) if lines else Machine("", [], done.stderr.strip()[-300:])
+
+
+def missing_packages(folder: Path | None) -> list[str]:
+    """What pyproject.toml asks for and neither this interpreter nor the folder has."""
+    there = {wheels.name_of(wheel.name.split("-")[0]) for wheel in folder.glob("*.whl")} if folder else set()
+    return [line for line in wheels.requirements() if (name := wheels.name_of(line)) not in there and not _has(name)]
+
+
+def _has(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
+
+
+def install(folder: Path) -> None:
+    """Put what the folder holds before this interpreter's own packages, for the steps only.
+
+    No virtual environment: one made from an interpreter that is in one itself would not see its torch.
+
+    Raises:
+        subprocess.CalledProcessError: a wheel does not suit this interpreter; pip said which.
+    """
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
+    found = sorted(str(wheel) for wheel in folder.glob("*.whl"))
+    subprocess.run([*pip, "--upgrade", "--target", str(PACKAGES), *found], check=True)
+
+
+def run(step: Step, check: Check, machine: Machine) -> bool:
+    """Run one step; its output goes to OUT/STEP.log, and the end of that to the terminal. True if it succeeded."""
+    log, began = check.out / f"{step.name}.log", time.monotonic()
+    print(f"== {step.name}: {step.what}", flush=True)
+    command = [sys.executable, "-m", *shlex.split(step.command(check, machine))]
+    path = os.pathsep.join(map(str, (PACKAGES, ROOT) if check.wheels else (ROOT,)))
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **OWN_PLUGINS_ONLY}
+    with log.open("w") as output:
+        status = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
+        ).returncode
+    lines = log.read_text(errors="replace").splitlines()
+    print(*lines[-12:], sep="\n")
+    print(f"-- {step.name}: status {status}, {time.monotonic() - began:.0f} s, {log}", flush=True)
+    return status == 0
+
+
+def dry_run(steps: list[Step], check: Check, machine: Machine) -> list[str]:
+    """Print what would be run; returns what is missing."""
+    missing = [f"package {line}" for line in missing_packages(check.wheels)]
+    if not machine.torch:
+        missing.append(f"torch, from this machine's own Python ({machine.error})")
+    if not machine.gpus:
+        missing.append(f"a CUDA GPU: torch {machine.torch or '(none)'} sees none on this machine")
+    for step in steps:
+        print(f"{step.name}: {step.what}\n    python -m {step.command(check, machine)}")
+        if lack := step.lacks(check):
+            missing.append(lack)
+    print(*(f"missing: {what}" for what in missing), sep="\n")
+    return missing
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [step.name for step in STEPS]
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("reports/gpu-check"), help="logs and results (%(default)s)")
+    add("--data", type=Path, default=Path(os.environ.get("CIFAR10_DIR", "data")), help="CIFAR-10 (%(default)s)")
+    add("--wheels", type=Path, help="a folder of wheels; without it this interpreter has everything")
+    add("--results", type=Path, default=ROOT / "docs" / "results", help="for the document (%(default)s)")
+    add("--steps", default=",".join(names), help="comma-separated (%(default)s)")
+    add("--dry-run", action="store_true", help="only list the steps and what is missing")
+    args = parser.parse_args(argv)
+    if unknown := set(args.steps.split(",")) - set(names):
+        parser.error(f"--steps: expected names of {', '.join(names)}, got {', '.join(sorted(unknown))}")
+    if args.wheels and not args.wheels.is_dir():
+        parser.error(f"--wheels: {args.wheels} is no folder; `make wheels` fills one")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    steps = [step for step in STEPS if step.name in args.steps.split(",")]
+    check = Check(args.out.resolve(), args.data.resolve(), args.wheels, args.results.resolve())
+    machine = look()
+    if args.dry_run:
+        return NOT_POSSIBLE if dry_run(steps, check, machine) else 0
+    if not machine.gpus:
+        print(f"error: no CUDA GPU: torch {machine.torch or '(none)'} sees none on this machine", file=sys.stderr)
+        return NOT_POSSIBLE
+    check.out.mkdir(parents=True, exist_ok=True)
+    if lacking := missing_packages(check.wheels):
+        print(f"error: missing packages: {', '.join(lacking)}; `make wheels` fills a folder", file=sys.stderr)
+        return NOT_POSSIBLE
+    if check.wheels:
+        install(check.wheels)
+    succeeded = [run(step, check, machine) for step in steps]
+    return 0 if all(succeeded) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

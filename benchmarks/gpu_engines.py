@@ -1,0 +1,186 @@
+"""Every way to run the network on a GPU, by batch size, side by side: `python -m benchmarks.gpu_engines --out FILE`.
+
+Random order within each batch size, device-synchronised; beside them the plain torchvision network in eager FP32, and
+what the chip can do at most. Everything goes to FILE as JSON; `benchmarks.gpu_report` makes the tables.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import gpu_ceilings
+from models import checkpoint, cpu
+from models.engines import graphs
+from models.engines.base import Engine, EngineError
+from models.engines.device import gpus
+from models.engines.network import mean_and_scale
+from models.measure import CudaClock
+from models.resnet import resnet18
+from models.topology import Input
+from models.variants import GPU_BACKENDS, VariantUnavailable, load
+
+FEW_SIZES = (256, 32, 1)
+"""For what is compiled anew for every size, and for the baseline."""
+SIZES = (*FEW_SIZES, 1024, 512, 128, 64, 16, 8, 4, 2)
+"""The most telling first: whoever runs out of time has those."""
+ROWS = (
+    *(("fp32", backend) for backend in GPU_BACKENDS),
+    *(("fp16", backend) for backend in GPU_BACKENDS),
+    ("fp32-tf32", "cudnn"),
+    ("bf16", "cudnn"),
+)
+EAGER = ("fp32", "eager")
+"""The plain torchvision network: BatchNorm not folded, channel first, no graph; TF32 off."""
+LEAST_RUNS, MOST_RUNS, SECONDS = 20, 200, 0.5
+"""Of each engine and batch size."""
+INPUTS = 8
+"""Different batches that take turns."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One engine at one batch size: medians over `runs` batches after a warm-up, or why there are none."""
+
+    variant: str
+    backend: str
+    dtype: str
+    batch_size: int
+    runs: int = 0
+    inference_seconds: float = 0.0
+    fastest_seconds: float = 0.0
+    slowest_seconds: float = 0.0
+    """Of the inference, too."""
+    wall_seconds: float = 0.0
+    """With the copies there and back."""
+    memory_bytes: int = 0
+    memory_kind: str = ""
+    error: str = ""
+
+
+class Eager:
+    """What most people would write: torchvision's network on normalised float images, called as it is."""
+
+    def __init__(self, device: torch.device) -> None:
+        state, _ = checkpoint.load()
+        self._net = resnet18().eval()
+        self._net.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+        self._net.to(device)
+        self._mean, self._scale = mean_and_scale(Input(), device)
+        self._device, self._clock = device, CudaClock()
+
+    @torch.inference_mode()
+    def run(self, pixels: NDArray[np.uint8]) -> tuple[float, float]:
+        """Seconds of the inference, normalisation included, and of the whole call."""
+        graphs.set_convolutions(tf32=False, search=False)
+        self._clock.start()
+        on_device = torch.from_numpy(pixels).to(self._device)
+        self._clock.border()
+        logits = self._net((on_device.float() - self._mean) * self._scale)
+        self._clock.border()
+        logits.cpu()
+        cost = self._clock.stop()
+        return cost.inference, cost.wall
+
+
+def measure(device: torch.device) -> Iterator[Cell]:
+    """All cells; what cannot run is a cell with the error."""
+    engines: dict[tuple[str, str], Engine] = {}
+    for name, backend in ROWS:
+        try:
+            engines[name, backend] = load(name, device=str(device), gpu_backend=backend)
+        except VariantUnavailable as reason:
+            yield Cell(name, backend, "", 0, error=str(reason))
+    eager = Eager(device)
+    for size in SIZES:
+        shape, generator = (INPUTS, size, 3, 32, 32), np.random.default_rng(size)
+        inputs = generator.integers(0, 256, shape, np.uint8)
+        order = [key for key in engines if size in FEW_SIZES or key[1] != "inductor"]
+        random.Random(size).shuffle(order)
+        for name, backend in order:
+            yield _cell(engines[name, backend], backend, inputs)
+        if size in FEW_SIZES:
+            yield _summary(Cell(*EAGER, "float32", size), [(*eager.run(x), 0) for x in _turns(inputs)], "")
+
+
+def _cell(engine: Engine, backend: str, inputs: NDArray[np.uint8]) -> Cell:
+    size, row = inputs.shape[1], engine.variant
+    empty = Cell(row.name, backend, row.dtype, size)
+    try:
+        engine.warm_up([size])
+        done = [engine.run(pixels) for pixels in _turns(inputs)]
+    except EngineError as error:
+        return Cell(row.name, backend, row.dtype, size, error=str(error).partition("\n")[0])
+    return _summary(empty, [(e.inference_seconds, e.wall_seconds, e.memory_bytes) for e in done], done[-1].memory_kind)
+
+
+def _turns(inputs: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Inputs for as many runs as SECONDS allow."""
+    began, number = time.monotonic(), 0
+    while number < LEAST_RUNS or (number < MOST_RUNS and time.monotonic() - began < SECONDS):
+        yield inputs[number % len(inputs)]
+        number += 1
+
+
+def _summary(cell: Cell, runs: list[tuple[float, float, int]], kind: str) -> Cell:
+    """The medians, the first tenth of the runs left out."""
+    kept = runs[len(runs) // 10 :]
+    inference = [run[0] for run in kept]
+    measured = {
+        "runs": len(kept),
+        "inference_seconds": statistics.median(inference),
+        "fastest_seconds": min(inference),
+        "slowest_seconds": max(inference),
+        "wall_seconds": statistics.median(run[1] for run in kept),
+        "memory_bytes": max(run[2] for run in kept),
+        "memory_kind": kind,
+    }
+    return Cell(**(asdict(cell) | measured))
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    gpu = gpus()[device.index]
+    return {
+        "gpu": gpu.name,
+        "isa": gpu.isa,
+        "tensor_cores": gpu.has_tensor_cores,
+        "memory_bytes": gpu.memory_bytes,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "cpu": cpu.name(),
+        "cores": cpu.available_cores(),
+        "python": sys.version.split()[0],
+        "checkpoint_sha256": checkpoint.read_card().sha256,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_engines", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    args = parser.parse_args(argv)
+    if not gpus():
+        sys.exit("error: this machine has no CUDA GPU that torch can use")
+    device = gpus()[0].device
+    ceilings = gpu_ceilings.measure(device)
+    torch.cuda.empty_cache()
+    cells = []
+    for cell in measure(device):
+        cells.append(asdict(cell))
+        print(json.dumps(cells[-1]), flush=True)
+        document = {"machine": machine(device), "ceilings": asdict(ceilings), "cells": cells}
+        args.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

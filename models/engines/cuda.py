@@ -1,0 +1,111 @@
+"""How a network function is driven on a GPU: graphs by batch size, pinned staging, events between the phases."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.engines.base import (
+    CLASS_COUNT,
+    DeviceLost,
+    EngineCard,
+    Execution,
+    OutOfMemory,
+    check_logits,
+    check_pixels,
+    image_shape,
+)
+from models.engines.graphs import Forward, Plan, Stream, captured_size
+from models.variants import Variant
+
+CUDA_ERROR_MEMORY_ALLOCATION = 2
+"""https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html"""
+
+
+class CudaEngine:
+    """Runs a network function on a GPU, on a stream of its own.
+
+    Batch sizes that were warmed up run as CUDA graphs, padded to the next captured size; any other runs without one.
+    Copies go through pinned memory, and the host waits once, for the logits.
+    """
+
+    def __init__(self, variant: Variant, card: EngineCard, forward: Forward, stream: Stream) -> None:
+        self.variant = variant
+        self.device = card.device
+        self.card = card
+        self._notes = card.notes
+        self.activation_peaks: dict[int, int] = {}
+        self.allocator: dict[str, int] = {}
+        self._forward = forward
+        self._stream = stream
+        self._graphs: dict[int, Plan] = {}
+        self._padded: dict[int, int] = {}
+        with _typed_errors(self.device):
+            self._stage(1)
+
+    def _shape(self, size: int) -> tuple[int, ...]:
+        return size, *image_shape(self.card)
+
+    def _stage(self, size: int) -> None:
+        """Pinned memory for batches up to `size`, one way and the other."""
+        self._pixels = self._stream.pinned(self._shape(size), torch.uint8)
+        self._logits = self._stream.pinned((size, CLASS_COUNT), torch.float32)
+
+    @torch.inference_mode()
+    def run(self, pixels: NDArray[np.uint8]) -> Execution:
+        check_pixels(pixels, self.card.input_size)
+        size = len(pixels)
+        with _typed_errors(self.device), self._stream.current():
+            if size > len(self._pixels):
+                self._stage(size)
+            graph = self._graphs.get(self._padded.get(size, 0))
+            execution = self._execute(graph or self._stream.direct(self._forward, self._shape(size)), pixels)
+            if graph is None:
+                self.allocator = self._stream.allocator()
+        check_logits(execution.logits, self.variant.name)
+        return execution
+
+    def _execute(self, plan: Plan, pixels: NDArray[np.uint8]) -> Execution:
+        size, clock = len(pixels), self._stream.clock
+        clock.start()
+        self._pixels.numpy()[:size] = pixels
+        plan.pixels[:size].copy_(self._pixels[:size], non_blocking=True)
+        clock.border()
+        logits = plan()
+        clock.border()
+        self._logits[:size].copy_(logits[:size], non_blocking=True)
+        cost = clock.stop()
+        answer: NDArray[np.float32] = self._logits[:size].numpy().copy()
+        return Execution(answer, *cost, plan.memory_bytes, plan.memory_kind)
+
+    @torch.inference_mode()
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        largest = max(batch_sizes)
+        self._padded |= {size: captured_size(size, largest) for size in batch_sizes}
+        missing = set(self._padded.values()) - set(self._graphs)
+        with _typed_errors(self.device), self._stream.current():
+            self._stage(max(largest, len(self._pixels)))
+            for size in sorted(missing, reverse=True):  # the largest first: the others find its memory free again
+                self._graphs[size] = self._stream.capture(self._forward, self._shape(size))
+            self.allocator = self._stream.allocator()
+        self.activation_peaks = {size: self._graphs[padded].memory_bytes for size, padded in self._padded.items()}
+        sizes, reserved = ", ".join(map(str, sorted(self._graphs))), self.allocator["reserved"]
+        note = f"CUDA graphs for {sizes} images, other batches padded; {reserved:,} bytes stay reserved on the GPU"
+        self.card = replace(self.card, notes=(*self._notes, note))
+
+
+@contextmanager
+def _typed_errors(device: str) -> Iterator[None]:
+    """What CUDA and its libraries raise (RuntimeErrors all), as errors that say whether the process can go on."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = ". ".join(str(error).partition("\n")[0].split(". ")[:2])  # the rest tells of other processes
+        full = getattr(error, "error_code", None) == CUDA_ERROR_MEMORY_ALLOCATION
+        if isinstance(error, torch.OutOfMemoryError) or full:
+            torch.cuda.empty_cache()
+            raise OutOfMemory(f"{device} is out of memory, run smaller batches: {reason}") from error
+        raise DeviceLost(f"{device} failed: {reason}") from error

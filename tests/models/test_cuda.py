@@ -1,0 +1,267 @@
+"""The GPU's engine on a stream that runs on the CPU: padding, staging, errors. What only a GPU shows is in test_gpu."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models import checkpoint
+from models.engines import cudnn, graphs
+from models.engines.base import DeviceLost, EngineCard, NonFiniteLogits, OutOfMemory
+from models.engines.cuda import CudaEngine
+from models.engines.graphs import LADDER, captured_size
+from models.engines.network import fold
+from models.engines.runner import CpuEngine
+from models.measure import HostClock
+from models.variants import GPU_BACKENDS, VARIANTS
+from tests.models.conftest import Load
+
+IMAGE_SHAPE = (3, 32, 32)
+
+
+class CpuPlan:
+    """Calls the function on what `pixels` holds, all of it, as a graph does."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], shape: tuple[int, ...], kind: str) -> None:
+        self.pixels = torch.full(shape, 255, dtype=torch.uint8)
+        self.memory_bytes, self.memory_kind = shape[0], kind
+        self._forward = forward
+
+    def __call__(self) -> Tensor:
+        return self._forward(self.pixels)
+
+
+class CpuStream:
+    """Notes which sizes were captured, and which ran without a graph."""
+
+    def __init__(self) -> None:
+        self.device, self.clock = torch.device("cpu"), HostClock()
+        self.captured: list[int] = []
+        self.direct_sizes: list[int] = []
+
+    def current(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype)
+
+    def capture(self, forward: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> CpuPlan:
+        self.captured.append(shape[0])
+        return CpuPlan(forward, shape, "cuda_graph")
+
+    def direct(self, forward: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> CpuPlan:
+        self.direct_sizes.append(shape[0])
+        return CpuPlan(forward, shape, "cuda_peak")
+
+    def allocator(self) -> dict[str, int]:
+        return {"allocated": 11_111, "reserved": 12_345}
+
+
+def first_bytes(pixels: Tensor) -> Tensor:
+    """Logits that are the first ten bytes of each image."""
+    return pixels.reshape(len(pixels), -1)[:, :10].float()
+
+
+def engine(forward: Callable[[Tensor], Tensor], stream: CpuStream) -> CudaEngine:
+    card = EngineCard(
+        **dict.fromkeys(EngineCard.__dataclass_fields__, 0)
+        | {"device": "cuda:0", "input_size": 32, "notes": ("a note",)}
+    )
+    return CudaEngine(VARIANTS["fp16"], card, forward, stream)
+
+
+def noise(count: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, *IMAGE_SHAPE), dtype=np.uint8)
+
+
+def test_padding_adds_at_most_a_half() -> None:
+    """Every batch up to 1024 is run by the next captured size, which is never half as large again and more."""
+    assert list(LADDER) == sorted(set(LADDER))
+    for size in range(1, 1025):
+        assert size <= captured_size(size, 1024) <= size * 1.5
+
+
+@pytest.mark.parametrize(
+    ("size", "largest", "expected"), [(1, 32, 1), (5, 32, 6), (33, 40, 40), (7, 7, 7), (1500, 2000, 2000)]
+)
+def test_nothing_is_larger_than_the_largest_batch(size: int, largest: int, expected: int) -> None:
+    """The largest batch is captured itself, whatever the table says."""
+    assert captured_size(size, largest) == expected
+
+
+def test_a_warm_up_captures_few_sizes_the_largest_first() -> None:
+    """Batches of 1 to 20 need nine graphs; a second warm-up captures only what is new."""
+    stream = CpuStream()
+    warmed = engine(first_bytes, stream)
+    warmed.warm_up(range(1, 21))
+    assert stream.captured == [20, 16, 12, 8, 6, 4, 3, 2, 1]
+    warmed.warm_up([16, 32])
+    assert stream.captured[9:] == [32]
+    assert warmed.card.notes[0] == "a note"
+    assert "12,345 bytes stay reserved" in warmed.card.notes[1]
+    assert warmed.allocator == {"allocated": 11_111, "reserved": 12_345}
+
+
+def test_the_peak_of_a_padded_size_is_that_of_its_graph() -> None:
+    """activation_peaks has every size that was warmed up, with what the graph that runs it needs."""
+    warmed = engine(first_bytes, CpuStream())
+    warmed.warm_up(range(1, 7))
+    assert warmed.activation_peaks == {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 6}
+
+
+def test_a_padded_batch_gives_each_image_its_own_logits() -> None:
+    """Neither the padding nor what an earlier batch left behind reaches an answer."""
+    warmed = engine(first_bytes, CpuStream())
+    warmed.warm_up(range(1, 9))
+    for size in (8, 5, 1, 7, 3):
+        pixels = noise(size)
+        done = warmed.run(pixels)
+        assert np.array_equal(done.logits, pixels.reshape(size, -1)[:, :10])
+        assert (done.memory_kind, done.memory_bytes) == ("cuda_graph", captured_size(size, 8))
+
+
+def test_a_size_that_was_not_warmed_up_runs_without_a_graph() -> None:
+    """It is staged in full, and its memory is told as what it is."""
+    stream = CpuStream()
+    warmed = engine(first_bytes, stream)
+    warmed.warm_up([4])
+    pixels = noise(9)
+    done = warmed.run(pixels)
+    assert np.array_equal(done.logits, pixels.reshape(9, -1)[:, :10])
+    assert (done.memory_kind, stream.direct_sizes) == ("cuda_peak", [9])
+
+
+def test_an_answer_outlives_the_next_batch() -> None:
+    """Logits are copied out of the staging memory."""
+    warmed = engine(first_bytes, CpuStream())
+    first = warmed.run(noise(2)).logits
+    kept = first.copy()
+    warmed.run(noise(3)[:2])
+    assert np.array_equal(first, kept)
+
+
+def test_the_phases_add_up() -> None:
+    """copy_in, inference and copy_out are the whole call."""
+    done = engine(first_bytes, CpuStream()).run(noise(2))
+    assert done.copy_in_seconds + done.inference_seconds + done.copy_out_seconds == pytest.approx(done.wall_seconds)
+
+
+def accelerator_error(code: int) -> RuntimeError:
+    error = torch.AcceleratorError("CUDA error: told to\nSearch for the code")
+    error.error_code = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "text"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a capacity of 8 GiB"),
+            OutOfMemory,
+            r"cuda:0 is out of memory, run smaller batches: CUDA out of memory\. Tried to allocate 2\.00 GiB$",
+        ),
+        (accelerator_error(2), OutOfMemory, "out of memory"),
+        (accelerator_error(700), DeviceLost, r"^cuda:0 failed: CUDA error: told to$"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), DeviceLost, "CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+    ids=["torch ran out", "CUDA ran out", "sticky", "cuDNN"],
+)
+def test_what_cuda_raises_has_a_type(raised: RuntimeError, expected: type[Exception], text: str) -> None:
+    """Out of memory is told from a lost device, in one sentence each."""
+
+    def forward(_: Tensor) -> Tensor:
+        raise raised
+
+    with pytest.raises(expected, match=text):
+        engine(forward, CpuStream()).run(noise(1))
+
+
+def test_an_engine_goes_on_after_a_batch_that_did_not_fit() -> None:
+    """The next, smaller batch is answered."""
+
+    def forward(pixels: Tensor) -> Tensor:
+        if len(pixels) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return first_bytes(pixels)
+
+    small = engine(forward, CpuStream())
+    with pytest.raises(OutOfMemory):
+        small.run(noise(5))
+    assert np.array_equal(small.run(noise(4)).logits, noise(4).reshape(4, -1)[:, :10])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_logits_that_are_no_numbers_are_an_error(kind: str, value: float, load: Load) -> None:
+    """One bad logit of one image, and there is no answer."""
+
+    def forward(pixels: Tensor) -> Tensor:
+        logits = first_bytes(pixels)
+        logits[1, 3] = value
+        return logits
+
+    card = load("fp32-cpu").card
+    spoilt = engine(forward, CpuStream()) if kind == "cuda" else CpuEngine(VARIANTS["fp32-cpu"], card, forward)
+    with pytest.raises(NonFiniteLogits, match="not finite for 1 of 3 images"):
+        spoilt.run(noise(3))
+
+
+def test_the_padding_may_be_anything() -> None:
+    """Only what was asked for is checked: what NaN the padding gives is nobody's answer."""
+
+    def forward(pixels: Tensor) -> Tensor:
+        logits = first_bytes(pixels)
+        logits[5:] = torch.nan
+        return logits
+
+    warmed = engine(forward, CpuStream())
+    warmed.warm_up(range(1, 9))
+    assert np.isfinite(warmed.run(noise(5)).logits).all()
+
+
+def test_other_input_is_refused() -> None:
+    """As on the CPU, and it is no fault of the device."""
+    with pytest.raises(ValueError, match="pixels must"):
+        engine(first_bytes, CpuStream()).run(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_the_switches_agree_with_each_other(tf32: bool) -> None:
+    """torch refuses to read the older of two switches for TF32 where they differ; the linear layer never uses it."""
+    graphs.set_convolutions(tf32, search=True)
+    assert torch.backends.cudnn.allow_tf32 == tf32
+    assert torch.backends.cudnn.conv.fp32_precision == ("tf32" if tf32 else "ieee")
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.benchmark
+    graphs.set_convolutions(False, search=False)
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_every_backend_has_a_builder() -> None:
+    """The names that a setting may take, and what they build."""
+    assert tuple(cudnn.BUILDERS) == GPU_BACKENDS
+
+
+def test_another_backend_is_refused(checkpoint_path: Path) -> None:
+    """The error names those that exist."""
+    network = fold(checkpoint.load(checkpoint_path)[0])
+    with pytest.raises(ValueError, match="must be one of cudnn, cudnn-fused, inductor, not 'tensorrt'"):
+        cudnn.build("tensorrt", network, torch.device("cpu"), torch.float32)
+
+
+def test_torch_compile_traces_the_network_whole(
+    checkpoint_path: Path, images: np.ndarray, golden: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No graph break, for more batch sizes than torch.compile takes by default; the traced network runs uncompiled."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    network = fold(checkpoint.load(checkpoint_path)[0])
+    forward, _ = cudnn.build("inductor", network, torch.device("cpu"), torch.float32)
+    with torch.inference_mode():
+        for size in range(1, 13):
+            found = forward(torch.from_numpy(images[:size])).numpy()
+            assert np.abs(found - golden[:size]).max() < 1e-4
