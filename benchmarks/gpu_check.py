@@ -78,7 +78,7 @@ class Step:
 STEPS = (
     Step(
         "tests", "the GPU tests",
-        lambda c, _: f"pytest -p pytest_timeout -m gpu tests --timeout 600 --junit-xml {c.out / 'tests.xml'}",
+        lambda c, _: f"pytest -p pytest_timeout -m gpu tests/models --timeout 600 --junit-xml {c.out / 'tests.xml'}",
     ),
     Step(
         "engines", "matrix rate, copy bandwidth, every engine at batch sizes 1 to 1024",
