@@ -78,7 +78,7 @@ class Step:
 STEPS = (
     Step(
         "tests", "the GPU tests",
-        lambda c, _: f"pytest -p pytest_timeout -m gpu tests --timeout 600 --junit-xml {c.out / 'tests.xml'}",
+        lambda c, _: f"pytest -p pytest_timeout -m gpu tests/models --timeout 600 --junit-xml {c.out / 'tests.xml'}",
     ),
     Step(
         "engines", "matrix rate, copy bandwidth, every engine at batch sizes 1 to 1024",
@@ -134,7 +134,8 @@ def install(folder: Path) -> None:
     Raises:
         subprocess.CalledProcessError: a wheel does not suit this interpreter; pip said which.
     """
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
+    quiet = ["--quiet", "--disable-pip-version-check", "--root-user-action", "ignore"]
+    pip = [sys.executable, "-m", "pip", "install", *quiet, "--no-index", "--no-deps", "--no-compile"]
     found = sorted(str(wheel) for wheel in folder.glob("*.whl"))
     subprocess.run([*pip, "--upgrade", "--target", str(PACKAGES), *found], check=True)
 

@@ -1,7 +1,8 @@
 """Fill a folder with the wheels that a machine without network needs: `python -m benchmarks.wheels --out DIR`.
 
-Everything that the extras ask for and what that asks for in turn, in the versions of constraints.txt, except torch and
-torchvision (they come with the machine, with its CUDA libraries) and what `--without` names.
+Everything that service, load test and `make gpu-check` ask for and what that asks for in turn, in the versions of
+constraints.txt, except torch and torchvision (they come with the machine, with its CUDA libraries) and what `--without`
+names.
 """
 
 import argparse
@@ -14,21 +15,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("service", "loadtest", "dev")
+EXTRAS = ("service", "loadtest")
+FROM_DEV = frozenset({"pytest", "pytest-timeout"})
+"""Of the tools for development, what runs the GPU tests."""
 ON_THE_MACHINE = frozenset({"torch", "torchvision"})
-CHECKERS = frozenset({"mypy", "ruff"})
-"""And the types for mypy: what `make gpu-check` does not run."""
 GLIBC = range(39, 16, -1)
 """Minor versions of glibc 2 whose manylinux wheels are taken; pip matches each exactly."""
 
 
-def requirements(extras: Iterable[str] = EXTRAS) -> list[str]:
-    """What pyproject.toml asks for with these extras, torch and the checkers left out."""
+def requirements() -> list[str]:
+    """The lines of pyproject.toml for which wheels are needed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    lines = {*project["dependencies"], *(line for extra in extras for line in optional[extra])}
-    left_out = ON_THE_MACHINE | CHECKERS
-    return sorted(line for line in lines if not (name := name_of(line)).startswith("types-") and name not in left_out)
+    lines = {*project["dependencies"], *(line for extra in EXTRAS for line in optional[extra])}
+    lines |= {line for line in optional["dev"] if name_of(line) in FROM_DEV}
+    return sorted(line for line in lines if name_of(line) not in ON_THE_MACHINE)
 
 
 def name_of(text: str) -> str:

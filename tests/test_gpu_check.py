@@ -87,6 +87,7 @@ def test_a_package_in_neither_place_is_named(tmp_path: Path, monkeypatch: pytest
     names = {wheels.name_of(line) for line in gpu_check.missing_packages(tmp_path)}
     assert "litserve" in names
     assert not {"prometheus-client", "torch", "torchvision", "ruff"} & names
+    assert {"pytest", "pytest-timeout", "locust"} <= names
 
 
 def test_only_what_the_gpu_can_is_evaluated() -> None:

@@ -106,6 +106,5 @@ def _typed_errors(device: str) -> Iterator[None]:
         reason = ". ".join(str(error).partition("\n")[0].split(". ")[:2])  # the rest tells of other processes
         full = getattr(error, "error_code", None) == CUDA_ERROR_MEMORY_ALLOCATION
         if isinstance(error, torch.OutOfMemoryError) or full:
-            torch.cuda.empty_cache()
             raise OutOfMemory(f"{device} is out of memory, run smaller batches: {reason}") from error
         raise DeviceLost(f"{device} failed: {reason}") from error
