@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import math
 import time
 import zlib
 from collections.abc import AsyncGenerator, Callable
@@ -149,12 +150,13 @@ async def timely(work: Callable[[images.Limits], T], body: bytes, settings: Sett
     """
     if len(body) < THREAD_BYTES:
         try:
-            return work(images.Limits(settings.max_images, settings.max_pixels, settings.side, light=True))
+            return work(images.Limits(settings.max_images, settings.max_pixels, light=True, side=settings.side))
         except images.Heavy:
             pass
     seconds = settings.decode_timeout
-    until = time.perf_counter() + seconds
-    limits = images.Limits(settings.max_images, settings.max_pixels, settings.side, until=until)
+    limits = images.Limits(
+        settings.max_images, settings.max_pixels, until=time.perf_counter() + seconds, side=settings.side
+    )
     try:
         return await asyncio.wait_for(asyncio.to_thread(work, limits), seconds)
     except TimeoutError:
@@ -169,18 +171,18 @@ def decode(
     Args:
         parts: encoded images, None for raw pixels.
         body: raw pixels where `parts` is None.
-        limits: how many, how large, how long, and S, the side they get.
+        limits: how many, how large, how long; S is its side.
         expected: how many images the request says it holds, where it says so.
 
     Raises:
         ServiceError: `not_an_image`, `unacceptable` or `deadline`; says which image when there are several.
     """
-    count = len(body) // (3 * limits.side**2) if parts is None else len(parts)
+    count = len(body) // math.prod(limits.shape) if parts is None else len(parts)
     if expected is not None and count != expected:
         raise ServiceError("unacceptable", f"the shape says {expected} images, the data holds {count}")
     limits.check_count(count, is_encoded=parts is not None)
     if parts is None:
-        return images.raw(body, limits.side)
+        return images.raw(body, limits)
     return np.stack([_decode_one(i, part, len(parts), limits) for i, part in enumerate(parts)])
 
 

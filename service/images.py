@@ -27,16 +27,18 @@ class Heavy(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What decoding may take, and the `side` of what it gives.
-
-    `until` is a reading of time.perf_counter(); `light` raises Heavy before long work.
-    """
+    """What decoding may take; `until` is a reading of time.perf_counter(), `light` raises Heavy before long work."""
 
     max_images: int
     max_pixels: int
-    side: int = SIDE
     until: float = math.inf
     light: bool = False
+    side: int = SIDE
+    """Height and width of the pixels that the network reads."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 3, self.side, self.side
 
     def check_count(self, count: int, is_encoded: bool) -> None:
         if count > self.max_images:
@@ -58,9 +60,7 @@ class Limits:
 
 
 def decode(body: bytes, limits: Limits) -> NDArray[np.uint8]:
-    """An encoded PNG, JPEG or WebP image as `[3, side, side] uint8` (models.preprocess says how).
-
-    Of an animated image the first frame counts.
+    """An encoded PNG, JPEG or WebP image as `[3, S, S] uint8` (models.preprocess says how); first frame if animated.
 
     Raises:
         ServiceError: `not_an_image`; `unacceptable`, before any pixel is decoded; `deadline`, before it is begun.
@@ -85,16 +85,16 @@ def decode(body: bytes, limits: Limits) -> NDArray[np.uint8]:
         raise ServiceError("not_an_image", f"the image is damaged or truncated ({type(error).__name__})") from None
 
 
-def raw(body: bytes, side: int) -> NDArray[np.uint8]:
-    """N images of 3 x side x side bytes as `[N, 3, side, side] uint8`.
+def raw(body: bytes, limits: Limits) -> NDArray[np.uint8]:
+    """N images of 3 x S x S bytes as `[N, 3, S, S] uint8`.
 
     Raises:
         ServiceError: `unacceptable`, the length is no multiple of an image's.
     """
-    size = 3 * side * side
+    size, side = math.prod(limits.shape), limits.side
     if not body or len(body) % size:
         raise ServiceError(
             "unacceptable",
             f"raw pixels are N x {size} bytes (uint8, [3, {side}, {side}] channel first each), got {len(body)} bytes",
         )
-    return np.frombuffer(body, np.uint8).reshape(-1, 3, side, side)
+    return np.frombuffer(body, np.uint8).reshape(-1, *limits.shape)

@@ -106,6 +106,11 @@ class Settings(BaseSettings):
         return self.input_size or SIDE
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image as the workers take it."""
+        return 3, self.side, self.side
+
+    @property
     def preparation(self) -> Preparation:
         return Preparation(self.input_size, self.mean, self.std, self.calibration_images)
 

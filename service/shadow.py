@@ -33,7 +33,7 @@ class Shadow:
         self._busy = False
 
     def offer(self, variant: str, pixels: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
-        """A request of `[N, 3, 32, 32] uint8` images was answered with `[N, 10] float32` logits."""
+        """A request of `[N, 3, S, S] uint8` images was answered with `[N, 10] float32` logits."""
         if self._share and variant != REFERENCE and random.random() < self._share:
             asyncio.get_running_loop().call_soon(self._start, variant, pixels[:MOST_IMAGES], logits[:MOST_IMAGES])
 

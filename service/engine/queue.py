@@ -25,7 +25,7 @@ class Answer:
 class Entry:
     """Images of one request on their way through one executed batch.
 
-    `pixels` is `[n, 3, 32, 32] uint8`. `answer` ends as an Answer or a ServiceError. An entry that was answered
+    `pixels` is `[n, 3, S, S] uint8`. `answer` ends as an Answer or a ServiceError. An entry that was answered
     (deadline, client gone) before a worker took it is never computed.
     """
 

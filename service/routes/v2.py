@@ -101,10 +101,6 @@ def version_of(request: Request, pool: Pool) -> str:
     return digest[:12]
 
 
-def image_shape(pool: Pool) -> list[int]:
-    return [3, pool.settings.side, pool.settings.side]
-
-
 async def server() -> documents.ServerMetadata:
     return documents.ServerMetadata(name="precision-service", version=__version__, extensions=EXTENSIONS)
 
@@ -123,7 +119,7 @@ async def metadata(request: Request) -> documents.ModelMetadata:
         name=model_of(pool),
         versions=[version_of(request, pool)],
         platform=VARIANTS[pool.variant].backend,
-        inputs=[documents.TensorMetadata(name=documents.INPUT, datatype="UINT8", shape=[-1, *image_shape(pool)])],
+        inputs=[documents.TensorMetadata(name=documents.INPUT, datatype="UINT8", shape=[-1, *pool.settings.shape])],
         outputs=[documents.TensorMetadata(name=documents.OUTPUT, datatype="FP32", shape=[-1, len(CLASSES)])],
     )
 
@@ -142,7 +138,7 @@ async def config(request: Request) -> documents.ModelConfig:
         platform=backend,
         backend=backend,
         max_batch_size=pool.settings.max_images,
-        input=[documents.ConfigTensor(name=documents.INPUT, data_type="TYPE_UINT8", dims=image_shape(pool))],
+        input=[documents.ConfigTensor(name=documents.INPUT, data_type="TYPE_UINT8", dims=list(pool.settings.shape))],
         output=[documents.ConfigTensor(name=documents.OUTPUT, data_type="TYPE_FP32", dims=[len(CLASSES)])],
         dynamic_batching={"preferred_batch_size": [pool.max_batch_size]},
     )
@@ -188,5 +184,7 @@ async def _infer(request: Request, variant: str, _: PredictQuery) -> Response:
     timeout = min(timeout_of(request), wanted.parameters.timeout / 1e6 or settings.request_timeout)
     done = await execute(request, pool, pixels, phases, timeout)
     assembling = time.perf_counter()
-    answer, headers = tensors.respond(wanted, done.logits, model_of(pool), version_of(request, pool))
+    answer, headers = tensors.respond(
+        wanted, done.logits, request.app.state.checkpoint["classes"], model_of(pool), version_of(request, pool)
+    )
     return Response(answer, headers=headers | answered(request, variant, done, phases, assembling))

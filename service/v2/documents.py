@@ -13,7 +13,10 @@ Parameters = dict[str, Any]
 
 
 class RequestInput(BaseModel):
-    """The images: UINT8 `[N, 3, 32, 32]` pixels, or BYTES `[N]` encoded images (base64 where the data is JSON)."""
+    """The images: UINT8 `[N, 3, S, S]` pixels (S is 32, or --input-size), or BYTES `[N]` encoded images.
+
+    Encoded images are base64 where the data is JSON.
+    """
 
     name: str
     shape: list[int] = Field(max_length=8)

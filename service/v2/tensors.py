@@ -6,6 +6,7 @@ tensors follow; 0 means that there is no JSON and the body is one tensor.
 
 import re
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 
-from models.cifar10 import CLASSES
 from service import bodies
 from service.errors import ServiceError
 from service.images import Limits
@@ -74,13 +74,16 @@ def _images(tensor: RequestInput, binary: bytes, limits: Limits) -> NDArray[np.u
     elif size != len(binary):
         raise ServiceError("malformed", f"binary_data_size is {size}, and {len(binary)} bytes follow the JSON")
     count, rest = tensor.shape[0] if tensor.shape else 0, tuple(tensor.shape[1:])
-    if tensor.datatype == "UINT8" and rest == (3, limits.side, limits.side) and count > 0:
+    if tensor.datatype == "UINT8" and rest == limits.shape and count > 0:
         return bodies.decode(None, binary if size is not None else _bytes_of(tensor.data or []), limits, count)
     if tensor.datatype == "BYTES" and rest in ((), (1,)) and count > 0:
         parts = _elements(binary) if size is not None else _texts(tensor.data or [])
         return bodies.decode(parts, b"", limits, count)
-    expected = f"UINT8 [N, 3, {limits.side}, {limits.side}] or BYTES [N], N at least 1"
-    raise ServiceError("unacceptable", f"expected {expected}, got {tensor.datatype} {tensor.shape}")
+    raise ServiceError(
+        "unacceptable",
+        f"expected UINT8 [N, 3, {limits.side}, {limits.side}] or BYTES [N], N at least 1, "
+        f"got {tensor.datatype} {tensor.shape}",
+    )
 
 
 def _bytes_of(data: list[Any]) -> bytes:
@@ -119,13 +122,13 @@ def _elements(binary: bytes) -> list[bytes]:
 
 
 def respond(
-    request: InferRequest, logits: NDArray[np.float32], model: str, version: str
+    request: InferRequest, logits: NDArray[np.float32], classes: Sequence[str], model: str, version: str
 ) -> tuple[bytes, dict[str, str]]:
     """The body for `[N, 10]` logits, and its headers."""
     wanted = request.outputs[0] if request.outputs else RequestedOutput(name=OUTPUT)
     binary = wanted.parameters.binary_data
     tensor, data = _output(
-        logits, wanted.parameters, request.parameters.binary_data_output if binary is None else binary
+        logits, classes, wanted.parameters, request.parameters.binary_data_output if binary is None else binary
     )
     response = InferResponse(model_name=model, model_version=version, id=request.id, outputs=[tensor])
     head = response.model_dump_json(exclude_none=True).encode()
@@ -134,12 +137,14 @@ def respond(
     return head + data, {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
 
 
-def _output(logits: NDArray[np.float32], wanted: OutputParameters, binary: bool) -> tuple[ResponseOutput, bytes | None]:
-    texts = _classes(logits, wanted.classification) if wanted.classification else None
+def _output(
+    logits: NDArray[np.float32], classes: Sequence[str], wanted: OutputParameters, binary: bool
+) -> tuple[ResponseOutput, bytes | None]:
+    texts = _best(logits, classes, wanted.classification) if wanted.classification else None
     tensor = ResponseOutput(
         name=OUTPUT,
         datatype="FP32" if texts is None else "BYTES",
-        shape=[len(logits), wanted.classification or len(CLASSES)],
+        shape=[len(logits), wanted.classification or len(classes)],
     )
     if not binary:
         tensor.data = logits.ravel().tolist() if texts is None else texts
@@ -152,7 +157,7 @@ def _output(logits: NDArray[np.float32], wanted: OutputParameters, binary: bool)
     return tensor, data
 
 
-def _classes(logits: NDArray[np.float32], count: int) -> list[str]:
+def _best(logits: NDArray[np.float32], classes: Sequence[str], count: int) -> list[str]:
     """The best classes of each image as `value:index:label`."""
     order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
-    return [f"{row[i]:f}:{i}:{CLASSES[i]}" for row, best in zip(logits, order, strict=True) for i in best]
+    return [f"{row[i]:f}:{i}:{classes[i]}" for row, best in zip(logits, order, strict=True) for i in best]

@@ -81,6 +81,20 @@ def test_the_card_says_what_it_is(service: Service) -> None:
         assert "7x7 stride-2 stem" in card["architecture"]
 
 
+def test_the_protocol_says_what_it_takes(service: Service) -> None:
+    """Under /v2 the metadata has the size of image, and a tensor of that size is answered as /predict answers."""
+    (entry,) = service.client.get("/v2/models/resnet18-int8").json()["inputs"]
+    assert entry["shape"] == [-1, 3, SIDE, SIDE]
+    pixels = preprocess.resized(cifar10.sample()[0][:1], SIDE)
+    tensor = {"name": "images", "shape": [1, 3, SIDE, SIDE], "datatype": "UINT8", "data": pixels.ravel().tolist()}
+    found = service.client.post("/v2/models/resnet18-int8/infer", json={"inputs": [tensor]}).json()["outputs"][0][
+        "data"
+    ]
+    raw = {"content-type": "application/octet-stream"}
+    answer = service.client.post("/predict/int8?logits=true", content=pixels.tobytes(), headers=raw).json()
+    assert found == answer["predictions"][0]["logits"]
+
+
 def test_raw_pixels_of_another_size_are_refused(service: Service) -> None:
     """The error gives the length that this network needs."""
     answer = service.client.post(
