@@ -140,7 +140,7 @@ class Metrics:
 
     def _create_children(self, variant: str) -> None:
         for row in ROWS:
-            if row.labels == V:
+            if row.labels == V and row.name not in START_UP:  # a 0 there would be an agreement of 0, not "none yet"
                 self._child(row.name, variant)
         second = {
             "precision_requests": OUTCOMES,

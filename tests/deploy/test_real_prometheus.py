@@ -165,6 +165,14 @@ def test_inference_is_what_the_engine_said(load: Load) -> None:
     assert load.prometheus.value(f"{metric.format('sum')} / {metric.format('count')}") == pytest.approx(0.001)
 
 
+def test_alerts_see_what_happened_and_nothing_else(load: Load) -> None:
+    """Failures and waits of the killed worker are pending alerts; fp16's missing GPU is none."""
+    pending = {labels["alertname"] for labels, _ in load.prometheus.query("ALERTS")}
+    assert "PrecisionErrors" in pending
+    assert pending <= {"PrecisionErrors", "PrecisionSlow", "PrecisionSaturated"}
+    assert load.prometheus.query('ALERTS{variant="fp16"}') == []
+
+
 def dashboard_queries() -> list[str]:
     panels = json.loads((ROOT / "deploy/grafana/dashboards/precision.json").read_text())["panels"]
     queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]

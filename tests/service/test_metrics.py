@@ -113,6 +113,14 @@ def test_a_variant_is_in_one_state(metrics: Metrics) -> None:
     assert state == {"fp32": ["starting"], "int8": ["ready"]}
 
 
+def test_what_was_not_measured_is_not_zero(metrics: Metrics) -> None:
+    """A variant that never started has no agreement, load or warm-up time: 0 would be a finding."""
+    found = samples(metrics)
+    for name in ("precision_selftest_agreement_ratio", "precision_load_seconds", "precision_warmup_seconds"):
+        assert found[key(name, "int8")] > 0
+        assert key(name, "fp32") not in found
+
+
 def test_a_lost_variant_is_not_ready(metrics: Metrics) -> None:
     """Readiness follows the state; what is known of the engine stays."""
     metrics.state("int8", "starting", CARD)
