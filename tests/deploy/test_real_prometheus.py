@@ -165,12 +165,11 @@ def test_inference_is_what_the_engine_said(load: Load) -> None:
     assert load.prometheus.value(f"{metric.format('sum')} / {metric.format('count')}") == pytest.approx(0.001)
 
 
-def test_alerts_see_what_happened_and_nothing_else(load: Load) -> None:
-    """Failures and waits of the killed worker are pending alerts; fp16's missing GPU is none."""
+def test_nothing_that_is_no_symptom_raises_an_alert(load: Load) -> None:
+    """One lost worker, under 1 % of failures, no GPU: nothing is about to alert but what a slow machine may add."""
     pending = {labels["alertname"] for labels, _ in load.prometheus.query("ALERTS")}
-    assert "PrecisionErrors" in pending
-    assert pending <= {"PrecisionErrors", "PrecisionSlow", "PrecisionSaturated"}
-    assert load.prometheus.query('ALERTS{variant="fp16"}') == []
+    assert pending <= {"PrecisionSlow", "PrecisionSaturated"}
+    assert load.prometheus.query('precision_selftest_agreement_ratio{variant="fp16"}') == []
 
 
 def dashboard_queries() -> list[str]:
