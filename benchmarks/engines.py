@@ -1,0 +1,161 @@
+"""Every way to run the network on this CPU, side by side: `python -m benchmarks.engines --threads 1`.
+
+Each row is a process of its own. All are up and warm before the first timed call; then they take turns, in a new random
+order every round, idle while another is measured. The Markdown holds every thread count measured on this CPU so far.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import tables
+from benchmarks.rows import ROWS, WARM_UP, Row
+from models import cpu
+
+ROOT = Path(__file__).parents[1]
+CALLS = {1: (20, 12), 8: (5, 12), 32: (2, 12), 256: (1, 5)}
+"""By batch size: timed calls in a turn, rounds. Other sizes take those of the next smaller one."""
+PACKAGES = ("torch", "torchao", "onnxruntime", "openvino", "nncf", "numpy")
+
+
+class RowFailed(Exception):
+    """A row could not be installed, built or run; the text says why."""
+
+
+class Contender:
+    """The process of one row."""
+
+    def __init__(self, row: Row, threads: int, folder: Path, log: Path) -> None:
+        self.row = row
+        self._log = log
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.rows", row.name, str(threads), str(folder)],
+                cwd=ROOT, env=os.environ | row.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=errors, text=True,
+            )  # fmt: skip
+
+    def ask(self, *command: str | int) -> Any:
+        """The value that the row's process answers.
+
+        Raises:
+            RowFailed: it answers with a reason, or is gone.
+        """
+        assert self._process.stdin
+        assert self._process.stdout
+        try:
+            print(json.dumps(command), file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            pass  # it is gone, and the next line says so
+        if not (line := self._process.stdout.readline()):
+            raise RowFailed(f"its process ended with {self._process.wait()}; see {self._log}")
+        answer = json.loads(line)
+        if "reason" in answer:
+            raise RowFailed(answer["reason"])
+        return answer["value"]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def contenders(rows: Sequence[Row], threads: int, folder: Path) -> Iterator[list[Contender]]:
+    with ExitStack() as stack:
+        started = []
+        for row in rows:
+            log = folder / (re.sub(r"\W+", "-", row.name) + ".log")
+            started.append(Contender(row, threads, folder, log))
+            stack.callback(started[-1].close)
+        yield started
+
+
+def measure(rows: Sequence[Row], threads: int, batches: Sequence[int], folder: Path, share: float) -> dict[str, Any]:
+    """Row name -> its score, resident bytes and seconds by batch size and round; or the reason why there are none."""
+    found: dict[str, Any] = {row.name: {"seconds": {}} for row in rows}
+    order = random.Random(0)
+    with contenders(rows, threads, folder) as started:
+        alive = list(started)
+
+        def ask_all(*command: str | int) -> Iterator[tuple[str, Any]]:
+            """What each row answers; one that fails is out, with the reason."""
+            for contender in order.sample(alive, len(alive)):
+                try:
+                    yield contender.row.name, contender.ask(*command)
+                except RowFailed as failure:
+                    alive.remove(contender)
+                    found[contender.row.name] = {"reason": str(failure)}
+                    print(f"{contender.row.name}: {failure}", file=sys.stderr, flush=True)
+
+        for size in batches:
+            for name, value in ask_all("prepare", size):
+                found[name].setdefault("resident", {})[str(size)] = value
+            calls, rounds = CALLS[max(known for known in CALLS if known <= size)]
+            for number in range(max(2, round(rounds * share))):
+                for name, value in ask_all("time", calls):
+                    found[name]["seconds"].setdefault(str(size), []).append(value)
+                print(f"batch {size}: round {number + 1}", file=sys.stderr, flush=True)
+        for name, value in ask_all("score"):
+            found[name] |= value
+    return found
+
+
+def fingerprint() -> dict[str, Any]:
+    """What the numbers are measured on."""
+    return {
+        "cpu": cpu.name(), "isa": cpu.isa(), "cores": cpu.available_cores(), "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "kernel": os.uname().release, "python": sys.version.split()[0], "warm_up": WARM_UP,
+        **{name: _version(name) for name in PACKAGES},
+    }  # fmt: skip
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def short_name(text: str) -> str:
+    """`Intel(R) Xeon(R) Processor @ 2.1GHz` -> `intel-xeon-processor`."""
+    plain = re.sub(r"\(\w+\)|@.*", " ", text)
+    return re.sub(r"\W+", "-", plain).strip("-").lower()
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__)
+    parser.add_argument("--threads", default="1,2", help="thread counts, one after the other (%(default)s)")
+    parser.add_argument("--batches", default="1,8,32,256", help="batch sizes (%(default)s)")
+    parser.add_argument("--rows", help="parts of row names, separated by commas; nothing is written to --results")
+    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of rounds (%(default)s)")
+    parser.add_argument("--prepare", action="store_true", help="only build what the rows keep in --work")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bench", help="built peers, logs (%(default)s)")
+    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", help="(%(default)s)")
+    args = parser.parse_args(argv)
+    rows = [row for row in ROWS.values() if not args.rows or any(part in row.name for part in args.rows.split(","))]
+    batches, name = [int(size) for size in args.batches.split(",")], short_name(cpu.name())
+    for threads in map(int, args.threads.split(",")):
+        folder: Path = args.work / f"{name}-{threads}"
+        folder.mkdir(parents=True, exist_ok=True)
+        found = measure(rows, threads, batches, folder, 0 if args.prepare else args.share)
+        run = {"threads": threads, "machine": fingerprint(), "rows": found}
+        print(tables.timings(run), tables.ratios(run), sep="\n\n", flush=True)
+        if not (args.rows or args.prepare):
+            (folder / "measured.json").write_text(json.dumps(run))
+            runs = [json.loads(path.read_text()) for path in sorted(args.work.glob(f"{name}-*/measured.json"))]
+            args.results.mkdir(parents=True, exist_ok=True)
+            (args.results / f"engines-{name}.md").write_text(tables.document(runs))
+
+
+if __name__ == "__main__":
+    main()

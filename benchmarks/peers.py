@@ -1,0 +1,185 @@
+"""Other ways to run the same weights on torch. Each takes uint8 pixels, normalises them itself and gives logits.
+
+A builder gets the thread count and a folder of its own, and returns what prepares one batch size.
+"""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models import checkpoint, cifar10
+from models.engines.floating import eager
+from models.engines.network import fold, mean_and_scale
+from models.resnet import resnet18
+
+Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""`[N, 3, 32, 32] uint8` to `[N, 10] float32`."""
+ForBatch = Callable[[int], Run]
+
+
+class Pixels(nn.Module):
+    """The trained network in eval mode, from raw pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        state, _ = checkpoint.load()
+        self.net = resnet18()
+        self.net.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+        for name, module in self.net.named_modules():
+            if name.startswith("layer") and name.count(".") == 1:
+                self.net.set_submodule(name, Block(module))
+        mean, scale = mean_and_scale()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+        self.eval().requires_grad_(requires_grad=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.net((pixels.float() - self.mean) * self.scale)
+        return logits
+
+
+class Block(nn.Module):
+    """torchvision's BasicBlock with a module for each ReLU: torchao's quantizer refuses one that is used twice."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.first = nn.Sequential(block.conv1, block.bn1, nn.ReLU(inplace=True))  # type: ignore[arg-type]
+        self.second = nn.Sequential(block.conv2, block.bn2)  # type: ignore[arg-type]
+        self.downsample = block.downsample
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)  # type: ignore[operator]
+        y: Tensor = self.relu(self.second(self.first(x)) + shortcut)
+        return y
+
+
+def example(batch_size: int) -> Tensor:
+    images, _ = cifar10.sample()
+    return torch.from_numpy(np.resize(images, (batch_size, *images.shape[1:])))
+
+
+def calibrate(net: Callable[[Tensor], object]) -> None:
+    """Show `net` the bundled sample."""
+    with torch.inference_mode():
+        for batch in example(300).split(50):
+            net(batch)
+
+
+def as_run(function: Callable[[Tensor], Tensor]) -> Run:
+    @torch.inference_mode()
+    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        array: NDArray[np.float32] = function(torch.from_numpy(pixels)).numpy()
+        return array
+
+    return run
+
+
+def plain(threads: int, _folder: Path) -> ForBatch:
+    torch.set_num_threads(threads)
+    run = as_run(Pixels())
+    return lambda _size: run
+
+
+def folded(threads: int, _folder: Path) -> ForBatch:
+    torch.set_num_threads(threads)
+    run = as_run(eager(fold(checkpoint.load()[0]), torch.device("cpu"), torch.float32)[0])
+    return lambda _size: run
+
+
+def inductor(threads: int, _folder: Path) -> ForBatch:
+    """torch.compile with frozen weights, for each batch size alone: a dynamic one is slower at batch 1."""
+    import torch._inductor.config as config
+
+    torch.set_num_threads(threads)
+    config.freezing = True
+    net = Pixels().to(memory_format=torch.channels_last)
+
+    def compiled(_size: int) -> Run:
+        torch.compiler.reset()
+        with torch.no_grad():
+            function = torch.compile(net, dynamic=False)
+
+        @torch.no_grad()  # freezing and inference mode exclude each other
+        def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            array: NDArray[np.float32] = function(torch.from_numpy(pixels)).numpy()
+            return array
+
+        return run
+
+    return compiled
+
+
+def jit(threads: int, _folder: Path) -> ForBatch:
+    """torch.jit.optimize_for_inference, deprecated: BatchNorm folded, weights packed for oneDNN."""
+    torch.set_num_threads(threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.optimize_for_inference(torch.jit.trace(Pixels(), example(8)))
+    run = as_run(traced)
+    return lambda _size: run
+
+
+def dynamic(threads: int, _folder: Path) -> ForBatch:
+    """torch.ao's quantize_dynamic, deprecated."""
+    torch.set_num_threads(threads)
+    torch.backends.quantized.engine = "onednn"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.ao.quantization import quantize_dynamic
+
+        run = as_run(quantize_dynamic(Pixels(), {nn.Linear}, dtype=torch.qint8))
+        run(example(1).numpy())  # where it warns
+    return lambda _size: run
+
+
+def fx(threads: int, _folder: Path) -> ForBatch:
+    """torch.ao's FX mode on oneDNN, deprecated."""
+    torch.set_num_threads(threads)
+    torch.backends.quantized.engine = "onednn"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.ao.quantization import get_default_qconfig_mapping
+        from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+        prepared = prepare_fx(Pixels(), get_default_qconfig_mapping("onednn"), (example(8),))
+        calibrate(prepared)
+        run = as_run(convert_fx(prepared))
+        run(example(1).numpy())
+    return lambda _size: run
+
+
+def pt2e(threads: int, folder: Path) -> ForBatch:
+    """torchao's PT2E with the x86 Inductor quantizer, packaged by AOTInductor for each batch size."""
+    torch.set_num_threads(threads)
+
+    def packaged(size: int) -> Run:
+        package = folder / f"pt2e-{size}.pt2"
+        if not package.exists():
+            _package_pt2e(size, package)
+        return as_run(torch._inductor.aoti_load_package(str(package)))
+
+    return packaged
+
+
+def _package_pt2e(size: int, package: Path) -> None:
+    import torch._inductor.config as config
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    config.freezing = True
+    config.cpp.enable_kernel_profile = False
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    shown = example(size)
+    with torch.no_grad():
+        prepared = prepare_pt2e(torch.export.export(Pixels(), (shown,)).module(), quantizer)
+        for batch in example(320).split(size) if size <= 320 else [shown]:
+            if len(batch) == size:
+                prepared(batch)
+        exported = torch.export.export(convert_pt2e(prepared), (shown,))
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(package))

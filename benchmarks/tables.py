@@ -1,0 +1,162 @@
+"""What benchmarks.engines measured, as Markdown. A run is what its `main` puts together, read back from JSON."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.rows import FLOOR, OURS, ROWS
+
+MachineRun = dict[str, Any]
+REFERENCE = "eager fp32"
+OUR_NAMES = {row.dtype: row.name for row in ROWS.values() if row.family == OURS}
+FLOOR_NAMES = {row.dtype: row.name for row in ROWS.values() if row.family == FLOOR}
+BARS = (
+    # row, held against, batch sizes, thread counts, at least so many times as fast
+    ("int8", ("eager fp32",), (1,), (1,), 5.0),
+    ("int8", ("eager fp32",), (32,), (1,), 4.5),
+    ("int8", ("ONNX Runtime int8",), (1, 8, 32), (1, 2), 1.0),
+    ("int8", ("OpenVINO int8",), (1, 8, 32), (1, 2), 0.95),
+    ("float32", tuple(r.name for r in ROWS.values() if (r.dtype, r.family) == ("float32", "torch")), (1, 8, 32), (1, 2), 1.0),
+    ("float32", ("ONNX Runtime fp32", "OpenVINO fp32"), (1, 8, 32), (1, 2), 0.9),
+)  # fmt: skip
+"""What the project asks of its own two rows."""
+
+
+def rounds(run: MachineRun, name: str, size: str) -> np.ndarray | None:
+    """The median seconds of every round of a row, None where it has none."""
+    if turns := run["rows"].get(name, {}).get("seconds", {}).get(size):
+        return np.median(np.array(turns), axis=1)
+    return None
+
+
+def times_as_fast(run: MachineRun, name: str, other: str, size: str) -> float | None:
+    """How many times as fast as `other` a row is: the median over rounds of the ratio within a round."""
+    ours, theirs = rounds(run, name, size), rounds(run, other, size)
+    return None if ours is None or theirs is None else float(np.median(theirs / ours))
+
+
+def floor_share(run: MachineRun, name: str, size: str) -> float | None:
+    """The share of the best rate seen, in any round, that a row reaches: 1 is the floor itself."""
+    ours, floor = rounds(run, name, size), run["rows"].get(FLOOR_NAMES[ROWS[name].dtype], {}).get("seconds", {})
+    if ours is None or not floor:
+        return None
+    best = min(seconds / int(known) for known, turns in floor.items() for turn in turns for seconds in turn)
+    return best * int(size) / float(np.median(ours))
+
+
+def best_peer(run: MachineRun, dtype: str, size: str, among: Sequence[str] | None = None) -> str | None:
+    """The fastest row of that dtype that is not this project's."""
+    names = among or [row.name for row in ROWS.values() if row.dtype == dtype and row.family not in {OURS, FLOOR}]
+    medians = {name: float(np.median(found)) for name in names if (found := rounds(run, name, size)) is not None}
+    return min(medians, key=lambda name: medians[name], default=None)
+
+
+def sizes(run: MachineRun) -> list[str]:
+    return sorted({size for found in run["rows"].values() for size in found.get("seconds", {})}, key=int)
+
+
+def _table(run: MachineRun, title: str, cell: Callable[[str, str], str], *, floors: bool) -> str:
+    header = sizes(run)
+    lines = [f"| {title} | " + " | ".join(f"batch {size}" for size in header) + " |", "|---" * (len(header) + 1) + "|"]
+    for name, found in run["rows"].items():
+        if "reason" not in found and (floors or ROWS[name].family != FLOOR):
+            label = f"**{name}**" if ROWS[name].family == OURS else name
+            lines.append(f"| {label} | " + " | ".join(cell(name, size) for size in header) + " |")
+    return "\n".join(lines)
+
+
+def timings(run: MachineRun) -> str:
+    """Milliseconds a batch: median over rounds, and quartiles; of the floor the best of all."""
+
+    def cell(name: str, size: str) -> str:
+        if (found := rounds(run, name, size)) is None:
+            return ""
+        if ROWS[name].family == FLOOR:
+            return f"{_floor_ms(run, name, size):.2f}"
+        low, middle, high = np.percentile(found * 1e3, (25, 50, 75))
+        return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+    return _table(run, f"{run['threads']} thread(s), ms", cell, floors=True)
+
+
+def _floor_ms(run: MachineRun, name: str, size: str) -> float:
+    turns = run["rows"][name]["seconds"]
+    return 1e3 * int(size) * min(s / int(known) for known, found in turns.items() for turn in found for s in turn)
+
+
+def ratios(run: MachineRun) -> str:
+    """Times as fast as eager fp32 / as the best peer of the same dtype; share of the floor's rate."""
+
+    def cell(name: str, size: str) -> str:
+        peer = best_peer(run, ROWS[name].dtype, size)
+        values = (
+            times_as_fast(run, name, REFERENCE, size),
+            times_as_fast(run, name, peer, size) if peer else None,
+            floor_share(run, name, size),
+        )
+        return " / ".join("-" if value is None else f"{value:.2f}" for value in values)
+
+    title = f"{run['threads']} thread(s), x eager / x best peer / of the floor"
+    return _table(run, title, cell, floors=False)
+
+
+def bars(runs: Sequence[MachineRun]) -> str:
+    """BARS against what was measured, a row each."""
+    lines = ["| bar | threads | batch | least | measured | |", "|---|---|---|---|---|---|"]
+    for dtype, against, batches, threads, least in BARS:
+        for run in runs:
+            for size in map(str, batches):
+                other = best_peer(run, dtype, size, against)
+                ratio = times_as_fast(run, OUR_NAMES[dtype], other, size) if other else None
+                if run["threads"] in threads and ratio is not None:
+                    verdict = "holds" if ratio >= least else "**falls short**"
+                    name = OUR_NAMES[dtype]
+                    lines.append(f"| {name}, x {other} | {run['threads']} | {size} | {least:g} | {ratio:.2f} | {verdict} |")
+    return "\n".join(lines)
+
+
+def answers(run: MachineRun) -> str:
+    """What each row answers and holds."""
+    first = sizes(run)[0]
+    lines = [
+        f"| row | logit SQNR, dB | top-1 agreement with fp32 | resident MB at batch {first} | at {sizes(run)[-1]} |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in run["rows"].items():
+        if ROWS[name].family != FLOOR and "sqnr" in found:
+            memory = " | ".join(f"{found['resident'][size] / 1e6:.0f}" for size in (first, sizes(run)[-1]))
+            lines.append(f"| {name} | {found['sqnr']:.1f} | {found['agreement']:.1%} | {memory} |")
+    return "\n".join(lines)
+
+
+def missing(runs: Sequence[MachineRun]) -> str:
+    """The rows that could not be run, with the reasons."""
+    lines = [
+        f"- {name}, {run['threads']} thread(s): {found['reason']}"
+        for run in runs
+        for name, found in run["rows"].items()
+        if "reason" in found
+    ]
+    return "\n".join(["Not run:", "", *lines]) if lines else "Every row ran."
+
+
+def document(runs: Sequence[MachineRun]) -> str:
+    """The whole result of one CPU."""
+    machine = runs[0]["machine"]
+    about = ", ".join(f"{key} {value}" for key, value in machine.items() if key not in {"cpu", "warm_up"})
+    count = {size: (len(v), len(v[0])) for size, v in runs[0]["rows"][REFERENCE].get("seconds", {}).items()}
+    turns = "; ".join(f"batch {size}: {number} rounds of {calls} calls" for size, (number, calls) in count.items())
+    parts = [
+        f"# Engines on {machine['cpu']}",
+        f"Written by `python -m benchmarks.engines`. {about}.",
+        "Every row takes `[N, 3, 32, 32] uint8` pixels, normalises them and gives float32 logits; the checkpoint is the bundled "
+        "one, the peers are calibrated on the 300 bundled images. Each row is a process of its own; all are up at once and take "
+        f"turns in a random order. {machine['warm_up']} untimed calls after each change of batch size and one before each turn; "
+        f"{turns}. A cell is the median over rounds of a round's median call, with quartiles over rounds; a ratio is the median "
+        "of the ratios within a round. The floor is the network's 0.56 GMACs an image at the best rate that large matrix products "
+        "and convolutions reached through oneDNN in the same run.",
+    ]
+    for run in runs:
+        parts += [f"## {run['threads']} thread(s)", timings(run), ratios(run), answers(run)]
+    return "\n\n".join([*parts, "## Bars", bars(runs), missing(runs)]) + "\n"
