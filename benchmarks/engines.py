@@ -1,7 +1,8 @@
 """Every way to run the network on this CPU, side by side: `python -m benchmarks.engines --threads 1`.
 
 Each row is a process of its own. All are up and warm before the first timed call; then they take turns, in a new random
-order every round, idle while another is measured. The Markdown holds every thread count measured on this CPU so far.
+order every round, idle while another is measured. The Markdown holds every thread count and batch size measured on this
+CPU so far, so that a long run can be made in parts: `--batches 1,8,32`, then `--batches 256`.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +24,7 @@ from benchmarks.rows import ROWS, WARM_UP, Row
 from models import cpu
 
 ROOT = Path(__file__).parents[1]
-CALLS = {1: (20, 12), 8: (5, 12), 32: (2, 12), 256: (1, 5)}
+CALLS = {1: (20, 16), 8: (5, 12), 32: (2, 12), 256: (1, 4)}
 """By batch size: timed calls in a turn, rounds. Other sizes take those of the next smaller one."""
 PACKAGES = ("torch", "torchao", "onnxruntime", "openvino", "nncf", "numpy")
 
@@ -53,10 +54,8 @@ class Contender:
         """
         assert self._process.stdin
         assert self._process.stdout
-        try:
+        with suppress(BrokenPipeError):  # it is gone, and the next line says so
             print(json.dumps(command), file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # it is gone, and the next line says so
         if not (line := self._process.stdout.readline()):
             raise RowFailed(f"its process ended with {self._process.wait()}; see {self._log}")
         answer = json.loads(line)
@@ -84,8 +83,7 @@ def measure(rows: Sequence[Row], threads: int, batches: Sequence[int], folder: P
     """Row name -> its score, resident bytes and seconds by batch size and round; or the reason why there are none."""
     found: dict[str, Any] = {row.name: {"seconds": {}} for row in rows}
     order = random.Random(0)
-    with contenders(rows, threads, folder) as started:
-        alive = list(started)
+    with contenders(rows, threads, folder) as alive:
 
         def ask_all(*command: str | int) -> Iterator[tuple[str, Any]]:
             """What each row answers; one that fails is out, with the reason."""
@@ -101,13 +99,25 @@ def measure(rows: Sequence[Row], threads: int, batches: Sequence[int], folder: P
             for name, value in ask_all("prepare", size):
                 found[name].setdefault("resident", {})[str(size)] = value
             calls, rounds = CALLS[max(known for known in CALLS if known <= size)]
-            for number in range(max(2, round(rounds * share))):
-                for name, value in ask_all("time", calls):
-                    found[name]["seconds"].setdefault(str(size), []).append(value)
-                print(f"batch {size}: round {number + 1}", file=sys.stderr, flush=True)
+            turns = ((turn, *cell) for turn in range(max(2, round(rounds * share))) for cell in ask_all("time", calls))
+            for turn, name, value in turns:
+                found[name]["seconds"].setdefault(str(size), []).append(value)
+                print(f"batch {size}: round {turn + 1}, {name}", file=sys.stderr, flush=True)
         for name, value in ask_all("score"):
             found[name] |= value
     return found
+
+
+def merged(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A run for each thread count, from runs of some batch sizes each; the later one of two of the same size."""
+    runs: dict[int, dict[str, Any]] = {}
+    for part in parts:
+        run = runs.setdefault(part["threads"], part)
+        for name, found in part["rows"].items():
+            known = run["rows"].setdefault(name, {})
+            for key, value in found.items():
+                known[key] = known.get(key, {}) | value if isinstance(value, dict) else value
+    return [runs[threads] for threads in sorted(runs)]
 
 
 def fingerprint() -> dict[str, Any]:
@@ -151,9 +161,10 @@ def main(argv: list[str] | None = None) -> None:
         run = {"threads": threads, "machine": fingerprint(), "rows": found}
         print(tables.timings(run), tables.ratios(run), sep="\n\n", flush=True)
         if not (args.rows or args.prepare):
-            (folder / "measured.json").write_text(json.dumps(run))
-            runs = [json.loads(path.read_text()) for path in sorted(args.work.glob(f"{name}-*/measured.json"))]
+            (folder / f"measured-{args.batches}.json").write_text(json.dumps(run))
+            parts = sorted(args.work.glob(f"{name}-*/measured-*.json"), key=lambda path: path.stat().st_mtime)
             args.results.mkdir(parents=True, exist_ok=True)
+            runs = merged([json.loads(path.read_text()) for path in parts])
             (args.results / f"engines-{name}.md").write_text(tables.document(runs))
 
 

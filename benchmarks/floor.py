@@ -26,12 +26,12 @@ def fp32() -> Iterator[Work]:
     for side in SIDES:
         a, b = torch.rand(side, side), torch.rand(side, side)
         yield side**3, lambda a=a, b=b: a @ b  # type: ignore[misc]
+    convolve = torch.ops.mkldnn._convolution_pointwise.default
     for count in CHANNELS:
         x = torch.rand(IMAGES, count, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
         weight = torch.ops.mkldnn._reorder_convolution_weight(
             torch.rand(count, count, 3, 3), [1, 1], [1, 1], [1, 1], 1, tuple(x.shape)
         )
-        convolve = torch.ops.mkldnn._convolution_pointwise.default
         yield (
             IMAGES * SIDE**2 * count**2 * 9,
             lambda x=x, w=weight: convolve(x, w, None, [1, 1], [1, 1], [1, 1], 1, "none", [], ""),  # type: ignore[misc]
@@ -65,9 +65,7 @@ def _convolution(x: Tensor) -> Callable[[], object]:
         _weights(count, count, 3, 3), scale, 1.0, 0, ones, ones, ones, 1, list(x.shape)
     )
     run = torch.ops.onednn.qconv2d_pointwise.default
-    return lambda: run(
-        x, 1.0, 0, weight, scale, zero, None, ones, ones, ones, 1, 1.0, 0, torch.uint8, "none", [], ""
-    )
+    return lambda: run(x, 1.0, 0, weight, scale, zero, None, ones, ones, ones, 1, 1.0, 0, torch.uint8, "none", [], "")
 
 
 WORK = {"float32": fp32, "int8": int8}

@@ -16,6 +16,7 @@ from models import checkpoint, cifar10
 from models.engines.floating import eager
 from models.engines.network import fold, mean_and_scale
 from models.resnet import resnet18
+from models.topology import Input
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """`[N, 3, 32, 32] uint8` to `[N, 10] float32`."""
@@ -33,9 +34,8 @@ class Pixels(nn.Module):
         for name, module in self.net.named_modules():
             if name.startswith("layer") and name.count(".") == 1:
                 self.net.set_submodule(name, Block(module))
-        mean, scale = mean_and_scale()
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", scale)
+        mean, scale = mean_and_scale(Input())
+        self.mean, self.scale = nn.Buffer(mean), nn.Buffer(scale)
         self.eval().requires_grad_(requires_grad=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -50,11 +50,11 @@ class Block(nn.Module):
         super().__init__()
         self.first = nn.Sequential(block.conv1, block.bn1, nn.ReLU(inplace=True))  # type: ignore[arg-type]
         self.second = nn.Sequential(block.conv2, block.bn2)  # type: ignore[arg-type]
-        self.downsample = block.downsample
+        self.downsample: nn.Module | None = block.downsample  # type: ignore[assignment]
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)  # type: ignore[operator]
+        shortcut = x if self.downsample is None else self.downsample(x)
         y: Tensor = self.relu(self.second(self.first(x)) + shortcut)
         return y
 
@@ -94,7 +94,7 @@ def folded(threads: int, _folder: Path) -> ForBatch:
 
 def inductor(threads: int, _folder: Path) -> ForBatch:
     """torch.compile with frozen weights, for each batch size alone: a dynamic one is slower at batch 1."""
-    import torch._inductor.config as config
+    from torch._inductor import config
 
     torch.set_num_threads(threads)
     config.freezing = True
@@ -168,7 +168,7 @@ def pt2e(threads: int, folder: Path) -> ForBatch:
 
 
 def _package_pt2e(size: int, package: Path) -> None:
-    import torch._inductor.config as config
+    from torch._inductor import config
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 

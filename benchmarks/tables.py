@@ -11,13 +11,14 @@ MachineRun = dict[str, Any]
 REFERENCE = "eager fp32"
 OUR_NAMES = {row.dtype: row.name for row in ROWS.values() if row.family == OURS}
 FLOOR_NAMES = {row.dtype: row.name for row in ROWS.values() if row.family == FLOOR}
+TORCH_FP32 = tuple(row.name for row in ROWS.values() if (row.dtype, row.family) == ("float32", "torch"))
 BARS = (
     # row, held against, batch sizes, thread counts, at least so many times as fast
     ("int8", ("eager fp32",), (1,), (1,), 5.0),
     ("int8", ("eager fp32",), (32,), (1,), 4.5),
     ("int8", ("ONNX Runtime int8",), (1, 8, 32), (1, 2), 1.0),
     ("int8", ("OpenVINO int8",), (1, 8, 32), (1, 2), 0.95),
-    ("float32", tuple(r.name for r in ROWS.values() if (r.dtype, r.family) == ("float32", "torch")), (1, 8, 32), (1, 2), 1.0),
+    ("float32", TORCH_FP32, (1, 8, 32), (1, 2), 1.0),
     ("float32", ("ONNX Runtime fp32", "OpenVINO fp32"), (1, 8, 32), (1, 2), 0.9),
 )  # fmt: skip
 """What the project asks of its own two rows."""
@@ -26,7 +27,8 @@ BARS = (
 def rounds(run: MachineRun, name: str, size: str) -> np.ndarray | None:
     """The median seconds of every round of a row, None where it has none."""
     if turns := run["rows"].get(name, {}).get("seconds", {}).get(size):
-        return np.median(np.array(turns), axis=1)
+        medians: np.ndarray = np.median(np.array(turns), axis=1)
+        return medians
     return None
 
 
@@ -41,7 +43,7 @@ def floor_share(run: MachineRun, name: str, size: str) -> float | None:
     ours, floor = rounds(run, name, size), run["rows"].get(FLOOR_NAMES[ROWS[name].dtype], {}).get("seconds", {})
     if ours is None or not floor:
         return None
-    best = min(seconds / int(known) for known, turns in floor.items() for turn in turns for seconds in turn)
+    best: float = min(seconds / int(known) for known, turns in floor.items() for turn in turns for seconds in turn)
     return best * int(size) / float(np.median(ours))
 
 
@@ -82,7 +84,8 @@ def timings(run: MachineRun) -> str:
 
 def _floor_ms(run: MachineRun, name: str, size: str) -> float:
     turns = run["rows"][name]["seconds"]
-    return 1e3 * int(size) * min(s / int(known) for known, found in turns.items() for turn in found for s in turn)
+    best: float = min(s / int(known) for known, found in turns.items() for turn in found for s in turn)
+    return 1e3 * int(size) * best
 
 
 def ratios(run: MachineRun) -> str:
@@ -112,7 +115,9 @@ def bars(runs: Sequence[MachineRun]) -> str:
                 if run["threads"] in threads and ratio is not None:
                     verdict = "holds" if ratio >= least else "**falls short**"
                     name = OUR_NAMES[dtype]
-                    lines.append(f"| {name}, x {other} | {run['threads']} | {size} | {least:g} | {ratio:.2f} | {verdict} |")
+                    lines.append(
+                        f"| {name}, x {other} | {run['threads']} | {size} | {least:g} | {ratio:.2f} | {verdict} |"
+                    )
     return "\n".join(lines)
 
 
@@ -150,12 +155,15 @@ def document(runs: Sequence[MachineRun]) -> str:
     parts = [
         f"# Engines on {machine['cpu']}",
         f"Written by `python -m benchmarks.engines`. {about}.",
-        "Every row takes `[N, 3, 32, 32] uint8` pixels, normalises them and gives float32 logits; the checkpoint is the bundled "
-        "one, the peers are calibrated on the 300 bundled images. Each row is a process of its own; all are up at once and take "
-        f"turns in a random order. {machine['warm_up']} untimed calls after each change of batch size and one before each turn; "
-        f"{turns}. A cell is the median over rounds of a round's median call, with quartiles over rounds; a ratio is the median "
-        "of the ratios within a round. The floor is the network's 0.56 GMACs an image at the best rate that large matrix products "
-        "and convolutions reached through oneDNN in the same run.",
+        (
+            "Every row takes `[N, 3, 32, 32] uint8` pixels, normalises them and gives float32 logits; the "
+            "checkpoint is the bundled one, the peers are calibrated on the 300 bundled images. Each row is a "
+            f"process of its own; all are up at once and take turns in a random order. {machine['warm_up']} "
+            f"untimed calls after each change of batch size and one before each turn; {turns}. A cell is the "
+            "median over rounds of a round's median call, with quartiles over rounds; a ratio is the median of "
+            "the ratios within a round. The floor is the network's 0.56 GMACs an image at the best rate that "
+            "large matrix products and convolutions reached through oneDNN in the same run."
+        ),
     ]
     for run in runs:
         parts += [f"## {run['threads']} thread(s)", timings(run), ratios(run), answers(run)]
