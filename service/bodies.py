@@ -142,13 +142,13 @@ async def _multipart_images(headers: Headers, body: bytes, settings: Settings) -
     return parts
 
 
-async def timely(work: Callable[[images.Limits], T], body: bytes, settings: Settings) -> T:
-    """The result of decoding: at once where it is light, else in a thread (Pillow releases the GIL), within its time.
+async def timely(work: Callable[[images.Limits], T], size: int, settings: Settings) -> T:
+    """The result of decoding `size` bytes: at once where it is light, else in a thread (Pillow releases the GIL).
 
     Raises:
-        ServiceError: `deadline`, and what `work` raises.
+        ServiceError: `deadline` past the setting's time, and what `work` raises.
     """
-    if len(body) < THREAD_BYTES:
+    if size < THREAD_BYTES:
         try:
             return work(images.Limits(settings.max_images, settings.max_pixels, light=True, side=settings.side))
         except images.Heavy:

@@ -133,7 +133,8 @@ async def read_pixels(request: Request) -> tuple[NDArray[np.uint8], dict[str, fl
     body = await bodies.read(request, settings)
     received = time.perf_counter()
     parts = await bodies.encoded_parts(request.headers, body, settings)
-    pixels = await bodies.timely(partial(bodies.decode, parts, body), body, settings)
+    encoded_bytes = 0 if parts is None else len(body)  # raw pixels are taken as they lie
+    pixels = await bodies.timely(partial(bodies.decode, parts, body), encoded_bytes, settings)
     return pixels, {"receive": received - began, "decode": time.perf_counter() - received}
 
 
