@@ -1,9 +1,10 @@
 """Train the ResNet18 on CIFAR-10: `python -m models.train --data DIR --out DIR`.
 
-SGD with Nesterov momentum, a one-cycle learning rate (linear warm-up, cosine to zero), label smoothing, random crops
-and flips. Early epochs may run on smaller images ("progressive resizing", https://dawn.cs.stanford.edu/benchmark/),
-which halves the cost on a CPU. Every step is a function of (seed, step), so a run that was stopped goes on as if it had
-not been.
+SGD with Nesterov momentum, a one-cycle learning rate (linear warm-up, cosine to zero), label smoothing, random crops,
+flips that alternate from epoch to epoch (https://arxiv.org/abs/2404.00498). Early epochs may run on smaller images
+("progressive resizing", https://dawn.cs.stanford.edu/benchmark/) and leave easy images out (models.infobatch), which a
+CPU needs. Convolutions run in bfloat16 where the device has instructions for it. A run that was stopped goes on as if
+it had not been.
 """
 
 import argparse
@@ -22,7 +23,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models import checkpoint, cifar10, cpu
+from models.infobatch import InfoBatch
 from models.resnet import resnet18
+
+BAR = "{percentage:5.1f} % of {total} epochs [{elapsed}<{remaining}{postfix}]"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,10 @@ class Recipe:
     label_smoothing: float = 0.1
     crop_padding: int = 4
     resolutions: str = "16@0.4,24@0.85,32@1"
+    pruned: float = 0.5
+    """Share of the easy images that an epoch leaves out."""
+    pruned_until: float = 0.875
+    """The progress from which on every epoch has all images."""
     held_out: int = 0
     seed: int = 0
     start: str = ""
@@ -57,11 +65,12 @@ class Recipe:
         return 32
 
 
-def augment(pixels: Tensor, padding: int, side: int, generator: torch.Generator) -> Tensor:
-    """Random crop and flip, then resize and normalise.
+def augment(pixels: Tensor, flip: Tensor, padding: int, side: int, generator: torch.Generator) -> Tensor:
+    """Random crop, flip where it says so, then resize and normalise.
 
     Args:
         pixels: `[N, 3, 32, 32] uint8`.
+        flip: `[N] bool`: which images are mirrored, left to right.
         padding: reflected border that the 32x32 crop may reach into, in pixels.
         side: height and width of what comes back, in pixels.
         generator: a CPU generator; equal states give equal batches.
@@ -73,9 +82,8 @@ def augment(pixels: Tensor, padding: int, side: int, generator: torch.Generator)
     padded = F.pad(pixels.float(), (padding,) * 4, mode="reflect")
     offsets = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator)
     window = torch.arange(32)
-    flip = torch.rand(count, 1, generator=generator) < 0.5
     rows = offsets[0] + window
-    columns = torch.where(flip, offsets[1] + window.flip(0), offsets[1] + window)
+    columns = torch.where(flip[:, None], offsets[1] + window.flip(0), offsets[1] + window)
     index = torch.arange(count, device=pixels.device)[:, None, None, None]
     channel = torch.arange(3, device=pixels.device)[None, :, None, None]
     rows, columns = rows.to(pixels.device), columns.to(pixels.device)
@@ -83,6 +91,11 @@ def augment(pixels: Tensor, padding: int, side: int, generator: torch.Generator)
     if side != 32:
         cropped = F.interpolate(cropped, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
     return normalise(cropped)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16 faster than in float32."""
+    return device.type == "cuda" or not cpu.flags().isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -105,51 +118,79 @@ def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
 class Run:
     """One training run: network, optimiser and the step it has reached."""
 
-    def __init__(self, recipe: Recipe, device: torch.device, steps_per_epoch: int) -> None:
+    def __init__(self, recipe: Recipe, device: torch.device, count: int) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.device = device
-        self.steps_per_epoch = steps_per_epoch
-        self.total_steps = recipe.epochs * steps_per_epoch
+        self.count = count
         self.step = 0
+        self.epoch = 0
         self.seconds = 0.0
         self.net = resnet18()
         if recipe.start:
             state, _ = checkpoint.load(Path(recipe.start))
             self.net.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-        self.net.to(device)
-        if device.type == "cuda":
-            self.net = self.net.to(memory_format=torch.channels_last)
+        self.net.to(device, memory_format=torch.channels_last)
         decayed = [p for p in self.net.parameters() if p.ndim > 1]
         plain = [p for p in self.net.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True)
+        self.infobatch = InfoBatch(count, device)
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        """The images of this epoch; they depend on nothing but seed, epoch and the losses so far."""
+        self.position = 0
+        share = self.recipe.pruned if self.progress < self.recipe.pruned_until else 0.0
+        seeded = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
+        self.order, self.weights = (part.to(self.device) for part in self.infobatch.epoch(share, seeded))
+
+    @property
+    def steps(self) -> int:
+        """Of this epoch; images that fill no batch are left for another."""
+        return len(self.order) // self.recipe.batch_size
+
+    @property
+    def progress(self) -> float:
+        """0 at the start, 1 at the end."""
+        within = self.position / self.steps if self.position else 0.0
+        return (self.epoch + within) / self.recipe.epochs
 
     def train_step(self, images: Tensor, labels: Tensor) -> float:
-        """One optimiser step on the batch that (seed, step) names; gives the loss."""
-        recipe = self.recipe
-        epoch, position = divmod(self.step, self.steps_per_epoch)
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch))
-        chosen = order[position * recipe.batch_size : (position + 1) * recipe.batch_size].to(images.device)
-        progress = self.step / self.total_steps
+        """One optimiser step on the next batch; gives the mean loss."""
+        recipe, size = self.recipe, self.recipe.batch_size
+        chosen = self.order[self.position * size :][:size]
         generator = torch.Generator().manual_seed((recipe.seed + 1) * 1_000_000_007 + self.step)
-        inputs = augment(images[chosen], recipe.crop_padding, recipe.resolution_at(progress), generator)
-        if self.device.type == "cuda":
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        flip = (chosen.cpu() * 2_654_435_761 // 2**16 + self.epoch) % 2 == 0  # half of them, the others next time
+        inputs = augment(
+            images[chosen], flip, recipe.crop_padding, recipe.resolution_at(self.progress), generator
+        ).contiguous(memory_format=torch.channels_last)
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate_at(progress)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss = F.cross_entropy(self.net(inputs), labels[chosen], label_smoothing=recipe.label_smoothing)
+            group["lr"] = recipe.learning_rate_at(self.progress)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device)):
+            losses = F.cross_entropy(
+                self.net(inputs), labels[chosen], label_smoothing=recipe.label_smoothing, reduction="none"
+            )
+        self.infobatch.record(chosen, losses)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (losses * self.weights[chosen]).mean().backward()
         self.optimizer.step()
         self.step += 1
-        return float(loss.detach())
+        self.position += 1
+        if self.position == self.steps:
+            self.epoch += 1
+            self._begin_epoch()
+        return float(losses.detach().mean())
 
     def save(self, path: Path) -> None:
         state = {
             "recipe": asdict(self.recipe),
             "step": self.step,
+            "epoch": self.epoch,
+            "position": self.position,
+            "order": self.order,
+            "weights": self.weights,
+            "losses": self.infobatch.losses,
             "seconds": self.seconds,
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -162,7 +203,9 @@ class Run:
         state = torch.load(path, map_location=self.device, weights_only=True)
         if state["recipe"] != asdict(self.recipe):
             sys.exit(f"error: {path} was started with {state['recipe']}; give the same flags, or another --out")
-        self.step, self.seconds = state["step"], state["seconds"]
+        for name in ("step", "epoch", "position", "order", "weights", "seconds"):
+            setattr(self, name, state[name])
+        self.infobatch.losses = state["losses"]
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -173,24 +216,23 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device, save_ever
     kept = len(pixels) - recipe.held_out
     order = np.random.default_rng(12345).permutation(len(pixels))
     images, labels = (torch.from_numpy(a[order]).to(device) for a in (pixels, classes))
-    run = Run(recipe, device, kept // recipe.batch_size)
+    run = Run(recipe, device, kept)
     out.mkdir(parents=True, exist_ok=True)
     last = out / "last.pt"
     if last.exists():
         run.resume(last)
     started, saved = time.perf_counter() - run.seconds, time.perf_counter()
     smooth = None
-    with tqdm(total=run.total_steps, initial=run.step, unit="step", mininterval=2) as bar:
-        while run.step < run.total_steps:
+    with tqdm(total=recipe.epochs, unit="epoch", mininterval=2, bar_format=BAR) as bar:
+        while run.epoch < recipe.epochs:
             loss = run.train_step(images[:kept], labels[:kept])
             smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
             run.seconds = time.perf_counter() - started
-            bar.update()
-            epoch = run.step / run.steps_per_epoch
-            bar.set_postfix(epoch=f"{epoch:.2f}/{recipe.epochs}", loss=f"{smooth:.3f}", refresh=False)
-            if recipe.held_out and run.step % run.steps_per_epoch == 0:
-                bar.write(f"epoch {epoch:.0f}: held-out {accuracy(run.net, images[kept:], labels[kept:]):.4f}")
-            if time.perf_counter() - saved > save_every or run.step == run.total_steps:
+            bar.update(run.progress * recipe.epochs - bar.n)
+            bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
+            if run.position == 0 and recipe.held_out:
+                bar.write(f"epoch {run.epoch}: held-out {accuracy(run.net, images[kept:], labels[kept:]):.4f}")
+            if time.perf_counter() - saved > save_every or run.epoch == recipe.epochs:
                 run.save(last)
                 saved = time.perf_counter()
     return run
