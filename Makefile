@@ -21,6 +21,7 @@ FLAGS =
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PEERS := .venv-bench/.installed
 LOADTEST = --out $(OUT) $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY)) \
 	$(if $(DURATION),--duration $(DURATION)) $(FLAGS)
 
@@ -54,8 +55,21 @@ compare: $(INSTALLED) ## load test over every variant; URL= of a running service
 	@exec $(BIN)/python $(if $(URL),-m loadtest --url $(URL),deploy/compare.py) $(LOADTEST)
 
 .PHONY: bench
-bench: $(INSTALLED) ## what the way through the service costs, side by side with LitServe and FastAPI; needs wrk, takes minutes
+bench: bench-engines bench-serving ## both benchmarks; takes half an hour, on a machine that does nothing else
+
+.PHONY: bench-engines
+bench-engines: $(PEERS) ## every way to run the network on this CPU, ONNX Runtime, OpenVINO and torch's toolboxes beside it
+	$(PEERS:/.installed=)/bin/python -m benchmarks.engines $(FLAGS)
+
+.PHONY: bench-serving
+bench-serving: $(INSTALLED) ## what the way through the service costs, side by side with LitServe and FastAPI; needs wrk
 	$(BIN)/python -m benchmarks.hop $(FLAGS)
+
+# The peers in an environment of their own: nobody who serves needs them.
+$(PEERS): pyproject.toml constraints.txt benchmarks/requirements-peers.txt
+	[ -x .venv-bench/bin/pip ] || $(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[service]' -r benchmarks/requirements-peers.txt
+	@touch $@
 
 .PHONY: gpu-check
 gpu-check: $(if $(WHEELS),,$(INSTALLED)) ## all that only a GPU can show, into docs/results/; DATA= OUT= WHEELS= of a machine without network
@@ -91,5 +105,5 @@ audit: ## ask for known vulnerabilities of what the image installs; docs/supply-
 
 .PHONY: clean
 clean: ## remove .venv and the caches; reports/ and runs/ stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import checkpoint, cifar10, selftest
+from models.variants import load, thread_environment
 
 WARM_UP = 3
 """Untimed calls after a batch size was prepared."""
@@ -37,12 +38,14 @@ class Row:
     family: str
     """The toolbox: torch's rows are compared with each other, too."""
     builder: str
-    """`module:function` that takes threads and a folder; of this project, the variant."""
+    """`module:function` that takes threads and a folder; of this project, `variant:backend`."""
 
     @property
     def environment(self) -> dict[str, str]:
         """What binds OpenMP's threads, as the service does; not where other thread pools would inherit the binding."""
-        return {"OMP_PROC_BIND": "true"} if self.family in {"torch", OURS, FLOOR} else {}
+        if self.family == OURS:
+            return thread_environment(self.builder.partition(":")[2])
+        return thread_environment("onednn") if self.family in {"torch", FLOOR} else {}
 
 
 ROWS = {
@@ -54,13 +57,15 @@ ROWS = {
         Row("torch.jit fp32", "float32", "torch", "benchmarks.peers:jit"),
         Row("ONNX Runtime fp32", "float32", "onnxruntime", "benchmarks.runtimes:onnxruntime_fp32"),
         Row("OpenVINO fp32", "float32", "openvino", "benchmarks.runtimes:openvino_fp32"),
-        Row("this project, fp32-cpu", "float32", OURS, "fp32-cpu"),
+        Row("this project, fp32-cpu, onednn", "float32", OURS, "fp32-cpu:onednn"),
+        Row("this project, fp32-cpu", "float32", OURS, "fp32-cpu:openvino"),
         Row("dynamic int8 (linear only)", "int8", "torch", "benchmarks.peers:dynamic"),
         Row("FX static int8", "int8", "torch", "benchmarks.peers:fx"),
         Row("PT2E int8, AOTInductor", "int8", "torch", "benchmarks.peers:pt2e"),
         Row("ONNX Runtime int8", "int8", "onnxruntime", "benchmarks.runtimes:onnxruntime_int8"),
         Row("OpenVINO int8", "int8", "openvino", "benchmarks.runtimes:openvino_int8"),
-        Row("this project, int8", "int8", OURS, "int8"),
+        Row("this project, int8, onednn", "int8", OURS, "int8:onednn"),
+        Row("this project, int8", "int8", OURS, "int8:openvino"),
         Row("floor fp32", "float32", FLOOR, "float32"),
         Row("floor int8", "int8", FLOOR, "int8"),
     )
@@ -122,9 +127,8 @@ class Floor:
 
 def _build(row: Row, threads: int, folder: Path) -> Callable[[int], Run]:
     if row.family == OURS:
-        from models.variants import load
-
-        engine = load(row.builder, device="cpu", threads=threads)
+        name, _, backend = row.builder.partition(":")
+        engine = load(name, device="cpu", threads=threads, cpu_backend=backend)
         return lambda _size: lambda pixels: engine.run(pixels).logits
     module, _, function = row.builder.partition(":")
     built: Callable[[int], Run] = getattr(importlib.import_module(module), function)(threads, folder)

@@ -9,6 +9,7 @@ from benchmarks.rows import FLOOR, OURS, ROWS
 
 MachineRun = dict[str, Any]
 REFERENCE = "eager fp32"
+# The later row of a dtype is the backend that is the default.
 OUR_NAMES = {row.dtype: row.name for row in ROWS.values() if row.family == OURS}
 FLOOR_NAMES = {row.dtype: row.name for row in ROWS.values() if row.family == FLOOR}
 TORCH_FP32 = tuple(row.name for row in ROWS.values() if (row.dtype, row.family) == ("float32", "torch"))

@@ -21,7 +21,7 @@ from models import cache, calibration, checkpoint, cifar10, preprocess
 from models.calibration import Calibration
 from models.checkpoint import CheckpointError
 from models.engines import quantized
-from models.engines.network import FoldedLayer, assemble, fold, mean_and_scale
+from models.engines.network import FoldedLayer, assemble, fold, max_pool, mean_and_scale
 from models.flags import add_preparation, preparation_of
 from models.topology import Network
 
@@ -52,6 +52,7 @@ def observe(network: Network[FoldedLayer], images: cifar10.Images, record: Calla
         network,
         lambda layer: lambda x: noted(layer, convolve(layer, x), relu=layer.spec.relu),
         lambda layer: lambda x, accumulator: noted(layer, convolve(layer, x) + accumulator, relu=True),
+        max_pool,
     )
     mean, scale = mean_and_scale(network.input)
     for batch in torch.from_numpy(images).split(64):

@@ -78,6 +78,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
             checkpoint=self.settings.checkpoint,
             preparation=self.settings.preparation,
             gpu_backend=self.settings.gpu_backend,
+            cpu_backend=self.settings.cpu_backend,
         )
 
     @property

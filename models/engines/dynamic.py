@@ -7,29 +7,33 @@ on oneDNN's operator, and with one scale per image rather than per batch, so tha
 import torch
 from torch import Tensor
 
+from models import measure
 from models.checkpoint import State
-from models.engines.floating import onednn_features
-from models.engines.network import FoldedLayer, Layer
+from models.engines.built import Built
+from models.engines.network import FoldedLayer
 from models.engines.quantized import rounded
 from models.topology import Network
 
 
-def build(network: Network[FoldedLayer], limit: int) -> tuple[Layer, list[Tensor], list[Tensor]]:
-    """`[N, 3, H, W] uint8` to `[N, 10] float32`, the weights and biases it holds, and the constants."""
-    features, held = onednn_features(network)
+def build(features: Built, network: Network[FoldedLayer], limit: int) -> Built:
+    """`[N, 3, H, W] uint8` to `[N, 10] float32`, from a backend's `[N, 512] float32` features."""
     classify = torch.ops.onednn.qlinear_pointwise.default
     integers, scale = rounded(network.head.weight, limit)
     weight = torch.ops.onednn.qlinear_prepack(integers, [1, integers.shape[1]])
     zero, bias = torch.zeros(len(scale), dtype=torch.int32), network.head.bias
 
     def forward(pixels: Tensor) -> Tensor:
-        x = features(pixels)  # averages after a ReLU: never negative
+        x = features.forward(pixels)  # averages after a ReLU: never negative
         step = x.amax(1, keepdim=True).clamp_(min=1e-12).div_(255)
         codes = x.div_(step).round_().to(torch.uint8)
         sums: Tensor = classify(codes, 1.0, 0, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], "")
         return sums.mul_(step).add_(bias)
 
-    return forward, [*held, weight, bias], [scale, zero]
+    return features._replace(
+        forward=forward,
+        parameter_bytes=features.parameter_bytes + measure.nbytes([weight, bias]),
+        buffer_bytes=features.buffer_bytes + measure.nbytes([scale, zero]),
+    )
 
 
 def serialized_bytes(state: State) -> int:

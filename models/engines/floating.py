@@ -1,4 +1,4 @@
-"""The floating-point networks as functions of uint8 pixels: eager on any device, fused oneDNN operators on the CPU."""
+"""The floating-point networks as functions of uint8 pixels, eager on any device."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.engines.network import FoldedLayer, Layer, ResidualLayer, assemble, mean_and_scale
+from models.engines.network import FoldedLayer, Layer, ResidualLayer, assemble, max_pool, mean_and_scale
 from models.topology import Network
 
 
@@ -49,6 +49,7 @@ def eager(
         network,
         lambda layer: plain(*place(layer), *geometry(layer)) if layer.spec.relu else shortcut(layer),
         lambda layer: residual(*place(layer), *geometry(layer)),
+        max_pool,
     )
     head_weight, head_bias = place(network.head)
 
@@ -57,47 +58,3 @@ def eager(
         return F.linear(features(x).mean((2, 3)), head_weight, head_bias).float()
 
     return forward, held
-
-
-def onednn_features(network: Network[FoldedLayer]) -> tuple[Layer, list[Tensor]]:
-    """`[N, 3, H, W] uint8` to `[N, 512] float32`, averaged over positions, by the operators that Inductor calls:
-    weights packed once, bias, ReLU and residual addition inside the convolution."""
-    mean, scale = mean_and_scale(network.input)
-    held: list[Tensor] = []
-    convolve = torch.ops.mkldnn._convolution_pointwise.default
-    convolve_onto = torch.ops.mkldnn._convolution_pointwise_.binary
-
-    def pack(layer: FoldedLayer) -> tuple[Tensor, Tensor, list[int], list[int]]:
-        spec, stride, padding = layer.spec, [layer.spec.stride] * 2, [layer.weight.shape[2] // 2] * 2
-        # The scale of the normalisation goes into the first weights; its mean cannot, because of the zero padding.
-        weight = layer.weight * scale if layer is network.stem else layer.weight
-        shape = (1, weight.shape[1], spec.side, spec.side)
-        packed = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, [1, 1], 1, shape)
-        held.extend((packed, layer.bias))
-        return packed, layer.bias, padding, stride
-
-    def plain(layer: FoldedLayer) -> Layer:
-        weight, bias, padding, stride = pack(layer)
-        after = "relu" if layer.spec.relu else "none"
-        return lambda x: convolve(x, weight, bias, padding, stride, [1, 1], 1, after, [], "")
-
-    def residual(layer: FoldedLayer) -> ResidualLayer:
-        weight, bias, padding, stride = pack(layer)
-        return lambda x, accumulator: convolve_onto(
-            accumulator, x, weight, bias, padding, stride, [1, 1], 1, "add", None, "relu", [], ""
-        )
-
-    features = assemble(network, plain, residual)
-
-    def forward(pixels: Tensor) -> Tensor:
-        x = torch.sub(pixels.contiguous(memory_format=torch.channels_last), mean)
-        return features(x).mean((2, 3))
-
-    return forward, held
-
-
-def onednn(network: Network[FoldedLayer]) -> tuple[Layer, list[Tensor]]:
-    """`[N, 3, H, W] uint8` to `[N, 10] float32` on the CPU, and the weights it holds."""
-    features, held = onednn_features(network)
-    weight, bias = network.head.weight, network.head.bias
-    return lambda pixels: F.linear(features(pixels), weight, bias), [*held, weight, bias]

@@ -1,24 +1,25 @@
 """From a row of VARIANTS to a running engine."""
 
-from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from models import calibration, checkpoint, cpu, measure
+from models import calibration, checkpoint, cpu
 from models.calibration import Calibration
 from models.checkpoint import Card, Preparation, State
-from models.engines import cudnn, dynamic, floating, int8, quantized
+from models.engines import cudnn, dynamic, floating, quantized
 from models.engines.base import Engine, EngineCard
+from models.engines.built import Built
 from models.engines.cuda import CudaEngine
 from models.engines.device import Gpu, choose, expectations, gpus
 from models.engines.graphs import CudaStream
 from models.engines.network import FoldedLayer, fold
 from models.engines.runner import CpuEngine
 from models.topology import STEMS, Network
-from models.variants import DEFAULT_GPU_BACKEND, Variant, VariantUnavailable
+from models.variants import DEFAULT_GPU_BACKEND, Variant, VariantUnavailable, default_cpu_backend
 
 DTYPES = {
     "float32": torch.float32,
@@ -35,32 +36,16 @@ def load(
     path: Path | None,
     preparation: Preparation,
     gpu_backend: str | None,
+    cpu_backend: str | None,
 ) -> Engine:
     """See `models.variants.load`."""
     gpu = choose(variant, device, gpus())
     torch.set_num_threads(threads)
     path = path or checkpoint.default_path()
-    if variant.name in CPU_BUILDERS:
-        return CPU_BUILDERS[variant.name](variant, path, preparation)
-    if gpu is None:
-        return _on_cpu(variant, path, preparation)
-    return _on_gpu(variant, gpu, path, preparation, gpu_backend or DEFAULT_GPU_BACKEND)
-
-
-def _on_cpu(variant: Variant, path: Path, preparation: Preparation) -> Engine:
-    state, card = checkpoint.load(path, preparation)
-    network, dtype = fold(state, card), DTYPES[variant.dtype]
-    use_onednn = dtype is torch.float32 and torch.backends.mkldnn.is_available()
-    forward, held = floating.onednn(network) if use_onednn else floating.eager(network, torch.device("cpu"), dtype)
-    described = _card(
-        variant,
-        network,
-        held,
-        backend="onednn" if use_onednn else "eager",
-        checkpoint_sha256=card.sha256,
-        serialized_bytes=_serialized(dtype, state, card),
-    )
-    return CpuEngine(variant, described, forward)
+    if gpu:
+        return _on_gpu(variant, gpu, path, preparation, gpu_backend or DEFAULT_GPU_BACKEND)
+    build = CPU_BUILDERS.get(variant.name, _floating)
+    return build(variant, path, preparation, cpu_backend or default_cpu_backend(), threads)
 
 
 def _on_gpu(variant: Variant, gpu: Gpu, path: Path, preparation: Preparation, backend: str) -> Engine:
@@ -70,8 +55,8 @@ def _on_gpu(variant: Variant, gpu: Gpu, path: Path, preparation: Preparation, ba
     described = _card(
         variant,
         network,
-        held,
-        backend=backend,
+        Built.of(forward, held),
+        backend,
         gpu=gpu,
         checkpoint_sha256=card.sha256,
         serialized_bytes=_serialized(dtype, state, card),
@@ -84,8 +69,26 @@ def _serialized(dtype: torch.dtype, state: State, card: Card) -> int:
     return card.bytes if dtype is torch.float32 else checkpoint.half_precision_bytes(state)
 
 
-def _int8(variant: Variant, path: Path, preparation: Preparation) -> Engine:
-    _require_onednn(variant)
+def _floating(variant: Variant, path: Path, preparation: Preparation, backend: str, threads: int) -> Engine:
+    state, card = checkpoint.load(path, preparation)
+    network, dtype = fold(state, card), DTYPES[variant.dtype]
+    if dtype is torch.float32:
+        built = _functions(variant, backend).fp32(network, threads)
+    else:
+        backend, built = "eager", Built.of(*floating.eager(network, torch.device("cpu"), dtype))
+    described = _card(
+        variant,
+        network,
+        built,
+        backend,
+        checkpoint_sha256=card.sha256,
+        serialized_bytes=_serialized(dtype, state, card),
+    )
+    return CpuEngine(variant, described, built)
+
+
+def _int8(variant: Variant, path: Path, preparation: Preparation, backend: str, threads: int) -> Engine:
+    functions = _functions(variant, backend)
     if path.name.endswith(checkpoint.ARTIFACT_SUFFIX):
         network, about = quantized.deserialize(path)
         sha256, calibration_sha256, size = about["checkpoint_sha256"], about["calibration_sha256"], path.stat().st_size
@@ -100,18 +103,18 @@ def _int8(variant: Variant, path: Path, preparation: Preparation) -> Engine:
     if not cpu.has_vnni():
         network = quantized.narrowed(network)
         notes = ("no VNNI on this CPU: weights of 7 bits, so that no sum saturates",)
-    forward, held, constants = int8.build(network)
+    built = functions.int8(network, threads)
     described = _card(
         variant,
         network,
-        held,
-        constants,
+        built,
+        backend,
         checkpoint_sha256=sha256,
         calibration_sha256=calibration_sha256,
         serialized_bytes=size,
         notes=notes,
     )
-    return CpuEngine(variant, described, forward)
+    return CpuEngine(variant, described, built)
 
 
 def _calibration(path: Path, sha256: str, network: Network[FoldedLayer], folder: Path | None) -> Calibration:
@@ -126,41 +129,42 @@ def _calibration(path: Path, sha256: str, network: Network[FoldedLayer], folder:
     return quantize.at_load(network, sha256, folder)
 
 
-def _int8_dynamic(variant: Variant, path: Path, preparation: Preparation) -> Engine:
-    _require_onednn(variant)
+def _int8_dynamic(variant: Variant, path: Path, preparation: Preparation, backend: str, threads: int) -> Engine:
+    _functions(variant, "onednn")  # the one integer layer runs there in any case
     state, card = checkpoint.load(path, preparation)
     network = fold(state, card)
-    forward, held, constants = dynamic.build(network, quantized.FULL_LIMIT if cpu.has_vnni() else quantized.SAFE_LIMIT)
+    limit = quantized.FULL_LIMIT if cpu.has_vnni() else quantized.SAFE_LIMIT
+    built = dynamic.build(_functions(variant, backend).features(network, threads), network, limit)
     described = _card(
         variant,
         network,
-        held,
-        constants,
+        built,
+        backend,
         checkpoint_sha256=card.sha256,
         serialized_bytes=dynamic.serialized_bytes(state),
         notes=("only the linear layer is INT8: 5,120 of 11.2 million weights",),
     )
-    return CpuEngine(variant, described, forward)
+    return CpuEngine(variant, described, built)
 
 
 CPU_BUILDERS = {"int8": _int8, "int8-dynamic": _int8_dynamic}
 
 
-def _require_onednn(variant: Variant) -> None:
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
-        raise VariantUnavailable(f"{variant.name} needs oneDNN's quantized operators, which this build of torch lacks")
+def _functions(variant: Variant, backend: str) -> ModuleType:
+    """The module of a CPU backend: its functions `fp32`, `features` and `int8` build a network from its layers."""
+    try:
+        module = import_module(f"models.engines.{backend}")  # only who runs on it pays for it
+    except ImportError as error:
+        raise VariantUnavailable(f"{variant.name}: the backend {backend} is not installed ({error})") from error
+    if backend == "onednn" and not torch.backends.mkldnn.is_available():
+        raise VariantUnavailable(f"{variant.name}: this build of torch lacks oneDNN")
+    return module
 
 
 def _card(
-    variant: Variant,
-    network: Network[Any],
-    held: Sequence[Tensor],
-    constants: Sequence[Tensor] = (),
-    backend: str = "onednn",
-    gpu: Gpu | None = None,
-    **known: Any,
+    variant: Variant, network: Network[Any], built: Built, backend: str, gpu: Gpu | None = None, **known: Any
 ) -> EngineCard:
-    """The card of an engine that holds these weights and constants; `known` are the fields that depend on its kind."""
+    """The card of an engine; `known` are the fields that depend on its kind."""
     return EngineCard(
         variant=variant.name,
         device=str(gpu.device) if gpu else "cpu",
@@ -173,8 +177,8 @@ def _card(
         threads=torch.get_num_threads(),
         device_uuid=gpu.uuid if gpu else "",
         torch=torch.__version__,
-        parameter_bytes=measure.nbytes(held),
-        buffer_bytes=measure.nbytes(constants),
+        parameter_bytes=built.parameter_bytes,
+        buffer_bytes=built.buffer_bytes,
         input_size=network.input.side,
         mean=network.input.mean,
         std=network.input.std,

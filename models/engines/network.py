@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -44,21 +45,28 @@ def fold(state: State, card: Card | None = None) -> Network[FoldedLayer]:
 
 Layer = Callable[[Tensor], Tensor]
 ResidualLayer = Callable[[Tensor, Tensor], Tensor]
+X = TypeVar("X")
 
 
-def assemble(network: Network[L], plain: Callable[[L], Layer], residual: Callable[[L], ResidualLayer]) -> Layer:
-    """Stem and blocks as one function, from a backend's two ways to run a convolution.
+def assemble(
+    network: Network[L],
+    plain: Callable[[L], Callable[[X], X]],
+    residual: Callable[[L], Callable[[X, X], X]],
+    pool: Callable[[X], X],
+) -> Callable[[X], X]:
+    """Stem and blocks as one function, from a backend's two ways to run a convolution and its max-pool.
 
     Args:
         network: the layers; the head is left to the caller.
         plain: builds `f(x)`, the convolution, with ReLU where its spec says so.
         residual: builds `f(x, accumulator)`, ReLU of convolution plus accumulator; it may overwrite the accumulator.
+        pool: 3x3, stride 2, padding 1, where the stem has one.
     """
     stem = plain(network.stem)
     blocks = [(plain(b.first), residual(b.second), plain(b.shortcut) if b.shortcut else None) for b in network.blocks]
 
-    def features(x: Tensor) -> Tensor:
-        x = max_pool(stem(x)) if network.is_pooled else stem(x)
+    def features(x: X) -> X:
+        x = pool(stem(x)) if network.is_pooled else stem(x)
         for first, second, shortcut in blocks:
             x = second(first(x), shortcut(x) if shortcut else x)
         return x

@@ -10,16 +10,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models import checkpoint
 from models.checkpoint import CheckpointError
 from models.engines.network import FoldedLayer, mean_and_scale
 from models.topology import Input, Network, Spec, topology
+from models.variants import VariantUnavailable
 
 Range = tuple[float, float]
 FORMAT = "precision-service int8 2"
+LARGEST_SUM = 2**31 - 1
 FULL_LIMIT = 127
 SAFE_LIMIT = 64
 """Largest weight without VNNI: a pair of products, 2 x 255 x 64 = 32,640, is summed in 16 bits."""
@@ -103,6 +107,54 @@ def _stem(layer: FoldedLayer, taken: Input, limit: int) -> tuple[Tensor, Tensor,
     padding = (real * short).sum(1, keepdim=True) / weight_scale.double().view(-1, 1, 1, 1)
     padding = padding.round().clamp(-limit, limit).to(torch.int8)
     return torch.cat([weight, padding], 1), weight_scale, bias.float()
+
+
+def head_kernel(head: QuantizedLayer) -> Tensor:
+    """The linear layer and the average before it as one convolution: `[10, 512, side, side] int8`, all positions alike.
+
+    Its sums are `side**2` times what they should be.
+
+    Raises:
+        VariantUnavailable: they might not fit 32 bits.
+    """
+    side = head.spec.side
+    weights = head.weight.int()
+    most = max(int(weights.clamp(min=0).sum(1).max()), int(-weights.clamp(max=0).sum(1).min()))
+    if 255 * side**2 * most > LARGEST_SUM:
+        raise VariantUnavailable(
+            f"int8 could overflow on {side**2} positions before the linear layer; use a smaller input size"
+        )
+    return head.weight[:, :, None, None].repeat(1, 1, side, side)
+
+
+class Frame:
+    """Pixels in a frame as wide as the stem reads beyond them, channels last, with QuantizedLayer's fourth channel.
+
+    The buffer of the largest batch so far is kept; only its inside is written again.
+    """
+
+    def __init__(self, taken: Input, width: int) -> None:
+        self.side = taken.side + 2 * width
+        self._pad = np.array([*padding_pixels(taken), 1], np.uint8)
+        self._inside = slice(width, width + taken.side)
+        self._buffer = self._empty(1)
+
+    @property
+    def nbytes(self) -> int:
+        return self._buffer.nbytes
+
+    def _empty(self, size: int) -> NDArray[np.uint8]:
+        frame = np.tile(self._pad, (size, self.side, self.side, 1))
+        frame[:, self._inside, self._inside, 3] = 0
+        return frame
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """`[N, side, side, 4]` from `[N, 3, S, S]`; overwritten by the next call."""
+        if len(pixels) > len(self._buffer):
+            self._buffer = self._empty(len(pixels))
+        frame = self._buffer[: len(pixels)]
+        frame[:, self._inside, self._inside, :3] = pixels.transpose(0, 2, 3, 1)
+        return frame
 
 
 def serialize(network: Network[QuantizedLayer], checkpoint_sha256: str, calibration_sha256: str) -> bytes:

@@ -1,28 +1,26 @@
 """How a network function is driven on the CPU: timing, memory, checks. On a GPU it is `models.engines.cuda`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from models import measure
 from models.engines.base import EngineCard, Execution, check_logits, check_pixels, image_shape
+from models.engines.built import Built
 from models.variants import Variant
-
-Forward = Callable[[Tensor], Tensor]
-"""`[N, 3, S, S] uint8` on the device to `[N, 10] float32` on the device."""
 
 
 class CpuEngine:
-    """Runs a network function on the CPU, in the calling thread and torch's thread pool."""
+    """Runs a network function on the CPU, in the calling thread and the backend's thread pool."""
 
-    def __init__(self, variant: Variant, card: EngineCard, forward: Forward) -> None:
+    def __init__(self, variant: Variant, card: EngineCard, built: Built) -> None:
         self.variant = variant
         self.device = "cpu"
         self.card = card
-        self._forward = forward
+        self._forward = built.forward
+        self._activation_peak = built.activation_peak
         self._clock = measure.HostClock()
         self.activation_peaks: dict[int, int] = {}
         self.allocator: dict[str, int] = {}
@@ -43,8 +41,8 @@ class CpuEngine:
 
     @torch.inference_mode()
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        for size in sorted(set(batch_sizes), reverse=True):
-            pixels = torch.zeros((size, *image_shape(self.card)), dtype=torch.uint8)
+        largest = torch.zeros((max(batch_sizes), *image_shape(self.card)), dtype=torch.uint8)
+        for size in sorted(set(batch_sizes)):
+            pixels = largest[:size]
             self._forward(pixels)
-            peak = measure.activation_peak(lambda: self._forward(pixels))  # noqa: B023 - called at once
-            self.activation_peaks[size] = peak
+            self.activation_peaks[size] = self._activation_peak(lambda: self._forward(pixels))  # noqa: B023 - at once

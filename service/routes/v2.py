@@ -113,12 +113,18 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"ready": is_ready(request)}, 200 if is_ready(request) else 503)
 
 
+def backend_of(pool: Pool) -> str:
+    """What runs the variant, or could where it is not loaded."""
+    backend: str = pool.card.get("backend") or VARIANTS[pool.variant].backend
+    return backend
+
+
 async def metadata(request: Request) -> documents.ModelMetadata:
     pool = pool_of(request)
     return documents.ModelMetadata(
         name=model_of(pool),
         versions=[version_of(request, pool)],
-        platform=VARIANTS[pool.variant].backend,
+        platform=backend_of(pool),
         inputs=[documents.TensorMetadata(name=documents.INPUT, datatype="UINT8", shape=[-1, *pool.settings.shape])],
         outputs=[documents.TensorMetadata(name=documents.OUTPUT, datatype="FP32", shape=[-1, len(CLASSES)])],
     )
@@ -132,7 +138,7 @@ async def model_ready(request: Request) -> Response:
 
 async def config(request: Request) -> documents.ModelConfig:
     pool = pool_of(request)
-    backend = VARIANTS[pool.variant].backend
+    backend = backend_of(pool)
     return documents.ModelConfig(
         name=model_of(pool),
         platform=backend,

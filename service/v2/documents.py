@@ -95,7 +95,7 @@ class ModelMetadata(BaseModel):
     model_config = example(
         name="resnet18-int8",
         versions=["f0a1b2c3d4e5"],
-        platform="onednn",
+        platform="openvino",
         inputs=[{"name": INPUT, "datatype": "UINT8", "shape": [-1, 3, 32, 32]}],
         outputs=[{"name": OUTPUT, "datatype": "FP32", "shape": [-1, 10]}],
     )
@@ -145,8 +145,8 @@ class ModelConfig(BaseModel):
 
     model_config = example(
         name="resnet18-int8",
-        platform="onednn",
-        backend="onednn",
+        platform="openvino",
+        backend="openvino",
         max_batch_size=256,
         input=[{"name": INPUT, "data_type": "TYPE_UINT8", "dims": [3, 32, 32]}],
         output=[{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [10]}],

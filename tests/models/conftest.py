@@ -14,7 +14,9 @@ from models.engines.base import Engine
 
 Load = Callable[[str], Engine]
 ON_CPU = tuple(name for name, row in variants.VARIANTS.items() if row.dtype != "tf32")
-"""The variants that a CPU can run, if only for tests."""
+"""The variants that a CPU can run, if only for tests, on the backend that is the default."""
+FP32_CPU = tuple(f"fp32-cpu/{backend}" for backend in variants.CPU_BACKENDS)
+INT8 = tuple(f"int8/{backend}" for backend in variants.CPU_BACKENDS)
 Answers = Callable[[str], np.ndarray]
 
 
@@ -37,12 +39,15 @@ def card(checkpoint_path: Path) -> Card:
 
 @pytest.fixture(scope="session")
 def load(checkpoint_path: Path) -> Load:
-    """Gives the engine of a variant, loaded once; fp16 and bf16 on the CPU, too."""
+    """Gives the engine of `variant` or `variant/backend`, loaded once; fp16 and bf16 on the CPU, too."""
     loaded: dict[str, Engine] = {}
 
     def get(name: str) -> Engine:
         if name not in loaded:
-            loaded[name] = variants.load(name, device="cpu", threads=1, checkpoint=checkpoint_path)
+            variant, _, backend = name.partition("/")
+            loaded[name] = variants.load(
+                variant, device="cpu", threads=1, checkpoint=checkpoint_path, cpu_backend=backend or None
+            )
         return loaded[name]
 
     return get

@@ -1,5 +1,6 @@
 """The scales weigh what is known."""
 
+import numpy as np
 import torch
 
 from models import measure
@@ -21,6 +22,17 @@ def test_what_was_there_before_does_not_count() -> None:
     """A function that allocates nothing has a peak of nothing."""
     kept = torch.zeros(1000)
     assert measure.activation_peak(kept.zero_) == 0
+
+
+def test_growth_is_what_is_still_held() -> None:
+    """Of two arrays that a function makes it keeps one; bytes, not pages."""
+    kept = []
+
+    def run() -> None:
+        np.ones(3_000_000, np.uint8)
+        kept.append(np.ones(1_000_000, np.uint8))
+
+    assert 1_000_000 <= measure.growth(run) < 1_010_000
 
 
 def test_packed_weights_are_weighed() -> None:

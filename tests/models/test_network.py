@@ -1,5 +1,7 @@
 """Folding and topology against torchvision's own network."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from models.engines.network import fold
 from models.resnet import PARAMETERS, resnet18
 from models.topology import topology
 from models.train import normalise
+from models.variants import CPU_BACKENDS
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +34,15 @@ def state(net: torch.nn.Module) -> State:
     return {name: tensor.numpy() for name, tensor in net.state_dict().items()}
 
 
-@pytest.mark.parametrize("way", ["eager", "onednn"])
+@pytest.mark.parametrize("way", ["eager", *CPU_BACKENDS])
 def test_folded_is_the_same_function(way: str, net: torch.nn.Module, state: State) -> None:
     """With arbitrary BatchNorm statistics the folded network gives torchvision's logits, to 1e-5 of their size."""
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8))
     network = fold(state)
-    forward, _ = (
-        floating.onednn(network) if way == "onednn" else floating.eager(network, torch.device("cpu"), torch.float32)
-    )
+    if way == "eager":
+        forward, _ = floating.eager(network, torch.device("cpu"), torch.float32)
+    else:
+        forward = import_module(f"models.engines.{way}").fp32(network, 1).forward
     with torch.inference_mode():
         expected, found = net(normalise(pixels)), forward(pixels)
     assert (expected - found).abs().max() < 1e-5 * expected.abs().max()

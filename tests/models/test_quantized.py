@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from models import calibration, checkpoint, selftest, variants
 from models.checkpoint import Card, CheckpointError
-from models.engines import int8, quantized
+from models.engines import quantized
 from models.engines.network import FoldedLayer, fold, mean_and_scale
 from models.engines.quantized import FULL_LIMIT, SAFE_LIMIT, QuantizedLayer
 from models.topology import Network
@@ -107,7 +107,7 @@ def test_the_stem_is_exact_at_the_border(network: Network[QuantizedLayer], image
     weight = stem.weight[:, :3].double() * step.unsqueeze(-1)
     folded_mean = (weight * mean).sum((1, 2, 3))
     expected = F.conv2d(pixels.double() - mean, weight, stem.bias.double() + folded_mean, padding=1)
-    framed = int8.Frame(network.input, 1)(pixels).double()
+    framed = torch.from_numpy(quantized.Frame(network.input, 1)(images[:8])).permute(0, 3, 1, 2).double()
     found = F.conv2d(framed, stem.weight.double()) * step + stem.bias.view(-1, 1, 1)
     error = (expected - found).abs() / step
     assert error.max() <= 5 * 0.5 + 1e-3
@@ -141,10 +141,11 @@ def test_a_calibration_without_a_layer_is_refused(
 
 
 @pytest.mark.slow
-def test_it_works_without_vnni(checkpoint_path: Path) -> None:
+@pytest.mark.parametrize("backend", variants.CPU_BACKENDS)
+def test_it_works_without_vnni(backend: str, checkpoint_path: Path) -> None:
     """On a CPU without VNNI (oneDNN capped to AVX2) int8 passes its self-test with safe weights, and says so."""
     code = (
-        "from models import selftest, variants; e = variants.load('int8', threads=1); "
+        f"from models import selftest, variants; e = variants.load('int8', threads=1, cpu_backend='{backend}'); "
         "print(selftest.agreement(e), e.card.notes); assert 'no VNNI' in e.card.notes[0]"
     )
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "CHECKPOINT": str(checkpoint_path)}

@@ -79,7 +79,7 @@ def test_model_metadata(client: triton.InferenceServerClient, version: str) -> N
     assert client.get_model_metadata("resnet18-int8", version) == {
         "name": "resnet18-int8",
         "versions": [VERSION],
-        "platform": "onednn",
+        "platform": "fake",
         "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 3, 32, 32]}],
         "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 10]}],
     }

@@ -1,0 +1,176 @@
+"""The network as OpenVINO graphs: FP32, and INT8 that the CPU plugin lowers to oneDNN's integer convolutions.
+
+A graph is built from the layers and compiled in memory when a variant is loaded, for every batch size at once; no file,
+no converter, no compiler. Of INT8, weights are s8 constants with a scale per channel, and each activation passes a
+FakeQuantize with the calibrated scale and offset: the plugin runs what lies between two of them in integers
+(https://docs.openvino.ai/2026/documentation/openvino-extensibility/openvino-plugin-library/advanced-guides/low-precision-transformations.html).
+"""
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import openvino
+import torch
+from numpy.typing import NDArray
+from openvino import opset13 as op
+from torch import Tensor
+
+from models import measure
+from models.engines.built import Built
+from models.engines.network import FoldedLayer, assemble, mean_and_scale
+from models.engines.quantized import Frame, QuantizedLayer, head_kernel
+from models.topology import Network, Spec
+
+Node = Any
+"""`openvino.Node`: the output of an operation, `[N, C, H, W]`."""
+LEVELS = 256
+
+
+class Compiled:
+    """A graph on the CPU, and the one request that runs it."""
+
+    def __init__(self, pixels: Node, result: Node, threads: int) -> None:
+        hints = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",  # some CPUs would run what is not quantized in bfloat16
+            "ENABLE_CPU_PINNING": False,  # every process would pin its threads to the same cores
+        }
+        model = openvino.Model([result], [pixels], "resnet18")
+        self.network = openvino.Core().compile_model(model, "CPU", hints)
+        self._request = self.network.create_infer_request()
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self._request.set_input_tensor(openvino.Tensor(pixels, shared_memory=True))
+        self._request.start_async()  # `infer` does the same, and wraps inputs and outputs anew
+        self._request.wait()
+        array: NDArray[np.float32] = self._request.get_output_tensor().data.copy()
+        return array
+
+    @property
+    def weight_bytes(self) -> int:
+        """Resident weights and biases. OpenVINO keeps them as they were given beside those packed for oneDNN."""
+        constants = (node for node in self.network.get_runtime_model().get_ops() if _kind(node) == "Const")
+        return 2 * sum(_nbytes(node) for node in constants)
+
+    def activation_peak(self, forward: Callable[[], object]) -> int:
+        """Bytes that a batch needs beyond the weights: what the process grows by, once scratch memory was released."""
+        self.network.release_memory()
+        return measure.growth(forward)
+
+
+def _nbytes(node: Node) -> int:
+    return int(np.prod(node.get_output_shape(0))) * int(node.get_element_type().size)
+
+
+def _kind(node: Node) -> str:
+    return str(node.get_rt_info()["layerType"].value)
+
+
+def fp32(network: Network[FoldedLayer], threads: int) -> Built:
+    """`[N, 3, H, W] uint8` to `[N, 10] float32`."""
+    head = network.head
+
+    def classify(averages: Node) -> Node:
+        return op.add(op.matmul(averages, _constant(head.weight), False, True), _constant(head.bias))
+
+    return _built(Compiled(*_floating(network, classify), threads))
+
+
+def features(network: Network[FoldedLayer], threads: int) -> Built:
+    """`[N, 3, H, W] uint8` to `[N, 512] float32`, averaged over positions."""
+    return _built(Compiled(*_floating(network, lambda averages: averages), threads))
+
+
+def _floating(network: Network[FoldedLayer], classify: Callable[[Node], Node]) -> tuple[Node, Node]:
+    mean, scale = mean_and_scale(network.input)
+
+    def convolve(x: Node, layer: FoldedLayer) -> Node:
+        # The scale of the normalisation goes into the first weights; its mean cannot, because of the zero padding.
+        weight = layer.weight * scale if layer is network.stem else layer.weight
+        return _convolution(x, _constant(weight), layer.bias, layer.spec, layer.weight.shape[2] // 2)
+
+    def plain(layer: FoldedLayer) -> Callable[[Node], Node]:
+        return lambda x: op.relu(convolve(x, layer)) if layer.spec.relu else convolve(x, layer)
+
+    def residual(layer: FoldedLayer) -> Callable[[Node, Node], Node]:
+        return lambda x, added: op.relu(op.add(convolve(x, layer), added))
+
+    side = network.input.side
+    pixels = op.parameter([-1, 3, side, side], np.uint8)
+    normalised = op.subtract(op.convert(pixels, np.float32), _constant(mean[None]))
+    last = assemble(network, plain, residual, _max_pool)(normalised)
+    return pixels, classify(op.reduce_mean(last, op.constant(np.array([2, 3])), False))
+
+
+def int8(network: Network[QuantizedLayer], threads: int) -> Built:
+    """`[N, 3, H, W] uint8` to `[N, 10] float32`; from the raw pixels to the logits, all convolutions in integers."""
+    frame = Frame(network.input, network.stem.weight.shape[2] // 2)
+    compiled = Compiled(*int8_graph(network, frame.side), threads)
+    return _built(compiled, lambda pixels: compiled(frame(pixels)), frame.nbytes)
+
+
+def int8_graph(network: Network[QuantizedLayer], side: int) -> tuple[Node, Node]:
+    """Framed pixels, `[N, side, side, 4] uint8`, and the logits that the graph makes of them."""
+
+    def convolve(x: Node, layer: QuantizedLayer, weight: Tensor, scale: Tensor, padding: int) -> Node:
+        real = op.multiply(op.convert(op.constant(weight.numpy()), np.float32), _constant(scale.view(-1, 1, 1, 1)))
+        return _convolution(x, real, layer.bias, layer.spec, padding)
+
+    def of(x: Node, layer: QuantizedLayer) -> Node:
+        padding = 0 if layer is network.stem else layer.weight.shape[2] // 2
+        return convolve(x, layer, layer.weight, layer.weight_scale, padding)
+
+    def plain(layer: QuantizedLayer) -> Callable[[Node], Node]:
+        return lambda x: _requantized(op.relu(of(x, layer)) if layer.spec.relu else of(x, layer), layer)
+
+    def residual(layer: QuantizedLayer) -> Callable[[Node, Node], Node]:
+        return lambda x, added: _requantized(op.relu(op.add(of(x, layer), added)), layer)
+
+    pixels = op.parameter([-1, side, side, 4], np.uint8)
+    framed = op.convert(op.transpose(pixels, op.constant(np.array([0, 3, 1, 2]))), np.float32)
+    exact = _fake_quantize(framed, 0.0, 255.0)  # pixels are integers already; this says so to the plugin
+    last = assemble(network, plain, residual, _max_pool)(exact)
+    head = network.head
+    logits = convolve(last, head, head_kernel(head), head.weight_scale / head.spec.side**2, 0)
+    return pixels, op.reshape(logits, op.constant(np.array([0, -1])), True)
+
+
+def _built(
+    compiled: Compiled, run: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None, buffer_bytes: int = 0
+) -> Built:
+    forward = run or compiled
+    gc.collect()  # the graph that was compiled refers to itself, and holds the weights
+    return Built(
+        lambda pixels: torch.from_numpy(forward(pixels.numpy())),
+        compiled.weight_bytes,
+        buffer_bytes,
+        compiled.activation_peak,
+    )
+
+
+def _convolution(x: Node, weight: Node, bias: Tensor, spec: Spec, padding: int) -> Node:
+    border = [padding, padding]
+    y = op.convolution(x, weight, [spec.stride] * 2, border, border, [1, 1])
+    return op.add(y, _constant(bias.view(1, -1, 1, 1)))
+
+
+def _requantized(x: Node, layer: QuantizedLayer) -> Node:
+    low = -layer.offset * layer.output_scale
+    return _fake_quantize(x, low, low + (LEVELS - 1) * layer.output_scale)
+
+
+def _fake_quantize(x: Node, low: float, high: float) -> Node:
+    bounds = [_constant(torch.tensor(bound)) for bound in (low, high)]
+    return op.fake_quantize(x, *bounds, *bounds, LEVELS)
+
+
+def _max_pool(x: Node) -> Node:
+    return op.max_pool(x, [2, 2], [1, 1], [1, 1], [1, 1], [3, 3]).output(0)
+
+
+def _constant(tensor: Tensor) -> Node:
+    return op.constant(tensor.float().numpy())
