@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from models import cifar10
 
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it reports each import over the network
+
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 ForBatch = Callable[[int], Run]
 CALIBRATION_BATCH = 50

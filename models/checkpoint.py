@@ -54,6 +54,8 @@ class Card:
     test_accuracy: float | None = None
     """Top-1 (0 to 1) of the plain FP32 network on the `test_images` first official test images."""
     test_images: int | None = None
+    note: str | None = None
+    """What a reader should know besides: how the accuracy came about, what is still owed."""
     torch: str | None = None
     date: str | None = None
     """ISO 8601, UTC."""

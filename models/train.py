@@ -242,15 +242,15 @@ def describe(run: Run, test_accuracy: float, test_images: int) -> checkpoint.Car
     """The card of a finished run. Its command names every flag that differs from the defaults."""
     recipe, defaults = asdict(run.recipe), asdict(Recipe())
     flags = [f"--{name.replace('_', '-')} {value}" for name, value in recipe.items() if value != defaults[name]]
-    on_gpu = run.device.type == "cuda"
+    hardware = f"{cpu.name()} ({cpu.isa()}), {torch.get_num_threads()} threads"
+    if run.device.type == "cuda":
+        hardware = torch.cuda.get_device_name(run.device)
     return checkpoint.Card(
         command=" ".join(["python -m models.train --data DIR --out DIR", *flags]),
         recipe=recipe,
         seed=run.recipe.seed,
         epochs=run.recipe.epochs,
-        hardware=torch.cuda.get_device_name(run.device)
-        if on_gpu
-        else f"{cpu.name()} ({cpu.isa()}), {torch.get_num_threads()} threads",
+        hardware=f"{hardware}, convolutions in {'bfloat16' if has_bfloat16(run.device) else 'float32'}",
         started_from=asdict(checkpoint.read_card(Path(run.recipe.start))) if run.recipe.start else None,
         training_seconds=round(run.seconds),
         test_accuracy=test_accuracy,

@@ -7,8 +7,11 @@ FakeQuantize with the calibrated scale and offset: the plugin runs what lies bet
 """
 
 import gc
+import sys
 from collections.abc import Callable
 from typing import Any
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it reports each import over the network
 
 import numpy as np
 import openvino

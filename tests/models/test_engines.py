@@ -216,7 +216,7 @@ def test_openvinos_weights_are_what_malloc_gave(variant: str) -> None:
 
 
 def test_nothing_is_sent(checkpoint_path: Path) -> None:
-    """OpenVINO comes with a telemetry package; a variant loads and answers without opening a socket."""
+    """OpenVINO reports its import unless it is kept from it; a variant loads and answers without opening a socket."""
     code = (
         "import sys, numpy as np; sys.addaudithook(lambda event, _: event.startswith('socket.') and sys.exit(event)); "
         "from models import variants; variants.load('int8', threads=1).run(np.zeros((1, 3, 32, 32), np.uint8))"
