@@ -44,7 +44,7 @@ class InferParameters(BaseModel):
 
     binary_data_output: bool = Field(False, description="true: outputs as bytes after the JSON")
     timeout: int = Field(
-        0, ge=0, description="deadline in microseconds, at most the service's own; 0: the service's own"
+        0, ge=0, le=2**63 - 1, description="deadline in microseconds, at most the service's own; 0: the service's own"
     )
 
 
