@@ -265,6 +265,7 @@ def body(**changes: Any) -> bytes:
         (body(datatype="BYTES", shape=[1], data=[1]), {}, 400, "base64"),
         (body(datatype="BYTES", shape=[1], data=["aaaa"]), {}, 400, "PNG"),
         (bytes(100), {"inference-header-content-length": "0"}, 422, "3072"),
+        (body(), {"x-request-timeout": ""}, 400, "X-Request-Timeout"),
         (b"x", {"content-encoding": "br"}, 415, "gzip"),
         (b"x", {"content-encoding": "gzip"}, 400, "gzip"),
         (gzip.compress(body()) + b"x", {"content-encoding": "gzip"}, 400, "gzip"),
