@@ -65,8 +65,8 @@ def _inflated(body: bytes, encoding: str, limit: int) -> bytes:
         raise ServiceError("malformed", f"the body is not {encoding}") from None
     if len(inflated) > limit:
         raise ServiceError("too_large", f"the body may have at most {limit} bytes, also once it is decompressed")
-    if not inflater.eof:
-        raise ServiceError("malformed", f"the {encoding} body is truncated")
+    if not inflater.eof or inflater.unused_data:
+        raise ServiceError("malformed", f"the {encoding} body is truncated, or more follows it")
     return inflated
 
 

@@ -13,10 +13,12 @@ from models.preprocess import SIDE, to_pixels
 from service.errors import ServiceError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-
-
-MAX_SCANS = 100
-"""Progressive JPEGs have about ten scans; each costs a pass over the whole image, and a few bytes of the body."""
+PIECES = {b"\x89PNG": (b"iCCP", b"iTXt", b"zTXt"), b"\xff\xd8": (b"\xff\xda",)}
+"""What costs much for few bytes, by the first bytes of a file: compressed metadata, which Pillow inflates when it opens
+a PNG, up to 1 MiB each; a JPEG's scans, each a pass over the whole image."""
+MAX_PIECES = 100
+"""Progressive JPEGs have about ten scans, PNGs a handful of such chunks."""
+LIGHT_PIECES = 4
 LIGHT_PIXELS = 65_536
 LIGHT_IMAGES = 4
 
@@ -46,6 +48,16 @@ class Limits:
         if self.light and is_encoded and count > LIGHT_IMAGES:
             raise Heavy
 
+    def check_pieces(self, body: bytes) -> None:
+        pieces = next((pieces for start, pieces in PIECES.items() if body.startswith(start)), ())
+        count = sum(map(body.count, pieces))
+        if count > MAX_PIECES:
+            raise ServiceError(
+                "unacceptable", f"at most {MAX_PIECES} scans (JPEG) or compressed metadata chunks (PNG) are accepted"
+            )
+        if self.light and count > LIGHT_PIECES:
+            raise Heavy
+
     def check_size(self, width: int, height: int) -> None:
         if width * height > self.max_pixels:
             raise ServiceError(
@@ -67,11 +79,10 @@ def decode(body: bytes, limits: Limits) -> NDArray[np.uint8]:
         Heavy: see Limits.
     """
     limits.check_time()
+    limits.check_pieces(body)
     try:
         image = Image.open(io.BytesIO(body), formats=FORMATS)
         limits.check_size(image.width, image.height)
-        if image.format in ("JPEG", "MPO") and body.count(b"\xff\xda") > MAX_SCANS:
-            raise ServiceError("unacceptable", f"the JPEG has more than {MAX_SCANS} scans")
         return to_pixels(image, limits.side)
     except (ServiceError, Heavy):
         raise

@@ -61,6 +61,7 @@ def build_server(
     app.state.evaluations = evaluations
     server.front = Front(app, "/predict/", predict.predict)
     app.router.routes = [route for route in app.router.routes if getattr(route, "name", "") not in REPLACED]
+    app.router.redirect_slashes = False  # to wherever the client's Host header says
     app.include_router(page.router(with_index=not settings.no_page))
     app.include_router(predict.router())
     app.include_router(v2.router())

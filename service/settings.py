@@ -80,7 +80,9 @@ class Settings(BaseSettings):
     max_images: int = Field(256, ge=1, description="most images in one request")
     max_pixels: int = Field(16_777_216, ge=1024, description="most pixels (width x height) of one encoded image")
     max_parts: int = Field(300, ge=1, description="most parts of a multipart body")
-    receive_timeout: float = Field(30.0, gt=0, description="a request must have arrived by then, seconds; else 408")
+    receive_timeout: float = Field(
+        30.0, gt=0, description="a request must have arrived (else 408), and its answer been read, by then, seconds"
+    )
     decode_timeout: float = Field(10.0, gt=0, description="the images of a request must be decoded by then, seconds")
     api_keys: SecretStr | None = Field(
         None, description="comma-separated keys that clients must show; other users of the machine can see a flag"

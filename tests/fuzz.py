@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="how long (default 600)")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other mutants (default 1)")
     given = parser.parse_args()
-    with running("--variants", "fp32", module="tests.service.calm") as service:
+    with running("--variants", "fp32", "--log-level", "warning", module="tests.service.calm") as service:
         outcome = fuzz(service, given.seed, seconds=given.seconds)
         answers = still_answers(service.client)
     print(f"{sum(outcome.statuses.values())} mutants: {outcome.statuses}, slowest {outcome.slowest_seconds:.3f} s")

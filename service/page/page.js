@@ -181,11 +181,11 @@ function accept(files) {
 
 const drop = element("drop");
 element("file").addEventListener("change", (event) => accept(event.target.files));
-for (const kind of ["dragenter", "dragover"]) {
-  drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
+for (const kind of ["dragenter", "dragover"]) { // anywhere: a browser leaves the page for a file that misses the box
+  document.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
 }
-for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
-drop.addEventListener("drop", (event) => { event.preventDefault(); accept(event.dataTransfer.files); });
+for (const kind of ["dragleave", "drop"]) document.addEventListener(kind, () => drop.classList.remove("over"));
+document.addEventListener("drop", (event) => { event.preventDefault(); accept(event.dataTransfer.files); });
 document.addEventListener("paste", (event) => accept(event.clipboardData.files));
 element("repeat").addEventListener("change", run);
 element("key").value = sessionStorage.getItem("key") ?? "";

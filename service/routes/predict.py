@@ -79,10 +79,11 @@ async def compare(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     request.state.began = time.perf_counter()
     request.state.request_id = request_id_of(request)
     try:
+        deadline = timeout_of(request)
         pixels, phases = await read_pixels(request)
         pools: dict[str, Pool] = request.app.state.pools
         compared = await asyncio.gather(
-            *(_compare_one(request, pool, pixels, dict(phases), query.top_k) for pool in pools.values())
+            *(_compare_one(request, pool, pixels, dict(phases), deadline, query.top_k) for pool in pools.values())
         )
     except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer
         return error_response(request, as_service_error(error), request.state.request_id)
@@ -98,10 +99,10 @@ async def compare(request: Request, query: Annotated[PredictQuery, Query()]) -> 
 
 
 async def _compare_one(
-    request: Request, pool: Pool, pixels: NDArray[np.uint8], phases: dict[str, float], top_k: int
+    request: Request, pool: Pool, pixels: NDArray[np.uint8], phases: dict[str, float], deadline: float, top_k: int
 ) -> Compared:
     try:
-        done = await execute(request, pool, pixels, phases)
+        done = await execute(request, pool, pixels, phases, deadline)
     except ServiceError as error:
         return Compared(error=error.detail)
     return Compared(answer=assemble(request, pool, done, phases, top_k, logits=True))
@@ -212,8 +213,8 @@ def watched(request: Request, entries: list[Entry]) -> Iterator[None]:
 def timeout_of(request: Request) -> float:
     """The deadline of a request in seconds: X-Request-Timeout where it is given and shorter than the setting."""
     settings: Settings = request.app.state.settings
-    given = request.headers.get("x-request-timeout", "")
-    if not given:
+    given = request.headers.get("x-request-timeout")
+    if given is None:
         return settings.request_timeout
     if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", given):
         raise ServiceError("malformed", f"X-Request-Timeout: expected seconds as a decimal number, got {given!r}")

@@ -1,10 +1,13 @@
 """The Open Inference Protocol v2 under `/v2`: every variant is a model, `resnet18-fp32` and so on."""
 
 import time
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -22,7 +25,7 @@ from service.v2 import documents, tensors
 from service.v2.statistics import statistics
 
 PREFIX = "resnet18-"
-EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 STATES = {"ready": "READY", "starting": "LOADING", "failed": "UNAVAILABLE", "unavailable": "UNAVAILABLE"}
 
 MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "examples": ["resnet18-int8"]}}
@@ -33,6 +36,17 @@ VERSION = {
     "schema": {"type": "string", "examples": ["f0a1b2c3d4e5"]},
 }
 PATHS = {"/v2/models/{model}": [MODEL], "/v2/models/{model}/versions/{version}": [MODEL, VERSION]}
+_NO_MEMORY = "shared memory is not supported: tensors go in the body, as bytes where that matters"
+_NO_TRACE = "tracing cannot be set: /metrics and the Server-Timing header tell the phases of every request"
+ABSENT = {
+    "/v2/repository/models/{path:path}": "models cannot be loaded or unloaded: --variants chooses them at the start",
+    "/v2/systemsharedmemory/{path:path}": _NO_MEMORY,
+    "/v2/cudasharedmemory/{path:path}": _NO_MEMORY,
+    "/v2/trace/setting": _NO_TRACE,
+    "/v2/models/{model}/trace/setting": _NO_TRACE,
+    "/v2/logging": "logging cannot be set: --log-level chooses it at the start",
+}
+"""What Triton's clients can ask for besides, and why it is not there."""
 INDEX = {"requestBody": {"content": {"application/json": {"schema": reference(documents.IndexRequest)}}}}
 
 
@@ -72,7 +86,16 @@ def router() -> APIRouter:
             path + "/infer", infer, methods=["POST"], responses=errors(*PREDICTION, v2=True),
             openapi_extra=INFER | {"parameters": [*parameters, *INFER["parameters"]]}, summary="Classify images",
         )  # fmt: skip
+    for path, reason in ABSENT.items():
+        add(path, _absent(reason), methods=["GET", "POST"], include_in_schema=False)
     return routes
+
+
+def _absent(reason: str) -> Callable[[], Coroutine[Any, Any, Response]]:
+    async def refuse() -> Response:
+        raise HTTPException(404, reason)
+
+    return refuse
 
 
 def pool_of(request: Request) -> Pool:

@@ -18,6 +18,8 @@ class RequestInput(BaseModel):
     Encoded images are base64 where the data is JSON.
     """
 
+    model_config = ConfigDict(strict=True)
+
     name: str
     shape: list[int] = Field(max_length=8)
     datatype: str
@@ -26,7 +28,7 @@ class RequestInput(BaseModel):
 
 
 class OutputParameters(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     binary_data: bool | None = Field(None, description="true: as bytes after the JSON; wins over `binary_data_output`")
     classification: int = Field(
@@ -40,11 +42,11 @@ class RequestedOutput(BaseModel):
 
 
 class InferParameters(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     binary_data_output: bool = Field(False, description="true: outputs as bytes after the JSON")
     timeout: int = Field(
-        0, ge=0, description="deadline in microseconds, at most the service's own; 0: the service's own"
+        0, ge=0, le=2**63 - 1, description="deadline in microseconds, at most the service's own; 0: the service's own"
     )
 
 
@@ -163,7 +165,7 @@ class ModelConfig(BaseModel):
 
 
 class IndexRequest(BaseModel):
-    model_config = example(ready=True)
+    model_config = example(ready=True) | ConfigDict(strict=True)
 
     ready: bool = Field(False, description="true: only models that answer")
 

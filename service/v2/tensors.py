@@ -7,6 +7,7 @@ tensors follow; 0 means that there is no JSON and the body is one tensor.
 import re
 import struct
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,14 @@ from service.v2.documents import (
     InferRequest,
     InferResponse,
     OutputParameters,
+    Parameters,
     RequestedOutput,
     RequestInput,
     ResponseOutput,
 )
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+REGION = "shared_memory_region"
 _LENGTH = struct.Struct("<I")
 
 
@@ -48,7 +51,14 @@ def parse(headers: Headers, body: bytes, limits: Limits) -> tuple[InferRequest, 
         raise ServiceError("malformed", f"the inference request: {bodies.first_mistake(error)}") from None
     if request.inputs[0].name != INPUT or any(output.name != OUTPUT for output in request.outputs):
         raise ServiceError("unacceptable", f"expected the input `{INPUT}` and the output `{OUTPUT}`")
+    if any(REGION in parameters for parameters in _parameters(request)):
+        raise ServiceError("unacceptable", "shared memory is not supported: tensors go in the body")
     return request, _images(request.inputs[0], body[length:], limits)
+
+
+def _parameters(request: InferRequest) -> list[Parameters]:
+    """What the client asks of each tensor, beyond what is understood."""
+    return [request.inputs[0].parameters, *(output.parameters.model_extra or {} for output in request.outputs)]
 
 
 def _header_length(headers: Headers, body: bytes) -> int:
@@ -87,14 +97,16 @@ def _images(tensor: RequestInput, binary: bytes, limits: Limits) -> NDArray[np.u
 
 
 def _bytes_of(data: list[Any]) -> bytes:
-    """JSON numbers, nested or flat, as bytes."""
+    """JSON numbers, nested or flat, as bytes; not by NumPy, which would make each text as long as the longest."""
+    mistake = ServiceError("malformed", f"the data of `{INPUT}` must be integers from 0 to 255")
+    while (kinds := set(map(type, data))) == {list} and len(set(map(len, data))) == 1:
+        data = list(chain.from_iterable(data))
+    if not kinds <= {int}:
+        raise mistake
     try:
-        values = np.array(data)
+        return bytes(data)
     except ValueError:
-        values = np.array("ragged")
-    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
-        raise ServiceError("malformed", f"the data of `{INPUT}` must be integers from 0 to 255")
-    return values.astype(np.uint8).tobytes()
+        raise mistake from None
 
 
 def _texts(data: list[Any]) -> list[bytes]:

@@ -1,6 +1,7 @@
 """Keys, public addresses and TLS."""
 
 import datetime as dt
+import hmac
 import ipaddress
 import ssl
 from collections.abc import Iterator
@@ -8,11 +9,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+import tritonclient.http as triton
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tritonclient.utils import InferenceServerException
 
+from service.keys import Keys
 from service.settings import Settings, parse
 from tests.service.pictures import png
 from tests.service.processes import Service, running
@@ -68,6 +72,8 @@ def test_posts_need_a_key(service: Service, path: str) -> None:
         {"x-api-key": SECOND},
         {"authorization": f"Bearer {SECOND}"},
         {"authorization": f"bearer  {FIRST}"},
+        {"authorization": "Bearer another-service-0123", "x-api-key": FIRST},
+        {"authorization": f"Bearer {FIRST}", "x-api-key": "another-service-0123"},
     ],
 )
 def test_every_key_opens(service: Service, headers: dict[str, str]) -> None:
@@ -107,6 +113,37 @@ def test_metrics_can_be_opened() -> None:
         assert stranger(service, "GET", "/metrics").status_code == 200
         assert stranger(service, "GET", "/variants").status_code == 401
         assert service.client.get("/variants").status_code == 200
+
+
+def test_every_key_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In constant time, and none is left out because another fits."""
+    compared: list[bytes] = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda one, other: compared.append(other) or compare(one, other))
+    assert Keys((FIRST, SECOND, THIRD)).allow({"x-api-key": FIRST})
+    assert len(set(compared)) == 3
+
+
+def test_tritonclient_shows_a_key(service: Service) -> None:
+    """Its calls take headers."""
+    with triton.InferenceServerClient(service.url.removeprefix("http://")) as client:
+        assert client.get_model_metadata("resnet18-fp32", headers={"x-api-key": SECOND})["name"] == "resnet18-fp32"
+        with pytest.raises(InferenceServerException, match="API key"):
+            client.get_model_metadata("resnet18-fp32")
+
+
+def test_keys_are_not_logged(tmp_path: Path) -> None:
+    """Not even at the lowest level, whether they are right or wrong."""
+    with (
+        (tmp_path / "log").open("w") as log,
+        running("--variants", "fp32", "--api-keys", FIRST, "--log-level", "debug", module=FAKES, log=log,
+                headers={"x-api-key": FIRST}) as service,
+    ):  # fmt: skip
+        assert service.client.post("/predict/fp32", content=png(1), headers=PNG).status_code == 200
+        assert stranger(service, "POST", "/predict/fp32", authorization=f"Bearer {SECOND}").status_code == 401
+    text = (tmp_path / "log").read_text()
+    assert "unauthorized" in text
+    assert [key for key in (FIRST, SECOND) if key in text] == []
 
 
 def test_keys_are_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,12 @@
 """Images and clients that mean harm, or are merely broken, cost themselves an error and nobody else anything."""
 
+import asyncio
+import dataclasses
 import io
+import resource
 import socket
 import struct
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -11,14 +15,16 @@ from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
-from service import images
+from service import bodies, images
 from service.errors import ServiceError
+from service.settings import Settings
 from tests import fuzz
 from tests.service.pictures import encode, png, solid
-from tests.service.processes import Service, running
+from tests.service.processes import Service, running, until
 
 LIMITS = images.Limits(max_images=8, max_pixels=1_000_000)
 KINDS = ("PNG", "JPEG", "WEBP")
@@ -63,6 +69,32 @@ def test_a_corrupt_png_is_refused() -> None:
     assert word_of(bytes(body)) == "not_an_image"
 
 
+@pytest.mark.parametrize(("kind", "start"), [("JPEG", b"\xff\xc4"), ("JPEG", b"\xff\xdb"), ("WEBP", b"VP8 ")])
+def test_a_corrupt_header_is_refused(kind: str, start: bytes) -> None:
+    """A JPEG's tables, a WebP's frame."""
+    body = bytearray(encode(picture(), kind))
+    at = body.index(start) + 4
+    body[at : at + 16] = b"\xff" * 16
+    assert word_of(bytes(body)) == "not_an_image"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_corrupt_pixels_without_a_checksum_are_taken_as_they_look(kind: str) -> None:
+    """As docs/api.md says: no decoder can tell."""
+    body = bytearray(encode(picture(32), kind))
+    body[len(body) // 2] ^= 0x55
+    assert (images.decode(bytes(body), LIMITS) != images.decode(encode(picture(32), kind), LIMITS)).any()
+
+
+def test_a_picture_that_ends_in_order_is_taken_as_it_looks() -> None:
+    """As docs/api.md says: a PNG of too few rows whose checksums are right, a JPEG that was cut and given an end."""
+    half = images.decode(png_of(32, 32, zlib.compress(b"".join(b"\0" + bytes([9] * 96) for _ in range(16)))), LIMITS)
+    assert (half[:, :16] == 9).all()
+    assert (half[:, 16:] == 0).all()
+    cut = encode(picture(32), "JPEG")
+    assert images.decode(cut[: len(cut) * 3 // 4] + b"\xff\xd9", LIMITS).shape == (3, 32, 32)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
     """APNG and animated WebP."""
@@ -72,20 +104,76 @@ def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
     assert np.abs(images.decode(buffer.getvalue(), LIMITS).astype(int) - 40).max() <= 1
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A PNG that claims to be of this size and holds nothing else."""
-    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = b"IDAT" + zlib.compress(b"")
-    chunks = [
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in (head, data)
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+def test_of_a_jpeg_with_several_pictures_the_first_counts() -> None:
+    """What cameras write as MPO."""
+    first, second = (Image.fromarray(solid(value).transpose(1, 2, 0)) for value in (40, 200))
+    buffer = io.BytesIO()
+    first.save(buffer, "MPO", save_all=True, append_images=[second])
+    assert np.abs(images.decode(buffer.getvalue(), LIMITS).astype(int) - 40).max() <= 1
 
 
-@pytest.mark.parametrize("size", [(1001, 1000), (20_000, 20_000), (2**31 - 1, 2**31 - 1), (1_000_001, 1)])
-def test_a_decompression_bomb_is_refused_by_its_claim(size: tuple[int, int]) -> None:
-    """No pixel of it is decoded: there is none."""
-    assert word_of(bomb(*size)) == "unacceptable"
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """One of a PNG, with its length and checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(width: int, height: int, compressed: bytes, bits: int = 8) -> bytes:
+    """An RGB PNG that claims to be of this size and holds this data."""
+    head = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    """A small JPEG that claims to be of this size."""
+    body = encode(picture(), "JPEG")
+    at = body.index(b"\xff\xc0") + 5
+    return body[:at] + struct.pack(">HH", height, width) + body[at + 4 :]
+
+
+def webp_of(width: int, height: int) -> bytes:
+    """A small frame on a canvas that claims to be of this size."""
+    frame = encode(picture(16), "WEBP")[12:]
+    places = struct.pack("<IIIII", 0, 0, 15, 15, 100)
+    place = b"".join(places[at : at + 3] for at in range(0, 20, 4)) + b"\0"
+    canvas = bytes([2, 0, 0, 0]) + struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    parts = ((b"VP8X", canvas), (b"ANIM", bytes(6)), (b"ANMF", place + frame))
+    body = b"WEBP" + b"".join(kind + struct.pack("<I", len(data)) + data for kind, data in parts)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def test_16_bits_of_colour_are_scaled_too() -> None:
+    """An RGB PNG of v * 257 is the 8-bit picture of v."""
+    pixels = picture(32)
+    wide = pixels.transpose(1, 2, 0).astype(">u2") * 257
+    rows = b"".join(b"\0" + row.tobytes() for row in wide)
+    assert (images.decode(png_of(32, 32, zlib.compress(rows), bits=16), LIMITS) == pixels).all()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        png_of(1001, 1000, zlib.compress(b"")),
+        png_of(20_000, 20_000, zlib.compress(b"")),
+        png_of(2**31 - 1, 2**31 - 1, zlib.compress(b"")),
+        png_of(1_000_001, 1, zlib.compress(b"")),
+        jpeg_of(1001, 1000),
+        jpeg_of(65_500, 65_500),
+        webp_of(1001, 1000),
+        webp_of(16_384, 16_384),
+    ],
+    ids=len,
+)
+def test_a_decompression_bomb_is_refused_by_its_claim(body: bytes) -> None:
+    """Before a pixel is decoded: no memory for any is touched."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert word_of(body) == "unacceptable"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2048  # KiB
+
+
+def test_what_claims_no_more_than_is_accepted_is_read() -> None:
+    """The bombs above are sound otherwise."""
+    assert images.decode(webp_of(1000, 1000), LIMITS).shape == (3, 32, 32)
+    assert images.decode(jpeg_of(64, 64), LIMITS).shape == (3, 32, 32)
 
 
 def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
@@ -104,6 +192,20 @@ def test_a_text_bomb_in_a_png_is_refused() -> None:
     assert word_of(body[:33] + chunk + body[33:]) == "not_an_image"
 
 
+@pytest.mark.parametrize(
+    ("kind", "start"), [(b"iCCP", b"name\0\0"), (b"zTXt", b"key\0\0"), (b"iTXt", b"key\0\1\0\0\0")]
+)
+def test_a_png_with_a_thousand_small_text_bombs_is_refused(kind: bytes, start: bytes) -> None:
+    """Each would be inflated to 1 MiB when the image is opened; a few are a matter for a thread."""
+    body = encode(picture())
+    metadata = chunk(kind, start + zlib.compress(bytes(2**20 - 1)))
+    assert word_of(body[:33] + metadata * 1000 + body[33:]) == "unacceptable"
+    some = body[:33] + metadata * 5 + body[33:]
+    assert (images.decode(some, LIMITS) == images.decode(body, LIMITS)).all()
+    with pytest.raises(images.Heavy):
+        images.decode(some, dataclasses.replace(LIMITS, light=True))
+
+
 def test_decoding_many_large_images_ends_in_time(service: Service) -> None:
     """5 images that each take a while are given up after `decode_timeout`, and others are answered meanwhile."""
     large = encode(solid(1, 4096))
@@ -120,6 +222,21 @@ def test_decoding_stops_at_its_deadline() -> None:
     """Not one more image is begun after it."""
     late = images.Limits(max_images=8, max_pixels=1_000_000, until=time.perf_counter() - 1)
     assert word_of(png(1), late) == "deadline"
+
+
+def test_a_decoder_that_does_not_end_is_not_waited_for() -> None:
+    """The request ends as `deadline`, whatever its thread does."""
+    done = threading.Event()
+
+    async def wait_for_it() -> None:
+        try:
+            await bodies.timely(lambda _: done.wait(60), bodies.THREAD_BYTES, Settings(decode_timeout=0.05))
+        finally:
+            done.set()
+
+    with pytest.raises(ServiceError) as raised:
+        asyncio.run(wait_for_it())
+    assert raised.value.reason.word == "deadline"
 
 
 def test_the_parts_of_a_multipart_body_are_limited(service: Service) -> None:
@@ -195,6 +312,50 @@ def test_an_endless_head_is_cut_off(service: Service) -> None:
         except ConnectionError:
             pass
     assert fuzz.still_answers(service.client)
+
+
+@pytest.mark.parametrize("first", [b"X: " + b"x" * 998 + b"\r\n", b"X: "])
+def test_an_endless_tail_is_cut_off(service: Service, first: bytes) -> None:
+    """Nor may headers follow a chunked body without end, in many lines or in one: memory stays flat."""
+    address = urlsplit(service.url)
+    process = psutil.Process(service.process.pid)
+    before = process.memory_info().rss
+    with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+        with pytest.raises(ConnectionError):
+            connection.sendall(first * 50_000 if first.endswith(b"\n") else first + b"x" * 50_000_000)
+    assert process.memory_info().rss - before < 16 * 2**20
+    assert fuzz.still_answers(service.client)
+
+
+def test_small_chunks_are_no_endless_tail(service: Service) -> None:
+    """What stands between chunks counts anew for each."""
+    padded = png(3) + bytes(300_000)  # what follows a PNG's end does not matter
+    pieces = b"".join(
+        b"%x\r\n%b\r\n" % (len(padded[at : at + 20]), padded[at : at + 20]) for at in range(0, len(padded), 20)
+    )
+    address = urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_does_not_read_is_cut_off(service: Service) -> None:
+    """What it asked for is not kept for it for ever."""
+    address = urlsplit(service.url)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((address.hostname, address.port))
+        connection.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
+        ours = connection.getsockname()[1]
+        process = psutil.Process(service.process.pid)
+        until(lambda: ours in _clients(process), 5, "connection")
+        until(lambda: ours not in _clients(process), 20, "end of the connection")
+
+
+def _clients(process: psutil.Process) -> set[int]:
+    """The ports at the other end of a process's connections."""
+    return {connection.raddr.port for connection in process.net_connections("tcp") if connection.raddr}
 
 
 @pytest.mark.slow

@@ -151,6 +151,13 @@ def test_compare_answers_with_every_variant(service: Service) -> None:
     assert "CUDA" in document["variants"]["fp16"]["error"]
 
 
+def test_compare_refuses_a_deadline_that_cannot_be_read(service: Service) -> None:
+    """As a request of its own, not as an error of every variant."""
+    answer = post(service, png(3), "image/png", "/compare", **{"x-request-timeout": "soon"})
+    assert answer.status_code == 400
+    assert answer.json()["type"].endswith(":malformed")
+
+
 def test_variants_tell_their_state(service: Service) -> None:
     """fp16 without a GPU is unavailable with a reason; the others are ready."""
     cards = {card["name"]: card for card in service.client.get("/variants").json()["variants"]}

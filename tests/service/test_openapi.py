@@ -17,9 +17,15 @@ from tests.service.processes import Service, running
 ROOT = Path(__file__).parents[2]
 SCHEMATHESIS = shutil.which("st", path=str(Path(sys.executable).parent)) or "st"
 CHECKS = (
+    "not_a_server_error", "negative_data_rejection",
     "status_code_conformance", "content_type_conformance", "response_schema_conformance",
     "response_headers_conformance", "unsupported_method",
 )  # fmt: skip
+CONFIGURATION = """
+[checks.not_a_server_error]
+expected-statuses = ["2xx", "4xx", "504"]
+"""
+"""A deadline of 0 s is a 504; 500 is in the document, too, and would pass as documented. No redirect is."""
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +85,13 @@ def test_every_error_of_the_table_is_described(document: dict[str, Any]) -> None
 
 @pytest.mark.slow
 def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
-    """Generated requests, valid and not: no undocumented status, no 500, no answer that breaks its schema."""
+    """Generated requests: no undocumented status, no 500, no broken schema, and none accepted that breaks its own."""
     command = [
         SCHEMATHESIS, "run", f"{service.url}/openapi.json", "--checks", ",".join(CHECKS), "--max-examples", "50",
         "--phases", "examples,coverage,fuzzing", "--generation-deterministic",
         "--no-color", "--continue-on-failure", "--warnings", "off",
     ]  # fmt: skip
+    (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout[-6000:]
     outcomes = [service.outcomes(variant) for variant in ("fp32", "int8", "unknown")]

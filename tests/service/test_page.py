@@ -30,6 +30,7 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=30_000)  # a browser on a busy machine is slow to draw Swagger UI
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -77,6 +78,8 @@ def test_a_sample_is_answered_by_every_variant(page: Page) -> None:
         assert "memory for the batch" in card.locator("dl").inner_text()
     expect(page.locator('[data-variant="fp16"] .reason')).to_contain_text("CUDA")
     shoot(page, "desktop")
+    page.emulate_media(color_scheme="dark")
+    shoot(page, "dark")
 
 
 def test_the_answer_is_that_of_the_service(page: Page, tmp_path: Path) -> None:
@@ -88,15 +91,16 @@ def test_the_answer_is_that_of_the_service(page: Page, tmp_path: Path) -> None:
     expect(page.locator('[data-variant="int8"] .label')).to_have_text("horse")
 
 
-def test_a_picture_can_be_dropped(page: Page) -> None:
-    """As a file from the desktop is."""
+@pytest.mark.parametrize("where", ["#drop", "h1"])
+def test_a_picture_can_be_dropped(page: Page, where: str) -> None:
+    """As a file from the desktop is, also beside the box."""
     page.goto("/")
     transfer = page.evaluate_handle(
         "bytes => { const t = new DataTransfer();"
         " t.items.add(new File([new Uint8Array(bytes)], 'p.png', {type: 'image/png'})); return t; }",
         list(png(3)),
     )
-    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+    page.dispatch_event(where, "drop", {"dataTransfer": transfer})
     expect(page.locator('[data-variant="fp32"] .label')).to_have_text("cat")
 
 
@@ -166,7 +170,7 @@ def test_the_javascript_of_the_documents_runs(page: Page, service: Service, tmp_
 
 
 def test_with_keys_the_page_asks_for_one(browser: Browser) -> None:
-    """It says so, works once the key is there, and hands it to /docs."""
+    """It says so, works once the key is there, and hands it to /docs and /metrics."""
     with running(
         "--variants", "fp32", "--api-keys", KEY, module="tests.service.calm", headers={"x-api-key": KEY}
     ) as service:
@@ -180,6 +184,9 @@ def test_with_keys_the_page_asks_for_one(browser: Browser) -> None:
             expect(page.locator('[data-variant="fp32"] .label')).to_be_visible()
             page.goto("/docs")
             expect(page.locator(".opblock").first).to_be_visible()
+            page.goto("/")
+            page.get_by_role("link", name="Metrics").click()
+            expect(page.locator("body")).to_contain_text("precision_requests_total")
 
 
 def test_the_page_can_be_switched_off() -> None:

@@ -1,6 +1,8 @@
 """The Open Inference Protocol, spoken by Triton's own client; answers are held against /predict."""
 
+import asyncio
 import base64
+import gzip
 import json
 import struct
 import time
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from models import checkpoint
@@ -59,7 +62,9 @@ def test_server_metadata(client: triton.InferenceServerClient) -> None:
     """Name, version and extensions."""
     document = client.get_server_metadata()
     assert document["name"] == "precision-service"
-    assert set(document["extensions"]) == {"binary_tensor_data", "classification", "model_configuration", "statistics"}
+    assert document["extensions"] == [
+        "binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"
+    ]  # fmt: skip
 
 
 def test_health(client: triton.InferenceServerClient) -> None:
@@ -140,11 +145,33 @@ def test_async_infer(client: triton.InferenceServerClient) -> None:
     assert [int(one.get_result().as_numpy("logits").argmax()) for one in waiting] == [3, 4, 9]
 
 
+def test_the_asyncio_client_is_answered(service: Service) -> None:
+    """The same client on aiohttp."""
+
+    async def ask() -> np.ndarray:
+        async with triton_aio.InferenceServerClient(service.url.removeprefix("http://")) as client:
+            return (await client.infer("resnet18-fp32", [images(PIXELS)])).as_numpy("logits")
+
+    np.testing.assert_array_equal(asyncio.run(ask()), predicted(service, PIXELS))
+
+
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 def test_a_compressed_request_is_inflated(client: triton.InferenceServerClient, algorithm: str) -> None:
-    """Content-Encoding gzip and deflate."""
-    result = client.infer("resnet18-fp32", [images(PIXELS)], request_compression_algorithm=algorithm)
+    """Content-Encoding gzip and deflate; the answer may be compressed as well, and is not."""
+    compression = {"request_compression_algorithm": algorithm, "response_compression_algorithm": algorithm}
+    result = client.infer("resnet18-fp32", [images(PIXELS)], **compression)
     assert result.as_numpy("logits").argmax(1).tolist() == [3, 4, 9]
+
+
+def test_a_body_made_by_the_client_can_be_sent_by_another(service: Service) -> None:
+    """generate_request_body and parse_response_body, with httpx between them."""
+    body, length = triton.InferenceServerClient.generate_request_body([images(PIXELS)], request_id="mine")
+    answer = service.client.post(INFER, content=body, headers={"inference-header-content-length": str(length)})
+    result = triton.InferenceServerClient.parse_response_body(
+        answer.content, header_length=int(answer.headers["inference-header-content-length"])
+    )
+    assert result.get_response()["id"] == "mine"
+    np.testing.assert_array_equal(result.as_numpy("logits"), predicted(service, PIXELS))
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -226,6 +253,10 @@ def body(**changes: Any) -> bytes:
         (body(shape=[2, 3, 32, 32]), {}, 422, "2 images"),
         (body(shape=[0, 3, 32, 32], data=[]), {}, 422, "at least 1"),
         (body(data=[256] * 3072), {}, 400, "0 to 255"),
+        (body(data=[True] * 3072), {}, 400, "integers"),
+        (body(data=[[[3]], {}]), {}, 400, "integers"),
+        (body(data=["x" * 1_000_000] + [""] * 100_000), {}, 400, "integers"),  # as a NumPy array: 400 GB
+        (body()[:-1] + b', "parameters": {"timeout": 1%b}}' % (b"0" * 400), {}, 400, "timeout"),
         (body(data=[0.5] * 3072), {}, 400, "integers"),
         (body(data=[[1], [1, 2]]), {}, 400, "integers"),
         (body(data=None), {}, 400, "`data`"),
@@ -234,8 +265,10 @@ def body(**changes: Any) -> bytes:
         (body(datatype="BYTES", shape=[1], data=[1]), {}, 400, "base64"),
         (body(datatype="BYTES", shape=[1], data=["aaaa"]), {}, 400, "PNG"),
         (bytes(100), {"inference-header-content-length": "0"}, 422, "3072"),
+        (body(), {"x-request-timeout": ""}, 400, "X-Request-Timeout"),
         (b"x", {"content-encoding": "br"}, 415, "gzip"),
         (b"x", {"content-encoding": "gzip"}, 400, "gzip"),
+        (gzip.compress(body()) + b"x", {"content-encoding": "gzip"}, 400, "gzip"),
     ],
 )
 def test_a_mistake_is_told_and_counted(
@@ -289,8 +322,48 @@ def test_the_timeout_of_a_request_is_its_deadline(client: triton.InferenceServer
     assert raised.value.status() == "504"
 
 
-def test_a_path_that_is_not_there_is_an_error_of_the_protocol(client: triton.InferenceServerClient) -> None:
-    """Loading, shared memory, tracing and logging do not apply: 404, in the protocol's shape."""
-    with pytest.raises(InferenceServerException) as raised:
-        client.load_model("resnet18-fp32")
+@pytest.mark.parametrize(
+    ("call", "arguments", "words"),
+    [
+        ("load_model", ("resnet18-fp32",), "--variants"),
+        ("unload_model", ("resnet18-fp32",), "--variants"),
+        ("get_trace_settings", (), "/metrics"),
+        ("get_trace_settings", ("resnet18-fp32",), "/metrics"),
+        ("update_trace_settings", ("resnet18-fp32", {}), "/metrics"),
+        ("get_log_settings", (), "--log-level"),
+        ("update_log_settings", ({},), "--log-level"),
+        ("get_system_shared_memory_status", (), "shared memory"),
+        ("register_system_shared_memory", ("mine", "/mine", 3072), "shared memory"),
+        ("unregister_system_shared_memory", ("mine",), "shared memory"),
+        ("get_cuda_shared_memory_status", ("mine",), "shared memory"),
+        ("register_cuda_shared_memory", ("mine", b"handle", 0, 3072), "shared memory"),
+        ("unregister_cuda_shared_memory", (), "shared memory"),
+    ],
+)
+def test_a_call_that_does_not_apply_says_why(
+    client: triton.InferenceServerClient, call: str, arguments: tuple[Any, ...], words: str
+) -> None:
+    """404 with what there is instead."""
+    with pytest.raises(InferenceServerException, match=words) as raised:
+        getattr(client, call)(*arguments)
     assert raised.value.status() == "404"
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_shared_memory_is_refused(client: triton.InferenceServerClient, side: str) -> None:
+    """An answer in the body would leave the client's region as it was."""
+    tensor, output = images(PIXELS), triton.InferRequestedOutput("logits")
+    if side == "input":
+        tensor.set_shared_memory("mine", PIXELS.nbytes)
+    else:
+        output.set_shared_memory("mine", 120)
+    with pytest.raises(InferenceServerException, match="shared memory") as raised:
+        client.infer("resnet18-fp32", [tensor], outputs=[output])
+    assert raised.value.status() == "422"
+
+
+def test_a_path_that_is_not_there_is_an_error_of_the_protocol(service: Service) -> None:
+    """404 in the protocol's shape, and no detour to where the Host header says."""
+    for path in ("/v2/nothing", "/v2/health/live/"):
+        answer = service.client.get(path)
+        assert (answer.status_code, set(answer.json())) == (404, {"error"})
