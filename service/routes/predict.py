@@ -129,13 +129,12 @@ def pool_of(request: Request, variant: str) -> Pool:
 async def read_pixels(request: Request) -> tuple[NDArray[np.uint8], dict[str, float]]:
     """The request's images as `[N, 3, S, S] uint8`, and the seconds of `receive` and `decode`."""
     settings: Settings = request.app.state.settings
-    began = time.perf_counter()
     body = await bodies.read(request, settings)
     received = time.perf_counter()
     parts = await bodies.encoded_parts(request.headers, body, settings)
     encoded_bytes = 0 if parts is None else len(body)  # raw pixels are taken as they lie
     pixels = await bodies.timely(partial(bodies.decode, parts, body), encoded_bytes, settings)
-    return pixels, {"receive": received - began, "decode": time.perf_counter() - received}
+    return pixels, {"receive": received - request.state.began, "decode": time.perf_counter() - received}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ class Done:
 async def execute(
     request: Request, pool: Pool, pixels: NDArray[np.uint8], phases: dict[str, float], deadline: float | None = None
 ) -> Done:
-    """Run the images, and add the seconds of `queue`, `copy_in`, `inference`, `copy_out` to `phases`.
+    """Run the images, and add the seconds of `queue`, `copy_in`, `inference`, `copy_out`, `deliver` to `phases`.
 
     The request's own deadline in seconds holds unless `deadline` is given. Of a request that was split over several
     batches the worker's phases add up, and `queue` is the first part's.
@@ -178,6 +177,7 @@ async def execute(
         memory_bytes=max([result.memory_bytes for result in results]),
     )
     request.app.state.shadow.offer(pool.variant, pixels, done.logits)
+    phases["deliver"] = time.perf_counter() - max([result.computed for result in results])
     return done
 
 
@@ -236,6 +236,7 @@ def assemble(
             copy_in_seconds=phases["copy_in"],
             inference_seconds=phases["inference"],
             copy_out_seconds=phases["copy_out"],
+            deliver_seconds=phases["deliver"],
             total_seconds=time.perf_counter() - request.state.began,
         ),
         memory=Memory(peak_bytes=done.memory_bytes, kind=done.card["memory_kind"]),
