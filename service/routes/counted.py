@@ -73,7 +73,7 @@ async def counted(endpoint: Endpoint, request: Request, variant: str) -> Respons
     began = time.perf_counter()
     request.state.began = began
     request.state.request_id = request_id_of(request)
-    request.state.images, request.state.phases = 0, {}
+    request.state.images, request.state.phases, request.state.results = 0, {}, []
     metrics = request.app.state.metrics
     metrics.started(variant)
     outcome = "shutting_down"
@@ -93,6 +93,8 @@ async def counted(endpoint: Endpoint, request: Request, variant: str) -> Respons
         metrics.ended(variant, outcome, seconds)
         state = request.state
         request.app.state.log(state.request_id, variant, outcome, state.images, seconds, state.phases)
+        if trace := request.app.state.trace:
+            trace(request, variant, outcome, seconds)
 
 
 class CountedRoute(APIRoute):

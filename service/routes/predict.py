@@ -166,7 +166,7 @@ async def execute(
         except ServiceError as error:
             _abandon(entries, error)
             raise
-    results = [answer.result for answer in answers]
+    results = request.state.results = [answer.result for answer in answers]
     phases["queue"] = results[0].started - entries[0].enqueued
     for name in ("copy_in", "inference", "copy_out"):
         phases[name] = sum([getattr(result, name) for result in results])
