@@ -85,8 +85,10 @@ ROWS = (
     ),
     Row(
         Histogram, "precision_inference_memory_bytes", (*V, "device", "kind"),
-        "What the executed batch needed beyond the resident weights, once per request. activation_peak: measured once "
-        "per batch size at warm-up; cuda_graph: the graph that ran, measured when it was captured.", BYTES,
+        "What the executed batch, all its requests together, needed beyond the resident weights, once per request. "
+        "activation_peak: measured once per batch size at warm-up, a lower bound: scratch memory inside the backend is "
+        "not in it; cuda_graph: the graph that ran, measured when it was captured, an upper bound: the batch was "
+        "padded to its size.", BYTES,
     ),
     Row(Histogram, "precision_batch_size", V, "Images per executed batch.", IMAGES),
     Row(Counter, "precision_images", V, "Images predicted."),
@@ -108,7 +110,8 @@ ROWS = (
     ),
     Row(
         Gauge, "precision_activation_peak_bytes", (*V, "batch_size"),
-        "What a batch of this size needs beyond the resident weights, measured at warm-up.",
+        "What a batch of this size needs beyond the resident weights, measured at warm-up. On a GPU an upper bound: "
+        "that of the graph that it is padded to.",
     ),
     Row(
         Gauge, "precision_inference_clock_ratio", (*V, "device"),
@@ -123,8 +126,10 @@ MEMORY = Row(
     Gauge,
     "precision_memory_bytes",
     (*V, "kind"),
-    "Memory of the variant's worker processes now: rss counts shared pages in full, pss by share. On a GPU allocated, "
-    "reserved are PyTorch's, process_gpu is the driver's number for the process, device_used everybody's.",
+    "Memory of all worker processes of the variant now. rss counts shared pages in full, an upper bound; pss splits "
+    "them among the processes that share them, an amortised share. On a GPU allocated, reserved are PyTorch's, the "
+    "latter with what is free in it; process_gpu is the driver's number for the process, CUDA context included; "
+    "device_used is everybody's: do not add it up.",
 )
 MODEL_KINDS = {"serialized": "serialized_bytes", "parameters": "parameter_bytes", "buffers": "buffer_bytes"}
 START_UP = {

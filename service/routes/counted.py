@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +27,11 @@ def request_id_of(request: Request) -> str:
     """The client's X-Request-ID where it is harmless (1 to 128 of A-Z a-z 0-9 . _ : -), else a new one."""
     given = request.headers.get("x-request-id", "")
     return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def server_timing(seconds: Mapping[str, float]) -> str:
+    """The header, which a browser's network panel shows."""
+    return ", ".join([f"{name};dur={value * 1000:.3f}" for name, value in seconds.items()])
 
 
 def error_response(request: Request, error: ServiceError, request_id: str) -> Response:
@@ -87,7 +92,9 @@ async def counted(endpoint: Endpoint, request: Request, variant: str) -> Respons
     except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer and is counted
         failure = as_service_error(error)
         outcome = failure.reason.word
-        return error_response(request, failure, request.state.request_id)
+        response = error_response(request, failure, request.state.request_id)
+        response.headers["Server-Timing"] = server_timing(request.state.phases | {"total": time.perf_counter() - began})
+        return response
     finally:
         seconds = time.perf_counter() - began
         metrics.ended(variant, outcome, seconds)

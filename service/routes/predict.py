@@ -19,7 +19,14 @@ from service import bodies
 from service.engine.pool import Pool
 from service.engine.queue import Entry
 from service.errors import ServiceError
-from service.routes.counted import CountedRoute, PredictQuery, as_service_error, error_response, request_id_of
+from service.routes.counted import (
+    CountedRoute,
+    PredictQuery,
+    as_service_error,
+    error_response,
+    request_id_of,
+    server_timing,
+)
 from service.routes.described import IMAGES, PREDICTION, errors
 from service.schemas import (
     Candidate,
@@ -72,7 +79,7 @@ def answered(
     phases["encode"] = now - assembling
     phases["other"] = max(0.0, now - request.state.began - sum(phases.values()))
     request.app.state.metrics.answered(variant, done.card, len(done.logits), phases, done.memory_bytes)
-    return {"Server-Timing": ", ".join([f"{name};dur={seconds * 1000:.3f}" for name, seconds in phases.items()])}
+    return {"Server-Timing": server_timing(phases)}
 
 
 async def compare(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:

@@ -1,5 +1,6 @@
 """The exposition: complete from the start, exact, and clean to Prometheus's own linter."""
 
+import os
 import shutil
 import subprocess
 from typing import Any
@@ -113,6 +114,18 @@ def test_a_counter_and_a_gauge_count_as_the_originals(kinds: tuple[type[Any], ty
             child.dec(0.25)
         expositions.append([line for line in generate_latest(registry).decode().splitlines() if "created" not in line])
     assert expositions[0] == expositions[1]
+
+
+def test_help_says_which_bytes_are_bounds_or_shares(metrics: Metrics) -> None:
+    """An operator who sees only the scrape is not misled: upper and lower bounds, and amortised shares, by name."""
+    metrics.watch(lambda: {"fp32": 0, "int8": 0}, lambda: {"int8": [Process(os.getpid())]})
+    help_of = {family.name: family.documentation for family in metrics.registry.collect()}
+    for name, words in {
+        "precision_inference_memory_bytes": ("all its requests together", "lower bound", "upper bound"),
+        "precision_activation_peak_bytes": ("upper bound",),
+        "precision_memory_bytes": ("upper bound", "amortised share", "CUDA context included", "do not add it up"),
+    }.items():
+        assert [word for word in words if word not in help_of[name]] == []
 
 
 def test_a_batch_keeps_a_worker_busy(metrics: Metrics) -> None:
