@@ -39,7 +39,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear .venv || { \
 		echo "error: '$(PYTHON)' cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; \
 		exit 1; }
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[service,loadtest,dev]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[service,tracing,loadtest,dev]'
 	@touch $@
 
 .PHONY: serve
@@ -95,8 +95,8 @@ fmt: $(INSTALLED) ## format, and fix what ruff can fix safely
 constraints: ## resolve versions and hashes again after a change in pyproject.toml; UPGRADE=1 raises all of them
 	@tool=$$(mktemp -d) && trap 'rm -rf "$$tool"' EXIT && $(PYTHON) -m venv "$$tool" && "$$tool/bin/pip" install -q uv && \
 		"$$tool/bin/uv" pip compile -q $(if $(UPGRADE),--upgrade) pyproject.toml -o constraints.txt && \
-		"$$tool/bin/uv" pip compile -q --upgrade --no-annotate --generate-hashes --no-all-extras --extra service --extra build \
-			-c constraints.txt pyproject.toml -o deploy/requirements.txt
+		"$$tool/bin/uv" pip compile -q --upgrade --no-annotate --generate-hashes --no-all-extras --extra service --extra tracing \
+			--extra build -c constraints.txt pyproject.toml -o deploy/requirements.txt
 
 .PHONY: audit
 audit: ## ask for known vulnerabilities of what the image installs; docs/supply-chain.md explains what is found

@@ -14,7 +14,7 @@ from loadtest.scrape import Scrape
 from loadtest.stability import saturated
 from loadtest.statistics import quantile, stated_quantile
 
-PHASES = ("decode", "queue", "copy_in", "inference", "copy_out", "encode")
+PHASES = ("decode", "queue", "copy_in", "inference", "copy_out", "deliver", "encode")
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 

@@ -25,16 +25,19 @@ def serve(settings: Settings, **parts: Any) -> None:
 
     from models.checkpoint import CheckpointError  # noqa: PLC0415 - after the environment is set
     from service.server import build_server  # noqa: PLC0415
+    from service.tracing import TracingUnavailable  # noqa: PLC0415
 
     sock = _bind(settings)
     try:
         server = build_server(settings, **parts)
-    except CheckpointError as error:
+    except (CheckpointError, TracingUnavailable) as error:
         sys.exit(f"error: {error}")
     host, port = sock.getsockname()[:2]
     scheme = "https" if settings.ssl_certfile else "http"
     print(f"Serving {', '.join(server.pools)} on {scheme}://{host}:{port}", flush=True)
     server.run(sock)
+    if tracing := server.app.state.trace:
+        tracing.close()
 
 
 def _bind(settings: Settings) -> socket.socket:

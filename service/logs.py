@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 from service.errors import REASONS
@@ -71,8 +72,13 @@ class RequestLog:
             sys.stderr.write(self._line(Ended(request_id, known, outcome, images, seconds, phases)))
 
 
+@cache
+def _template(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{name}": %.6f' for name in names)
+
+
 def json_line(ended: Ended) -> str:
-    phases = ", ".join([f'"{name}": {seconds:.6f}' for name, seconds in ended.phases.items()])
+    phases = _template(tuple(ended.phases)) % tuple(ended.phases.values())
     return (
         f'{{"time": {time.time():.6f}, "level": "info", "logger": "service.requests", "message": "prediction", '
         f'"request_id": "{ended.request_id}", "variant": "{ended.variant}", "outcome": "{ended.outcome}", '

@@ -8,9 +8,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import prometheus_client
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -28,15 +29,28 @@ BYTES = tuple(float(2**power) for power in range(14, 35, 2))
 DISTANCES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
-PHASES = ("receive", "decode", "queue", "copy_in", "inference", "copy_out", "encode", "other")
+PHASES = ("receive", "decode", "queue", "copy_in", "inference", "copy_out", "deliver", "encode", "other")
 OUTCOMES = ("ok", *REASONS)
 STATES = ("starting", "ready", "failed", "unavailable")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class LocalHistogram(Histogram):
-    """prometheus_client's, without its lock and its walk through the buckets: one thread observes and is scraped."""
+# One thread observes and is scraped, so these do without prometheus_client's locks, which every request would take a
+# dozen times, and without its walk through the buckets.
+class Counter(prometheus_client.Counter):
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        self._value._value += amount
 
+
+class Gauge(prometheus_client.Gauge):
+    def inc(self, amount: float = 1) -> None:
+        self._value._value += amount
+
+    def dec(self, amount: float = 1) -> None:
+        self._value._value -= amount
+
+
+class Histogram(prometheus_client.Histogram):
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
         self._sum._value += amount
         self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1
@@ -53,9 +67,8 @@ class Row:
     buckets: tuple[float, ...] = ()
 
     def register(self, registry: CollectorRegistry) -> Any:
-        if self.kind is Histogram:
-            return LocalHistogram(self.name, self.help, self.labels, buckets=self.buckets, registry=registry)
-        return self.kind(self.name, self.help, self.labels, registry=registry)
+        buckets = {"buckets": self.buckets} if self.buckets else {}
+        return self.kind(self.name, self.help, self.labels, registry=registry, **buckets)  # type: ignore[arg-type]
 
 
 V = ("variant",)
@@ -72,8 +85,10 @@ ROWS = (
     ),
     Row(
         Histogram, "precision_inference_memory_bytes", (*V, "device", "kind"),
-        "What the executed batch needed beyond the resident weights, once per request. activation_peak: measured once "
-        "per batch size at warm-up; cuda_graph: the graph that ran, measured when it was captured.", BYTES,
+        "What the executed batch, all its requests together, needed beyond the resident weights, once per request. "
+        "activation_peak: measured once per batch size at warm-up, a lower bound: scratch memory inside the backend is "
+        "not in it; cuda_graph: the graph that ran, measured when it was captured, an upper bound: the batch was "
+        "padded to its size.", BYTES,
     ),
     Row(Histogram, "precision_batch_size", V, "Images per executed batch.", IMAGES),
     Row(Counter, "precision_images", V, "Images predicted."),
@@ -95,7 +110,8 @@ ROWS = (
     ),
     Row(
         Gauge, "precision_activation_peak_bytes", (*V, "batch_size"),
-        "What a batch of this size needs beyond the resident weights, measured at warm-up.",
+        "What a batch of this size needs beyond the resident weights, measured at warm-up. On a GPU an upper bound: "
+        "that of the graph that it is padded to.",
     ),
     Row(
         Gauge, "precision_inference_clock_ratio", (*V, "device"),
@@ -110,8 +126,10 @@ MEMORY = Row(
     Gauge,
     "precision_memory_bytes",
     (*V, "kind"),
-    "Memory of the variant's worker processes now: rss counts shared pages in full, pss by share. On a GPU allocated, "
-    "reserved are PyTorch's, process_gpu is the driver's number for the process, device_used everybody's.",
+    "Memory of all worker processes of the variant now. rss counts shared pages in full, an upper bound; pss splits "
+    "them among the processes that share them, an amortised share. On a GPU allocated, reserved are PyTorch's, the "
+    "latter with what is free in it; process_gpu is the driver's number for the process, CUDA context included; "
+    "device_used is everybody's: do not add it up.",
 )
 MODEL_KINDS = {"serialized": "serialized_bytes", "parameters": "parameter_bytes", "buffers": "buffer_bytes"}
 START_UP = {
@@ -119,6 +137,18 @@ START_UP = {
     "precision_warmup_seconds": "warmup_seconds",
     "precision_selftest_agreement_ratio": "selftest_agreement",
 }
+
+
+class Bound(NamedTuple):
+    """What every request of one variant touches, found once: a look-up by labels costs more than counting."""
+
+    requests: dict[str, Counter]
+    in_flight: Gauge
+    duration: Histogram
+    phases: dict[str, Histogram]
+    images: Counter
+    batch_size: Histogram
+    busy: Counter
 
 
 class Metrics:
@@ -130,13 +160,27 @@ class Metrics:
         self._metrics = {row.name: row.register(self.registry) for row in ROWS}
         self._child = cache(self._labelled)  # prometheus_client's own look-up takes a lock each time
         ProcessCollector(registry=self.registry)
-        for outcome in OUTCOMES:
-            self._child("precision_requests", UNKNOWN, outcome)
+        self._unknown: dict[str, Counter] = self._children("precision_requests", UNKNOWN, OUTCOMES)
         for variant in self.names:
             self._create_children(variant)
+        self._bound = {variant: self._bind(variant) for variant in self.names}
 
     def _labelled(self, name: str, *labels: str) -> Any:
         return self._metrics[name].labels(*labels)
+
+    def _children(self, name: str, variant: str, values: Iterable[str]) -> dict[str, Any]:
+        return {value: self._child(name, variant, value) for value in values}
+
+    def _bind(self, variant: str) -> Bound:
+        return Bound(
+            requests=self._children("precision_requests", variant, OUTCOMES),
+            in_flight=self._child("precision_requests_in_flight", variant),
+            duration=self._child("precision_request_duration_seconds", variant),
+            phases=self._children("precision_phase_duration_seconds", variant, PHASES),
+            images=self._child("precision_images", variant),
+            batch_size=self._child("precision_batch_size", variant),
+            busy=self._child("precision_worker_busy_seconds", variant),
+        )
 
     def _create_children(self, variant: str) -> None:
         for row in ROWS:
@@ -150,8 +194,7 @@ class Metrics:
             "precision_shadow_agreement": ("true", "false"),
         }
         for name, values in second.items():
-            for value in values:
-                self._child(name, variant, value)
+            self._children(name, variant, values)
         self._child("precision_variant_state", variant, "starting").set(1)
 
     def watch(
@@ -165,32 +208,35 @@ class Metrics:
 
     def started(self, variant: str) -> None:
         """The headers of an HTTP prediction arrived."""
-        if variant in self.names:
-            self._child("precision_requests_in_flight", variant).inc()
+        if bound := self._bound.get(variant):
+            bound.in_flight.inc()
 
     def ended(self, variant: str, outcome: str, seconds: float) -> None:
         """One HTTP prediction ended, whatever happened to it."""
-        known = variant in self.names
-        self._child("precision_requests", variant if known else UNKNOWN, outcome).inc()
-        if known:
-            self._child("precision_requests_in_flight", variant).dec()
-            self._child("precision_request_duration_seconds", variant).observe(seconds)
+        bound = self._bound.get(variant)
+        if bound is None:
+            self._unknown[outcome].inc()
+            return
+        bound.requests[outcome].inc()
+        bound.in_flight.dec()
+        bound.duration.observe(seconds)
 
     def answered(
         self, variant: str, card: dict[str, Any], images: int, phases: dict[str, float], memory_bytes: int
     ) -> None:
         """One prediction was answered by the engine of `card`; `phases` in seconds, one for each of PHASES."""
+        bound = self._bound[variant]
         for phase, seconds in phases.items():
-            self._child("precision_phase_duration_seconds", variant, phase).observe(seconds)
+            bound.phases[phase].observe(seconds)
+        bound.images.inc(images)
         self._child("precision_inference_duration_seconds", variant, card["device"]).observe(phases["inference"])
         memory = self._child("precision_inference_memory_bytes", variant, card["device"], card["memory_kind"])
         memory.observe(memory_bytes)
-        self._child("precision_images", variant).inc(images)
 
     def batch(self, variant: str, images: int, seconds: float) -> None:
         """A worker executed a batch, which kept it busy for `seconds`."""
-        self._child("precision_batch_size", variant).observe(images)
-        self._child("precision_worker_busy_seconds", variant).inc(seconds)
+        self._bound[variant].batch_size.observe(images)
+        self._bound[variant].busy.inc(seconds)
 
     def shadow_compared(self, variant: str, agrees: Iterable[bool], distances: Iterable[float]) -> None:
         """Images of an answered request were run through fp32, too: same class or not, and how far the logits are."""

@@ -17,6 +17,7 @@ _ANSWER = {
         "copy_in_seconds": 0.0,
         "inference_seconds": 0.0021,
         "copy_out_seconds": 0.0,
+        "deliver_seconds": 0.0002,
         "total_seconds": 0.0031,
     },
     "memory": {"peak_bytes": 1_048_576, "kind": "activation_peak"},
@@ -74,12 +75,13 @@ class Prediction(Candidate):
 class Timing(BaseModel):
     """Seconds of this request; `inference_seconds` is device-synchronised."""
 
-    receive_seconds: float = Field(description="reading the body")
+    receive_seconds: float = Field(description="from the request's headers until the whole body was there")
     decode_seconds: float = Field(description="body to 32x32 pixels")
     queue_seconds: float = Field(description="from queued to the start of the batch, the way to the worker included")
     copy_in_seconds: float = Field(description="pixels to the device")
     inference_seconds: float = Field(description="the forward pass of the batch, device-synchronised")
     copy_out_seconds: float = Field(description="logits to the host")
+    deliver_seconds: float = Field(description="logits from the worker back to this request: the way, the event loop")
     total_seconds: float = Field(description="from the request's headers until this answer was put together")
 
 

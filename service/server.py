@@ -24,6 +24,7 @@ from service.routes.described import describe
 from service.routes.guard import HEALTH, Guard
 from service.settings import Settings
 from service.shadow import Shadow
+from service.tracing import Tracing, provider
 
 REPLACED = {"swagger_ui_html", "swagger_ui_redirect", "redoc_html"}
 """FastAPI's own pages, which load from a content delivery network."""
@@ -41,6 +42,7 @@ def build_server(
 
     Raises:
         CheckpointError: the weights are missing or damaged.
+        TracingUnavailable: traces were asked for, and cannot be sent.
     """
     card = checkpoint.inspect(settings.checkpoint or checkpoint.default_path(), settings.preparation)
     evaluations = evaluation.read(settings.checkpoint or checkpoint.default_path())
@@ -56,6 +58,7 @@ def build_server(
     app.title, app.version = "Precision service", __version__
     app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
     app.state.settings, app.state.metrics, app.state.log = settings, observer, RequestLog(names)
+    app.state.trace = Tracing(provider()) if settings.traces else None
     app.state.pools, app.state.checkpoint = server.pools, asdict(card)
     app.state.shadow = Shadow(settings.shadow_share, server.pools, observer, settings.request_timeout)
     app.state.evaluations = evaluations

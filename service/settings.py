@@ -101,6 +101,9 @@ class Settings(BaseSettings):
         le=1,
         description="share of the other variants' requests that idle fp32 workers run, too: metrics only",
     )
+    traces: bool = Field(
+        False, description="send a trace of each prediction to an OpenTelemetry collector, which OTEL_* variables name"
+    )
     log_level: str = Field(
         "info",
         pattern="^(debug|info|warning|error)$",

@@ -32,6 +32,13 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     assert documented == {_exposed(row): row.labels for row in (*metrics.ROWS, metrics.MEMORY)}
 
 
+def test_every_metric_has_a_query() -> None:
+    """Each is in an example of docs/metrics.md; tests/deploy runs all of them."""
+    text = (DOCS / "metrics.md").read_text()
+    queries = "\n".join(re.findall(r"^```promql\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    assert [name for row in (*metrics.ROWS, metrics.MEMORY) if (name := _exposed(row)) not in queries] == []
+
+
 def _exposed(row: metrics.Row) -> str:
     return row.name + ("_total" if row.kind is metrics.Counter else "")
 

@@ -55,6 +55,11 @@ def test_metrics_are_defined_in_one_module() -> None:
     assert importers("service", "prometheus_client") == {"service/metrics.py"}
 
 
+def test_traces_are_made_in_one_module() -> None:
+    """OpenTelemetry is an extra: whatever needs it is in one place, and imported when it is asked for."""
+    assert importers("service", "opentelemetry") == {"service/tracing.py"}
+
+
 def test_one_module_prepares_images() -> None:
     """No picture is turned, converted or resized on its way to the network but in models/preprocess.py."""
     changing = {"convert", "resize", "fit", "crop", "thumbnail", "exif_transpose"}
@@ -111,11 +116,11 @@ def distribution(requirement: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("package", "extra"), [("models", "service"), ("service", "service"), ("loadtest", "loadtest")]
+    ("package", "extras"), [("models", ["service"]), ("service", ["service", "tracing"]), ("loadtest", ["loadtest"])]
 )
-def test_imports_are_declared(package: str, extra: str) -> None:
-    """What a package imports, its extra installs by name, and not by the grace of something else that needs it."""
-    declared = {distribution(line) for line in requirements(extra)}
+def test_imports_are_declared(package: str, extras: list[str]) -> None:
+    """What a package imports, its extras install by name, and not by the grace of something else that needs it."""
+    declared = {distribution(line) for line in requirements(*extras)}
     names = {name.split(".")[0] for path in (ROOT / package).rglob("*.py") for name in imported(path)}
     foreign = names - set(sys.stdlib_module_names) - set(PACKAGES)
     providers = packages_distributions()

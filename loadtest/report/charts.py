@@ -23,6 +23,7 @@ PHASES = {
     "copy_in": ("copy in", "#9ad0c2"),
     "inference": ("inference", "#0072b2"),
     "copy_out": ("copy out", "#56b4e9"),
+    "deliver": ("way back", "#d55e00"),
     "encode": ("encode", "#cc79a7"),
     "rest": ("rest of the service", "#8e99a6"),
 }

@@ -1,6 +1,6 @@
 // One picture to every variant, one request after the other; what comes back is shown as it is.
 
-const PHASES = ["receive", "decode", "queue", "copy_in", "inference", "copy_out", "encode", "other"];
+const PHASES = ["receive", "decode", "queue", "copy_in", "inference", "copy_out", "deliver", "encode", "other"];
 const CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 const KEPT = 50; // requests whose median is shown
 const ENOUGH = 10; // requests before two medians are compared

@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +27,11 @@ def request_id_of(request: Request) -> str:
     """The client's X-Request-ID where it is harmless (1 to 128 of A-Z a-z 0-9 . _ : -), else a new one."""
     given = request.headers.get("x-request-id", "")
     return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def server_timing(seconds: Mapping[str, float]) -> str:
+    """The header, which a browser's network panel shows."""
+    return ", ".join([f"{name};dur={value * 1000:.3f}" for name, value in seconds.items()])
 
 
 def error_response(request: Request, error: ServiceError, request_id: str) -> Response:
@@ -73,7 +78,7 @@ async def counted(endpoint: Endpoint, request: Request, variant: str) -> Respons
     began = time.perf_counter()
     request.state.began = began
     request.state.request_id = request_id_of(request)
-    request.state.images, request.state.phases = 0, {}
+    request.state.images, request.state.phases, request.state.results = 0, {}, []
     metrics = request.app.state.metrics
     metrics.started(variant)
     outcome = "shutting_down"
@@ -87,12 +92,16 @@ async def counted(endpoint: Endpoint, request: Request, variant: str) -> Respons
     except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer and is counted
         failure = as_service_error(error)
         outcome = failure.reason.word
-        return error_response(request, failure, request.state.request_id)
+        response = error_response(request, failure, request.state.request_id)
+        response.headers["Server-Timing"] = server_timing(request.state.phases | {"total": time.perf_counter() - began})
+        return response
     finally:
         seconds = time.perf_counter() - began
         metrics.ended(variant, outcome, seconds)
         state = request.state
         request.app.state.log(state.request_id, variant, outcome, state.images, seconds, state.phases)
+        if trace := request.app.state.trace:
+            trace(request, variant, outcome, seconds)
 
 
 class CountedRoute(APIRoute):

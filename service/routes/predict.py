@@ -19,7 +19,14 @@ from service import bodies
 from service.engine.pool import Pool
 from service.engine.queue import Entry
 from service.errors import ServiceError
-from service.routes.counted import CountedRoute, PredictQuery, as_service_error, error_response, request_id_of
+from service.routes.counted import (
+    CountedRoute,
+    PredictQuery,
+    as_service_error,
+    error_response,
+    request_id_of,
+    server_timing,
+)
 from service.routes.described import IMAGES, PREDICTION, errors
 from service.schemas import (
     Candidate,
@@ -72,7 +79,7 @@ def answered(
     phases["encode"] = now - assembling
     phases["other"] = max(0.0, now - request.state.began - sum(phases.values()))
     request.app.state.metrics.answered(variant, done.card, len(done.logits), phases, done.memory_bytes)
-    return {"Server-Timing": ", ".join([f"{name};dur={seconds * 1000:.3f}" for name, seconds in phases.items()])}
+    return {"Server-Timing": server_timing(phases)}
 
 
 async def compare(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
@@ -130,13 +137,12 @@ def pool_of(request: Request, variant: str) -> Pool:
 async def read_pixels(request: Request) -> tuple[NDArray[np.uint8], dict[str, float]]:
     """The request's images as `[N, 3, S, S] uint8`, and the seconds of `receive` and `decode`."""
     settings: Settings = request.app.state.settings
-    began = time.perf_counter()
     body = await bodies.read(request, settings)
     received = time.perf_counter()
     parts = await bodies.encoded_parts(request.headers, body, settings)
     encoded_bytes = 0 if parts is None else len(body)  # raw pixels are taken as they lie
     pixels = await bodies.timely(partial(bodies.decode, parts, body), encoded_bytes, settings)
-    return pixels, {"receive": received - began, "decode": time.perf_counter() - received}
+    return pixels, {"receive": received - request.state.began, "decode": time.perf_counter() - received}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +158,7 @@ class Done:
 async def execute(
     request: Request, pool: Pool, pixels: NDArray[np.uint8], phases: dict[str, float], deadline: float | None = None
 ) -> Done:
-    """Run the images, and add the seconds of `queue`, `copy_in`, `inference`, `copy_out` to `phases`.
+    """Run the images, and add the seconds of `queue`, `copy_in`, `inference`, `copy_out`, `deliver` to `phases`.
 
     The request's own deadline in seconds holds unless `deadline` is given. Of a request that was split over several
     batches the worker's phases add up, and `queue` is the first part's.
@@ -168,7 +174,7 @@ async def execute(
         except ServiceError as error:
             _abandon(entries, error)
             raise
-    results = [answer.result for answer in answers]
+    results = request.state.results = [answer.result for answer in answers]
     phases["queue"] = results[0].started - entries[0].enqueued
     for name in ("copy_in", "inference", "copy_out"):
         phases[name] = sum([getattr(result, name) for result in results])
@@ -179,6 +185,7 @@ async def execute(
         memory_bytes=max([result.memory_bytes for result in results]),
     )
     request.app.state.shadow.offer(pool.variant, pixels, done.logits)
+    phases["deliver"] = time.perf_counter() - max([result.computed for result in results])
     return done
 
 
@@ -237,6 +244,7 @@ def assemble(
             copy_in_seconds=phases["copy_in"],
             inference_seconds=phases["inference"],
             copy_out_seconds=phases["copy_out"],
+            deliver_seconds=phases["deliver"],
             total_seconds=time.perf_counter() - request.state.began,
         ),
         memory=Memory(peak_bytes=done.memory_bytes, kind=done.card["memory_kind"]),

@@ -205,11 +205,10 @@ async def infer(request: Request) -> Response:
 async def _infer(request: Request, variant: str, _: PredictQuery) -> Response:
     pool = pool_of(request)
     settings: Settings = request.app.state.settings
-    began = time.perf_counter()
     body = await bodies.read(request, settings)
     received = time.perf_counter()
     wanted, pixels = await bodies.timely(partial(tensors.parse, request.headers, body), len(body), settings)
-    phases = {"receive": received - began, "decode": time.perf_counter() - received}
+    phases = {"receive": received - request.state.began, "decode": time.perf_counter() - received}
     timeout = min(timeout_of(request), wanted.parameters.timeout / 1e6 or settings.request_timeout)
     done = await execute(request, pool, pixels, phases, timeout)
     assembling = time.perf_counter()

@@ -56,7 +56,7 @@ class Prometheus:
 def scraping(service_url: str, folder: Path) -> Iterator[Prometheus]:
     """The shipped configuration with another target and shorter intervals, until it has scraped once."""
     text = (FOLDER / "prometheus.yml").read_text()
-    for shipped, here in (("127.0.0.1:8000", urlsplit(service_url).netloc), (": 15s", ": 200ms")):
+    for shipped, here in (("127.0.0.1:8000", urlsplit(service_url).netloc), (": 15s", ": 500ms")):
         assert shipped in text
         text = text.replace(shipped, here)
     for name in ("rules.yml", "alerts.yml"):
@@ -68,7 +68,7 @@ def scraping(service_url: str, folder: Path) -> Iterator[Prometheus]:
     try:
         prometheus = Prometheus(f"http://{address}")
         with prometheus.client:
-            until(lambda: _answers(prometheus) and prometheus.query("precision_variant_ready"), what="first scrape")
+            until(lambda: _answers(prometheus) and prometheus.query("precision_variant_ready"), 240, "first scrape")
             yield prometheus
     finally:
         process.terminate()

@@ -93,7 +93,7 @@ def test_phases_add_up_to_the_duration(service: Service) -> None:
     service.client.post("/predict/int8", content=cifar10.sample()[0][:5].tobytes(), headers=RAW)
     phases = sum(
         service.sample("precision_phase_duration_seconds_sum", variant="int8", phase=phase)
-        for phase in ("receive", "decode", "queue", "copy_in", "inference", "copy_out", "encode", "other")
+        for phase in ("receive", "decode", "queue", "copy_in", "inference", "copy_out", "deliver", "encode", "other")
     )
     duration = service.sample("precision_request_duration_seconds_sum", variant="int8")
     assert phases == pytest.approx(duration, rel=0.05)

@@ -2,12 +2,15 @@
 
 import base64
 import json
+import statistics
 from collections.abc import Iterator
 
 import httpx
 import numpy as np
 import pytest
 
+from service.metrics import PHASES
+from tests.service import fakes
 from tests.service.pictures import encode, png, solid
 from tests.service.processes import Service, running
 
@@ -80,6 +83,45 @@ def test_an_answer_holds_what_design_promises(service: Service) -> None:
     assert document["memory"] == {"peak_bytes": 1000, "kind": "activation_peak"}
     assert document["request_id"] == answer.headers["x-request-id"] == "abc-1"
     assert "inference;dur=1.000" in answer.headers["server-timing"]
+
+
+def told(answer: httpx.Response) -> dict[str, float]:
+    """Server-Timing: seconds by phase."""
+    parts = (part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
+    return {phase: float(milliseconds) / 1000 for phase, milliseconds in parts}
+
+
+def test_server_timing_is_what_the_metrics_observe(service: Service) -> None:
+    """Over ten answers, each phase in the headers (rounded to 1 us) adds up to what its histogram grew by."""
+
+    def observed() -> dict[str, float]:
+        name = "precision_phase_duration_seconds_sum"
+        return {phase: service.sample(name, variant="int8", phase=phase) for phase in PHASES}
+
+    before = observed()
+    answers = [post(service, png(3), "image/png", "/predict/int8") for _ in range(10)]
+    after = observed()
+    for phase in PHASES:
+        assert sum(told(answer)[phase] for answer in answers) == pytest.approx(after[phase] - before[phase], abs=1e-5)
+    timing = answers[0].json()["timing"]
+    shown = {name.removesuffix("_seconds"): seconds for name, seconds in timing.items()}
+    assert {phase: told(answers[0])[phase] for phase in set(shown) & set(PHASES)} == pytest.approx(
+        {phase: shown[phase] for phase in set(shown) & set(PHASES)}, abs=1e-6
+    )
+
+
+def test_phases_explain_the_time(service: Service) -> None:
+    """At the median less than 5 % of a request's time is in no phase but `other`."""
+    answers = [told(post(service, png(3), "image/png", "/predict/int8")) for _ in range(30)]
+    assert statistics.median(answer["other"] / sum(answer.values()) for answer in answers) < 0.05
+
+
+def test_an_error_tells_its_time_too(service: Service) -> None:
+    """What it got to, and the whole."""
+    assert list(told(post(service, b"no image", "image/png"))) == ["total"]
+    failed = told(post(service, png(fakes.RAISE), "image/png"))
+    assert list(failed) == ["receive", "decode", "total"]
+    assert failed["total"] > failed["receive"] + failed["decode"]
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,20 @@
 """The exposition: complete from the start, exact, and clean to Prometheus's own linter."""
 
+import os
 import shutil
 import subprocess
+from typing import Any
 
+import prometheus_client
 import pytest
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import memory
 from service.engine.pool import BEST_FIRST
 from service.errors import REASONS
 from service.memory import Process
-from service.metrics import OUTCOMES, PHASES, SECONDS, STATES, LocalHistogram, Metrics
+from service.metrics import OUTCOMES, PHASES, SECONDS, STATES, Counter, Gauge, Histogram, Metrics
 
 PROMTOOL = shutil.which("promtool") or ""
 CARD = {
@@ -84,17 +87,45 @@ def test_an_answer_is_observed_with_its_device(metrics: Metrics) -> None:
     assert sum(found[key("precision_phase_duration_seconds_count", "int8", phase)] for phase in PHASES) == len(PHASES)
 
 
-def test_the_local_histogram_counts_as_the_original() -> None:
+def test_a_histogram_counts_as_the_original() -> None:
     """Below, on and above every edge: the same exposition as prometheus_client's own."""
     amounts = [edge * factor for edge in SECONDS for factor in (0.9, 1.0, 1.1)]
     expositions = []
-    for kind in (Histogram, LocalHistogram):
+    for kind in (prometheus_client.Histogram, Histogram):
         registry = CollectorRegistry()
         histogram = kind("x", "x", ["y"], buckets=SECONDS, registry=registry).labels("z")
         for amount in amounts:
             histogram.observe(amount)
         expositions.append([line for line in generate_latest(registry).decode().splitlines() if "created" not in line])
     assert expositions[0] == expositions[1]
+
+
+@pytest.mark.parametrize("kinds", [(prometheus_client.Counter, Counter), (prometheus_client.Gauge, Gauge)])
+def test_a_counter_and_a_gauge_count_as_the_originals(kinds: tuple[type[Any], type[Any]]) -> None:
+    """By one and by more, up and, the gauge, down."""
+    expositions = []
+    for kind in kinds:
+        registry = CollectorRegistry()
+        child = kind("x", "x", ["y"], registry=registry).labels("z")
+        child.inc()
+        child.inc(2.5)
+        if hasattr(child, "dec"):
+            child.dec()
+            child.dec(0.25)
+        expositions.append([line for line in generate_latest(registry).decode().splitlines() if "created" not in line])
+    assert expositions[0] == expositions[1]
+
+
+def test_help_says_which_bytes_are_bounds_or_shares(metrics: Metrics) -> None:
+    """An operator who sees only the scrape is not misled: upper and lower bounds, and amortised shares, by name."""
+    metrics.watch(lambda: {"fp32": 0, "int8": 0}, lambda: {"int8": [Process(os.getpid())]})
+    help_of = {family.name: family.documentation for family in metrics.registry.collect()}
+    for name, words in {
+        "precision_inference_memory_bytes": ("all its requests together", "lower bound", "upper bound"),
+        "precision_activation_peak_bytes": ("upper bound",),
+        "precision_memory_bytes": ("upper bound", "amortised share", "CUDA context included", "do not add it up"),
+    }.items():
+        assert [word for word in words if word not in help_of[name]] == []
 
 
 def test_a_batch_keeps_a_worker_busy(metrics: Metrics) -> None:
