@@ -33,18 +33,18 @@ BAR = "{percentage:5.1f} % of {total} epochs [{elapsed}<{remaining}{postfix}]"
 class Recipe:
     """What makes a training run; a checkpoint resumes only under the recipe that it was started with."""
 
-    epochs: int = 10
+    epochs: int = 34
     batch_size: int = 128
     learning_rate: float = 0.1
-    warmup: float = 0.2
+    warmup: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     crop_padding: int = 4
-    resolutions: str = "16@0.4,24@0.85,32@1"
+    resolutions: str = "16@0.25,24@0.55,32@1"
     pruned: float = 0.5
     """Share of the easy images that an epoch leaves out."""
-    pruned_until: float = 0.875
+    pruned_until: float = 0.9
     """The progress from which on every epoch has all images."""
     held_out: int = 0
     seed: int = 0
