@@ -82,7 +82,7 @@ def test_a_corrupt_header_is_refused(kind: str, start: bytes) -> None:
 def test_corrupt_pixels_without_a_checksum_are_taken_as_they_look(kind: str) -> None:
     """As docs/api.md says: no decoder can tell."""
     body = bytearray(encode(picture(32), kind))
-    body[len(body) // 2] ^= 0x55
+    body[len(body) * 3 // 4] ^= 0x55  # behind all tables
     assert (images.decode(bytes(body), LIMITS) != images.decode(encode(picture(32), kind), LIMITS)).any()
 
 
@@ -361,7 +361,7 @@ def _clients(process: psutil.Process) -> set[int]:
 @pytest.mark.slow
 def test_mutated_images_leave_the_service_as_it_was(service: Service) -> None:
     """5000 mutants: only documented answers, memory flat, and the next good image is answered."""
-    outcome = fuzz.fuzz(service, seed=1, count=5000, seconds=60)
+    outcome = fuzz.fuzz(service, seed=1, count=5000, seconds=200)  # 15 s, unless the machine is busy
     assert outcome.bad == []
     assert {200, 400, 422} == set(outcome.statuses)
     assert outcome.grown_bytes < fuzz.FLAT_BYTES

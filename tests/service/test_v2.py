@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
@@ -200,15 +201,16 @@ def test_an_encoded_image_alone_is_a_raw_request(service: Service) -> None:
 
 
 def test_256_raw_images_in_one_call_are_fast(service: Service, client: triton.InferenceServerClient) -> None:
-    """Reading and answering take a few milliseconds, most of it the network: there is no JSON number on the way."""
+    """A few milliseconds of the service's processor each, however busy the machine is: no JSON number is on the way."""
     pixels = np.random.default_rng(0).integers(0, 100, (256, 3, 32, 32), np.uint8)
-    tensor, seconds = images(pixels), []
-    for _ in range(5):
-        began = time.perf_counter()
+    tensor, process = images(pixels), psutil.Process(service.process.pid)
+    before = sum(process.cpu_times()[:2])
+    for _ in range(20):
         result = client.infer("resnet18-fp32", [tensor])
-        seconds.append(time.perf_counter() - began)
+    seconds = (sum(process.cpu_times()[:2]) - before) / 20
+    assert "data" not in result.get_output("logits")
     np.testing.assert_array_equal(result.as_numpy("logits"), predicted(service, pixels))
-    assert min(seconds) < 0.1
+    assert seconds < 0.03
 
 
 def test_statistics_tell_what_was_done(client: triton.InferenceServerClient, service: Service) -> None:
