@@ -1,8 +1,9 @@
-"""A real Prometheus with the configuration of deploy/prometheus/, scraping one service several times a second."""
+"""A real Prometheus with the configuration of deploy/prometheus/, scraping one service every second."""
 
 import math
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,18 +46,21 @@ class Prometheus:
         assert [rule["lastError"] for group in groups for rule in group["rules"] if rule["health"] == "err"] == []
         return {rule["name"]: rule["query"] for group in groups for rule in group["rules"]}
 
-    def is_past(self, seconds: float) -> bool:
-        """Whether a scrape and an evaluation of the rules have begun after this time of the clock."""
-        evaluated = self.query("timestamp(precision:requests:rate5m)")
-        scraped = self.query('timestamp(up{job="precision"})')
-        return bool(evaluated and scraped) and min(value for _, value in evaluated + scraped) > seconds
+    def settle(self) -> None:
+        """Wait until a scrape has begun from now on, and then until the rules were evaluated on what it brought."""
+        for series in ("precision_variant_ready", "precision:requests:rate5m"):
+            begun = time.time()
+            until(lambda series=series, begun=begun: self._oldest(series) > begun, 120, f"newer {series}")
+
+    def _oldest(self, series: str) -> float:
+        return min((value for _, value in self.query(f"timestamp({series})")), default=0)
 
 
 @contextmanager
 def scraping(service_url: str, folder: Path) -> Iterator[Prometheus]:
     """The shipped configuration with another target and shorter intervals, until it has scraped once."""
     text = (FOLDER / "prometheus.yml").read_text()
-    for shipped, here in (("127.0.0.1:8000", urlsplit(service_url).netloc), (": 15s", ": 500ms")):
+    for shipped, here in (("127.0.0.1:8000", urlsplit(service_url).netloc), (": 15s", ": 1s")):
         assert shipped in text
         text = text.replace(shipped, here)
     for name in ("rules.yml", "alerts.yml"):

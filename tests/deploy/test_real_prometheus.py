@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -31,6 +30,8 @@ pytestmark = pytest.mark.skipif(not real.PROGRAM, reason="prometheus is missing 
 
 ROOT = Path(__file__).parents[2]
 PNG = {"content-type": "image/png"}
+PATIENT = ("--request-timeout", "600", "--hang-timeout", "600")
+"""However long a busy machine takes to start the worker again: who waits for it is answered, nothing else is lost."""
 
 
 @dataclass
@@ -52,8 +53,9 @@ class Load:
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
+    flags = ("--variants", "fp32,fp16,int8", "--shadow-share", "1", *PATIENT)
     with (
-        running("--variants", "fp32,fp16,int8", "--shadow-share", "1", module="tests.service.fakes") as service,
+        running(*flags, module="tests.service.fakes") as service,
         real.scraping(service.url, tmp_path_factory.mktemp("prometheus")) as prometheus,
     ):
         load = Load(prometheus)
@@ -66,16 +68,15 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
             os.kill(_first_worker(service), signal.SIGKILL)
             assert [client.result() for client in (hung, *clients)] == [None] * 7
         until(lambda: service.state("fp32") == "ready", what="recovery")
-        with httpx.Client(base_url=service.url, timeout=60) as client:
+        with httpx.Client(base_url=service.url, timeout=600) as client:
             _known_failures(load, client)
-            until(lambda: _compared_after_another(load, service, client) > 120, what="shadows")
-        sent = time.time()
-        until(lambda: prometheus.is_past(sent), what="scrape and evaluation after the load")
+            until(lambda: _compared_after_others(load, service, client) > 120, 240, "shadows")
+        prometheus.settle()
         yield load
 
 
 def _client(load: Load, service: Service, variant: str, values: Iterable[int]) -> None:
-    with httpx.Client(base_url=service.url, timeout=60) as client:
+    with httpx.Client(base_url=service.url, timeout=600) as client:
         for value in values:
             load.send(client, variant, png(value))
 
@@ -85,8 +86,9 @@ def _first_worker(service: Service) -> int:
     return min(child.pid for child in service.children() if "spawn_main" in " ".join(child.cmdline()))
 
 
-def _compared_after_another(load: Load, service: Service, client: httpx.Client) -> float:
-    load.send(client, "int8", png(1))
+def _compared_after_others(load: Load, service: Service, client: httpx.Client) -> float:
+    for _ in range(20):
+        load.send(client, "int8", png(1))
     return service.sample("precision_shadow_logit_distance_count", variant="int8")
 
 
@@ -192,8 +194,8 @@ def without_limit(expression: str) -> str:
 
 @pytest.mark.parametrize("query", [*dashboard_queries(), *map(without_limit, documented_queries())])
 def test_a_query_gives_data(load: Load, query: str) -> None:
-    """Each panel of the dashboard and each example of docs/metrics.md."""
-    assert load.prometheus.query(query)
+    """Each panel of the dashboard and each example of docs/metrics.md, but for gaps of scrapes that timed out."""
+    until(lambda: load.prometheus.query(query), 30, "data")
 
 
 def test_every_rule_gives_data(load: Load) -> None:
