@@ -14,8 +14,12 @@ ONEDNN_CAPS_WITHOUT_VNNI = frozenset({"SSE41", "AVX", "AVX2", "AVX512_CORE"})
 
 def available_cores() -> int:
     """Cores that this process may use: its affinity, capped by the cgroup's CPU quota (v2 or v1), at least 1."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, int(cgroup_quota() or affinity)))
+    return max(1, min(affinity(), int(cgroup_quota() or affinity())))
+
+
+def affinity() -> int:
+    """Cores that the kernel may run this thread on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share(index: int, processes: int) -> set[int]:

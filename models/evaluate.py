@@ -23,7 +23,7 @@ from models.evaluation import batches, card, corruptions, sheet, statistics, tab
 from models.evaluation.answers import answer
 from models.evaluation.report import CLEAN, Report, Result, VariantReport, card_entry, fingerprint
 from models.flags import add_preparation, preparation_of
-from models.variants import VARIANTS, VariantUnavailable, load
+from models.variants import CPU_BACKENDS, VARIANTS, VariantUnavailable, load
 
 LOADS = 3
 REFERENCES = ("fp32", "fp32-cpu")
@@ -69,7 +69,12 @@ def timed_loads(name: str, args: argparse.Namespace) -> tuple[Engine, tuple[floa
     for _ in range(LOADS):
         began = time.perf_counter()
         engine = load(
-            name, device=device, threads=args.threads, checkpoint=args.checkpoint, preparation=preparation_of(args)
+            name,
+            device=device,
+            threads=args.threads,
+            checkpoint=args.checkpoint,
+            preparation=preparation_of(args),
+            cpu_backend=args.cpu_backend,
         )
         seconds.append(time.perf_counter() - began)
     return engine, tuple(seconds)
@@ -123,6 +128,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--checkpoint", type=Path, help="weights to evaluate instead of the bundled ones")
     add("--device", help="cpu, cuda or cuda:N for the variants that can run there (as models.variants says)")
     add("--threads", type=positive, help="CPU threads (the cores available)")
+    add("--cpu-backend", choices=CPU_BACKENDS, help="what the CPU variants run on (the first that is installed)")
     add("--images", type=positive, default=10_000, help="test images, from the first (%(default)s)")
     add("--batch-sizes", type=sizes, default="256", help="of the timed batches; answers use the largest (%(default)s)")
     add("--batch-images", type=positive, default=1024, help="images that are timed in batches (%(default)s)")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as op
 from torch import Tensor
 
-from models import measure
+from models import cpu, measure
 from models.engines.built import Built
 from models.engines.network import FoldedLayer, assemble, mean_and_scale
 from models.engines.quantized import Frame, QuantizedLayer, head_kernel
@@ -40,7 +40,9 @@ class Compiled:
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",  # some CPUs would run what is not quantized in bfloat16
-            "ENABLE_CPU_PINNING": False,  # every process would pin its threads to the same cores
+            # Unpinned, two threads may share one of two cores for seconds; pinned, two processes of fewer threads than
+            # cores would share the first ones.
+            "ENABLE_CPU_PINNING": threads >= cpu.affinity(),
         }
         model = openvino.Model([result], [pixels], "resnet18")
         self.network = openvino.Core().compile_model(model, "CPU", hints)

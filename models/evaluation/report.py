@@ -3,6 +3,7 @@
 import json
 import platform
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -71,6 +72,7 @@ def card_entry(report: Report, name: str) -> dict[str, Any]:
         "machine": report.machine,
         "device": engine.device,
         "device_name": engine.device_name,
+        "backend": engine.backend,
         "threads": engine.threads,
         "serialized_bytes": engine.serialized_bytes,
         "parameter_bytes": engine.parameter_bytes,
@@ -80,6 +82,13 @@ def card_entry(report: Report, name: str) -> dict[str, Any]:
         "clean": _clean(variant.results[CLEAN]),
         "corrupted": {name: _corrupted(result) for name, result in variant.results.items() if name != CLEAN},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _clean(result: Result) -> dict[str, Any]:
@@ -107,4 +116,5 @@ def fingerprint() -> dict[str, Any]:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "numpy": np.__version__,
+        "openvino": _version("openvino"),
     }

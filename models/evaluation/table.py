@@ -63,7 +63,10 @@ CORRUPTION_NOTES = (
 def provenance(report: Report) -> str:
     """What was run, on what."""
     first, machine = next(iter(report.variants.values())), report.machine
-    devices = ", ".join(f"{name} on {v.engine.device}: {v.engine.device_name}" for name, v in report.variants.items())
+    devices = ", ".join(
+        f"{name} on {v.engine.device} ({v.engine.device_name}): {v.engine.backend}"
+        for name, v in report.variants.items()
+    )
     return "\n".join(
         (
             f"- `{report.command}`, {report.date}",
@@ -71,7 +74,8 @@ def provenance(report: Report) -> str:
             f"- {first.results[CLEAN].score.images:,} images: {report.data}; paired against `{report.reference}`",
             f"- {devices}",
             f"- {machine['cpu']} ({machine['isa']}), {machine['cores']} cores, {first.engine.threads} threads",
-            f"- torch {machine['torch']}, Python {machine['python']}, {machine['platform']}",
+            f"- torch {machine['torch']}, OpenVINO {machine['openvino']}, Python {machine['python']}",
+            f"- {machine['platform']}",
         )
     )
 
