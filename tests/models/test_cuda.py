@@ -13,6 +13,7 @@ from torch import Tensor
 from models import checkpoint
 from models.engines import cudnn, graphs
 from models.engines.base import DeviceLost, EngineCard, NonFiniteLogits, OutOfMemory
+from models.engines.built import Built
 from models.engines.cuda import CudaEngine
 from models.engines.graphs import LADDER, captured_size
 from models.engines.network import fold
@@ -206,7 +207,9 @@ def test_logits_that_are_no_numbers_are_an_error(kind: str, value: float, load: 
         return logits
 
     card = load("fp32-cpu").card
-    spoilt = engine(forward, CpuStream()) if kind == "cuda" else CpuEngine(VARIANTS["fp32-cpu"], card, forward)
+    spoilt = (
+        engine(forward, CpuStream()) if kind == "cuda" else CpuEngine(VARIANTS["fp32-cpu"], card, Built.of(forward, []))
+    )
     with pytest.raises(NonFiniteLogits, match="not finite for 1 of 3 images"):
         spoilt.run(noise(3))
 
