@@ -70,7 +70,8 @@ def test_one_module_prepares_images() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in changing
     }
-    assert found - {"models/evaluation/sheet.py"} == {"models/preprocess.py"}
+    # A sheet shows pictures to people; a graph has an operation of that name.
+    assert found - {"models/evaluation/sheet.py", "models/engines/openvino.py"} == {"models/preprocess.py"}
 
 
 def test_models_know_no_metrics() -> None:

@@ -140,7 +140,7 @@ def test_no_counter_went_down(load: Load) -> None:
     names = load.prometheus.get("label/__name__/values")["data"]
     counters = [name for name in names if re.fullmatch(r"precision_.+_(total|sum|count|bucket)", str(name))]
     assert len(counters) > 15
-    assert load.prometheus.value('count_over_time(up{job="precision"}[10m])') > 5
+    until(lambda: load.prometheus.value('count_over_time(up{job="precision"}[10m])') > 5, 30, "scrapes")
     assert {name: load.prometheus.value(f"sum(resets({name}[10m]))") for name in counters} == dict.fromkeys(counters, 0)
 
 
