@@ -50,8 +50,7 @@ class Compiled:
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         self._request.set_input_tensor(openvino.Tensor(pixels, shared_memory=True))
-        self._request.start_async()  # `infer` does the same, and wraps inputs and outputs anew
-        self._request.wait()
+        self._request.infer(share_outputs=True)
         array: NDArray[np.float32] = self._request.get_output_tensor().data.copy()
         return array
 
