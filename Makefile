@@ -55,7 +55,7 @@ compare: $(INSTALLED) ## load test over every variant; URL= of a running service
 	@exec $(BIN)/python $(if $(URL),-m loadtest --url $(URL),deploy/compare.py) $(LOADTEST)
 
 .PHONY: bench
-bench: bench-engines bench-serving ## both benchmarks; takes half an hour, on a machine that does nothing else
+bench: bench-engines bench-serving ## both benchmarks, on a machine that does nothing else; takes long
 
 .PHONY: bench-engines
 bench-engines: $(PEERS) ## every way to run the network on this CPU, ONNX Runtime, OpenVINO and torch's toolboxes beside it
