@@ -44,6 +44,12 @@ def bound_to(cores: set[int] | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def yield_to_others(pid: int) -> None:
+    """Give the process, and the threads it starts from now on, only time that nobody else wants (SCHED_IDLE)."""
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+
+
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
     """CPUs' worth of time that the cgroup grants, None if it is not limited."""
     try:

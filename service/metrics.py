@@ -119,7 +119,7 @@ ROWS = (
     ),
     Row(Counter, "precision_shadow_agreement", (*V, "agree"), "Images also run through fp32, by same class or not."),
     Row(Histogram, "precision_shadow_logit_distance", V, "Largest |logit - fp32's logit| of such an image.", DISTANCES),
-    Row(Counter, "precision_shadow_dropped", V, "Requests sampled for that while fp32 had other work."),
+    Row(Counter, "precision_shadow_dropped", V, "Requests sampled for that while its worker was busy."),
     Row(Counter, "precision_worker_restarts", (*V, "reason"), "Workers lost and started again."),
 )  # fmt: skip
 MEMORY = Row(

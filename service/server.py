@@ -17,13 +17,14 @@ from service.engine.litserver import PrecisionServer
 from service.errors import ServiceError, http_error
 from service.keys import Keys
 from service.logs import RequestLog
+from service.memory import Process
 from service.metrics import Metrics
 from service.routes import info, page, predict, v2
 from service.routes.counted import Front, as_service_error, error_response, problem_response, request_id_of
 from service.routes.described import describe
 from service.routes.guard import HEALTH, Guard
 from service.settings import Settings
-from service.shadow import Shadow
+from service.shadow import REFERENCE, Shadow
 from service.tracing import Tracing, provider
 
 REPLACED = {"swagger_ui_html", "swagger_ui_redirect", "redoc_html"}
@@ -49,10 +50,11 @@ def build_server(
     settings = settings.model_copy(update={"input_size": card.input_size})
     names = with_baseline(settings.variants, gpu.count())
     observer = metrics(names)
-    server = PrecisionServer([api(name, settings) for name in names], settings, observer)
+    apis = [api(name, settings) for name in names]
+    server = PrecisionServer(apis, settings, observer, api(REFERENCE, settings) if settings.shadow_share else None)
     observer.watch(
         queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
-        workers=lambda: {name: pool.processes for name, pool in server.pools.items()},
+        workers=lambda: _workers(server),
     )
     app: FastAPI = server.app
     app.title, app.version = "Precision service", __version__
@@ -60,7 +62,7 @@ def build_server(
     app.state.settings, app.state.metrics, app.state.log = settings, observer, RequestLog(names)
     app.state.trace = Tracing(provider()) if settings.traces else None
     app.state.pools, app.state.checkpoint = server.pools, asdict(card)
-    app.state.shadow = Shadow(settings.shadow_share, server.pools, observer, settings.request_timeout)
+    app.state.shadow = Shadow(settings.shadow_share, server.background, observer, settings.request_timeout)
     app.state.evaluations = evaluations
     server.front = Front(app, "/predict/", predict.predict)
     app.router.routes = [route for route in app.router.routes if getattr(route, "name", "") not in REPLACED]
@@ -78,6 +80,11 @@ def build_server(
     if keys:
         server.front = Guard(server.front, app, keys, open_paths)
     return server
+
+
+def _workers(server: PrecisionServer) -> dict[str, list[Process]]:
+    background = [server.background] if server.background else []
+    return {pool.variant: pool.processes for pool in (*server.pools.values(), *background)}
 
 
 def open_paths_of(settings: Settings) -> set[str]:

@@ -99,7 +99,7 @@ class Settings(BaseSettings):
         0.0,
         ge=0,
         le=1,
-        description="share of the other variants' requests that idle fp32 workers run, too: metrics only",
+        description="share of the other variants' requests that a background fp32 worker runs, too: metrics only",
     )
     traces: bool = Field(
         False, description="send a trace of each prediction to an OpenTelemetry collector, which OTEL_* variables name"
@@ -144,13 +144,6 @@ class Settings(BaseSettings):
         if not set(numbers) <= {*VARIANTS, ALL}:
             raise ValueError(f"expected a number, or NAME=NUMBER,... with names of: {', '.join((*VARIANTS, ALL))}")
         return numbers
-
-    @field_validator("shadow_share")
-    @classmethod
-    def _has_reference(cls, share: float, info: ValidationInfo) -> float:
-        if share and "fp32" not in info.data.get("variants", ("fp32",)):
-            raise ValueError("needs fp32 among --variants")
-        return share
 
     @field_validator("variants")
     @classmethod

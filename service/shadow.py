@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -15,19 +14,19 @@ from service.metrics import Metrics
 
 REFERENCE = "fp32"
 MOST_IMAGES = 8
-"""Of one request: an fp32 request that comes while a shadow runs waits for no more than this."""
+"""Of one request."""
 
 
 class Shadow:
-    """Takes answered requests on offer and compares some of them with fp32's answer, when fp32 has nothing else to do.
+    """Takes answered requests on offer and compares some of them with the answer of an fp32 worker of its own.
 
-    One at a time, and only while no image waits for fp32 and a worker of it is idle; what is sampled at another moment
-    is dropped and counted. The request on offer is already answered: nothing here can delay or fail it.
+    One at a time; what is sampled while the worker is busy is dropped and counted. The request on offer is already
+    answered, the worker has only time that nobody else wants: nothing here can delay or fail a caller.
     """
 
-    def __init__(self, share: float, pools: Mapping[str, Pool], metrics: Metrics, timeout: float) -> None:
+    def __init__(self, share: float, reference: Pool | None, metrics: Metrics, timeout: float) -> None:
         self._share = share
-        self._pools = pools
+        self._reference = reference
         self._metrics = metrics
         self._timeout = timeout
         self._busy = False
@@ -38,8 +37,8 @@ class Shadow:
             asyncio.get_running_loop().call_soon(self._start, variant, pixels[:MOST_IMAGES], logits[:MOST_IMAGES])
 
     def _start(self, variant: str, pixels: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
-        reference = self._pools[REFERENCE]
-        if self._busy or not reference.is_idle:
+        reference = self._reference
+        if reference is None or self._busy or not reference.is_idle:
             self._metrics.shadow_dropped(variant)
             return
         try:

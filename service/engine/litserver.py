@@ -25,12 +25,14 @@ from models import cpu, gpu
 from models.variants import Variant
 from service.api import PrecisionAPI
 from service.engine.patience import patient
-from service.engine.pool import Observer, Pool
+from service.engine.pool import Observer, Pool, Unobserved
 from service.engine.supervisor import Spawn
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+BACKGROUND = "shadow"
+"""The name of the pool that no route leads to, where variants have theirs: in the log and among the memory metrics."""
 GRACE_SECONDS = 1.0
 """What arrives too slowly is answered with 408 first; its connection is closed after this, answered or not."""
 
@@ -38,15 +40,22 @@ GRACE_SECONDS = 1.0
 class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
     """A LitServer with one HTTP process (this one) and one supervised worker process per variant.
 
-    `pools` maps each variant's name to its Pool; `front` is the ASGI app that is served.
+    `pools` maps each variant's name to its Pool; `background` is the pool of the API that no route leads to, if one was
+    given: its one worker has only processor time that nobody else wants. `front` is the ASGI app that is served.
     """
 
-    def __init__(self, apis: list[PrecisionAPI], settings: Settings, observer: Observer) -> None:
-        super().__init__(apis, accelerator="cpu", timeout=settings.request_timeout)
+    def __init__(
+        self, apis: list[PrecisionAPI], settings: Settings, observer: Observer, background: PrecisionAPI | None = None
+    ) -> None:
+        if background:
+            background.api_path = f"/{BACKGROUND}"  # LitServe wants one that no other has
+        served = [*apis, background] if background else apis
+        super().__init__(served, accelerator="cpu", timeout=settings.request_timeout)
         self.settings = settings
         self.app.user_middleware = [m for m in self.app.user_middleware if m.cls is not GZipMiddleware]
         self.front: ASGIApp = self.app
         self.pools = {api.variant.name: self._pool(api, observer) for api in apis}
+        self.background = self._background_pool(background) if background else None
 
     def _register_internal_endpoints(self) -> None:
         """LitServe's `/`, `/health` and `/info` are replaced by this service's own routes."""
@@ -58,6 +67,17 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         places = devices(api.variant, self.settings, gpu.count())
         spawns = [self._spawner(api, device, index) for index, device in enumerate(places)]
         return Pool(api.variant.name, self.settings, spawns, observer)
+
+    def _background_pool(self, api: PrecisionAPI) -> Pool:
+        spawn = self._spawner(api, devices(api.variant, self.settings, gpu.count())[0], 0)
+
+        def spawn_in_background(link: socket.socket) -> multiprocessing.process.BaseProcess:
+            process = spawn(link)
+            assert process.pid is not None
+            cpu.yield_to_others(process.pid)
+            return process
+
+        return Pool(BACKGROUND, self.settings, [spawn_in_background], Unobserved())
 
     def _spawner(self, api: PrecisionAPI, device: str, index: int) -> Spawn:
         context = multiprocessing.get_context("spawn")
@@ -77,7 +97,8 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Supervise every pool while the app runs; afterwards no worker is left."""
-        tasks = [asyncio.create_task(pool.supervise(), name=name) for name, pool in self.pools.items()]
+        pools = [*self.pools.values(), *([self.background] if self.background else [])]
+        tasks = [asyncio.create_task(pool.supervise(), name=pool.variant) for pool in pools]
         try:
             yield
         finally:

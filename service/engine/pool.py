@@ -28,6 +28,14 @@ class Observer(Protocol):
     def state(self, variant: str, state: str, card: dict[str, Any]) -> None: ...
 
 
+class Unobserved:
+    """Nobody is told."""
+
+    def batch(self, variant: str, images: int, seconds: float) -> None: ...
+    def restart(self, variant: str, reason: str) -> None: ...
+    def state(self, variant: str, state: str, card: dict[str, Any]) -> None: ...
+
+
 @dataclass
 class Executions:
     """How many batches of one size were executed, and the seconds that they took."""

@@ -21,7 +21,6 @@ def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         (["--port", "x"], ["--port", "PRECISION_PORT", "'x'"]),
         (["--variants", "fp64"], ["--variants", "fp32", "int8", "'fp64'"]),
         (["--variants", "fp32,fp32"], ["--variants", "distinct"]),
-        (["--variants", "int8", "--shadow-share", "0.1"], ["--shadow-share", "needs fp32", "'0.1'"]),
         (["--shadow-share", "2"], ["--shadow-share", "less than or equal to 1"]),
         (["--max-batch-size", "0"], ["--max-batch-size", "greater than or equal to 1"]),
         (["--max-batch-size", "int4=8"], ["--max-batch-size", "NAME=NUMBER", "int8"]),

@@ -1,8 +1,8 @@
 """Shadows compare answered requests with fp32, and are noticed by nobody."""
 
 import asyncio
+import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,16 +12,21 @@ from service.engine.queue import Answer
 from service.errors import ServiceError
 from service.shadow import MOST_IMAGES, Shadow
 from tests.service import fakes
-from tests.service.pictures import png, solid
+from tests.service.pictures import solid
 from tests.service.processes import Service, running, until
 
+PATIENCE = 300
+"""Seconds: the background worker starts when the machine has time to spare."""
 RAW = {"content-type": "application/octet-stream"}
 PIXELS, LOGITS = np.zeros((12, 3, 32, 32), np.uint8), np.eye(12, 10, dtype=np.float32)
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
+    """One image has been compared, so the worker in the background is up."""
     with running("--variants", "fp32,int8", "--shadow-share", "1", module="tests.service.fakes") as service:
+        until(lambda: post(service, "int8", 1) and compared(service, "true"), PATIENCE, "a background worker")
+        until(lambda: settled(service), what="the last shadow")
         yield service
 
 
@@ -34,30 +39,50 @@ def compared(service: Service, agree: str) -> float:
     return service.sample("precision_shadow_agreement_total", variant="int8", agree=agree)
 
 
+def dropped(service: Service) -> float:
+    return service.sample("precision_shadow_dropped_total", variant="int8")
+
+
+def settled(service: Service) -> bool:
+    """Every request so far, of one image each, was compared or dropped."""
+    return service.outcomes("int8")["ok"] == compared(service, "true") + dropped(service)
+
+
 def test_agreement_is_counted_by_image(service: Service) -> None:
-    """Three images of which one differs, by 5 in its logits; fp32's requests are neither counted nor shadowed."""
+    """Three images of which one differs, by 5 in its logits; fp32's own requests and batches are not counted."""
+    before = compared(service, "true")
     assert post(service, "int8", 1, fakes.DIFFER, 3) == 200
-    until(lambda: compared(service, "true") + compared(service, "false") == 3, what="shadow")
-    assert (compared(service, "true"), compared(service, "false")) == (2, 1)
+    until(lambda: compared(service, "true") + compared(service, "false") == before + 3, what="shadow")
+    assert (compared(service, "true"), compared(service, "false")) == (before + 2, 1)
     assert service.sample("precision_shadow_logit_distance_sum", variant="int8") == 5
     assert service.outcomes("fp32") == {}
     assert post(service, "fp32", 1) == 200
     assert service.sample("precision_shadow_agreement_total", variant="fp32", agree="true") == 0
-    assert service.sample("precision_batch_size_count", variant="fp32") == 2
+    assert service.sample("precision_batch_size_count", variant="fp32") == 1
 
 
-def test_a_shadow_gives_way(service: Service) -> None:
-    """While fp32 is busy the int8 request is answered at once, and its shadow is dropped and counted."""
-    with ThreadPoolExecutor(1) as pool:
-        stalled = pool.submit(
-            service.client.post, "/predict/fp32", content=png(fakes.STALL), headers={"content-type": "image/png"}
-        )
-        until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
-        assert post(service, "int8", 1) == 200
-        assert not stalled.done()
-        until(lambda: service.sample("precision_shadow_dropped_total", variant="int8") == 1, what="drop")
-        assert stalled.result().status_code == 200
-    assert compared(service, "true") == 0
+def test_a_shadow_delays_nobody(service: Service) -> None:
+    """While one takes a second, fp32 and int8 answer; what is sampled meanwhile is dropped and counted."""
+    before, lost = compared(service, "true"), dropped(service)
+    assert post(service, "int8", fakes.STALL) == 200
+    assert post(service, "fp32", 1) == 200
+    assert post(service, "int8", 1) == 200
+    assert (compared(service, "true"), dropped(service)) == (before, lost + 1)
+    until(lambda: compared(service, "true") == before + 1, what="the stalled shadow")
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="the system has no idle scheduling")
+def test_the_worker_in_the_background_has_only_idle_time(service: Service) -> None:
+    """All of its threads, and none of the other two workers'; its memory is shown beside theirs."""
+    policies = [{os.sched_getscheduler(thread.id) for thread in worker.threads()} for worker in service.workers()]
+    assert sorted(policies, key=str) == [{os.SCHED_OTHER}, {os.SCHED_OTHER}, {os.SCHED_IDLE}]
+    assert service.sample("precision_memory_bytes", variant="shadow", kind="pss") > 2**20
+
+
+def test_int8_alone_has_a_reference_too() -> None:
+    with running("--variants", "int8", "--shadow-share", "1", module="tests.service.fakes") as service:
+        until(lambda: post(service, "int8", 1) and compared(service, "true"), PATIENCE, "a background worker")
+        assert [row["variant"] for row in service.client.get("/variants").json()["variants"]] == ["int8"]
 
 
 class Recorder:
@@ -91,7 +116,7 @@ class Reference:
 
 
 def offer(recorder: Recorder, reference: Reference, share: float = 1) -> Shadow:
-    shadow = Shadow(share, {"fp32": reference}, recorder, 1.0)
+    shadow = Shadow(share, reference, recorder, 1.0)
     shadow.offer("int8", PIXELS, LOGITS)
     return shadow
 
