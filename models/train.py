@@ -1,7 +1,7 @@
 """Train the ResNet18 on CIFAR-10: `python -m models.train --data DIR --out DIR`.
 
 SGD with Nesterov momentum, a one-cycle learning rate (linear warm-up, cosine to zero), label smoothing, random crops,
-flips that alternate from epoch to epoch (https://arxiv.org/abs/2404.00498). Early epochs may run on smaller images
+flips that alternate from epoch to epoch (https://arxiv.org/abs/2404.00498), cutout if asked for. Early epochs may run on smaller images
 ("progressive resizing", https://dawn.cs.stanford.edu/benchmark/) and leave easy images out (models.infobatch), which a
 CPU needs. Convolutions run in bfloat16 where the device has instructions for it. A run that was stopped goes on as if
 it had not been.
@@ -41,6 +41,8 @@ class Recipe:
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     crop_padding: int = 4
+    cutout: int = 0
+    """Side in pixels of a square that is grey in every image (https://arxiv.org/abs/1708.04552); 0 for none."""
     resolutions: str = "16@0.25,24@0.55,32@1"
     pruned: float = 0.5
     """Share of the easy images that an epoch leaves out."""
@@ -65,13 +67,14 @@ class Recipe:
         return 32
 
 
-def augment(pixels: Tensor, flip: Tensor, padding: int, side: int, generator: torch.Generator) -> Tensor:
-    """Random crop, flip where it says so, then resize and normalise.
+def augment(pixels: Tensor, flip: Tensor, padding: int, cutout: int, side: int, generator: torch.Generator) -> Tensor:
+    """Random crop, flip where it says so, a square cut out, then resize and normalise.
 
     Args:
         pixels: `[N, 3, 32, 32] uint8`.
         flip: `[N] bool`: which images are mirrored, left to right.
         padding: reflected border that the 32x32 crop may reach into, in pixels.
+        cutout: side of the square, anywhere within the image, that becomes the training set's mean; 0 for none.
         side: height and width of what comes back, in pixels.
         generator: a CPU generator; equal states give equal batches.
 
@@ -88,6 +91,11 @@ def augment(pixels: Tensor, flip: Tensor, padding: int, side: int, generator: to
     channel = torch.arange(3, device=pixels.device)[None, :, None, None]
     rows, columns = rows.to(pixels.device), columns.to(pixels.device)
     cropped = padded[index, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    if cutout:
+        corners = torch.randint(0, 32 - cutout + 1, (2, count, 1), generator=generator)
+        down, across = ((window >= corner) & (window < corner + cutout) for corner in corners)
+        square = (down[:, None, :, None] & across[:, None, None, :]).to(pixels.device)
+        cropped = torch.where(square, torch.tensor(cifar10.MEAN, device=pixels.device).view(3, 1, 1) * 255, cropped)
     if side != 32:
         cropped = F.interpolate(cropped, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
     return normalise(cropped)
@@ -163,7 +171,12 @@ class Run:
         generator = torch.Generator().manual_seed((recipe.seed + 1) * 1_000_000_007 + self.step)
         flip = (chosen.cpu() * 2_654_435_761 // 2**16 + self.epoch) % 2 == 0  # half of them, the others next time
         inputs = augment(
-            images[chosen], flip, recipe.crop_padding, recipe.resolution_at(self.progress), generator
+            images[chosen],
+            flip,
+            recipe.crop_padding,
+            recipe.cutout,
+            recipe.resolution_at(self.progress),
+            generator,
         ).contiguous(memory_format=torch.channels_last)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate_at(self.progress)

@@ -13,7 +13,7 @@ from PIL import Image
 from models.engines.network import mean_and_scale
 from models.preprocess import resized, to_pixels
 from models.topology import Input
-from models.train import normalise
+from models.train import augment, normalise
 from service import images
 
 FILES = Path(__file__).parent / "pictures"
@@ -151,3 +151,21 @@ def test_a_jpeg_is_close_to_its_original(mode: str) -> None:
     smooth = Image.fromarray(np.kron(ramp(4, 4, 3), np.ones((8, 8, 1), np.uint8)) // 2 + 60).convert(mode)
     pixels = to_pixels(through(smooth, "JPEG", quality=98, subsampling=0))
     assert np.abs(pixels.astype(int) - to_pixels(smooth.convert("RGB")).astype(int)).mean() < 4
+
+
+def test_cutout_takes_one_square_of_an_otherwise_equal_image() -> None:
+    """9 x 9 pixels become the mean (0 once normalised) and no other pixel changes; the same generator cuts the same."""
+    pixels = torch.randint(0, 256, (32, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    flip = torch.zeros(len(pixels), dtype=torch.bool)
+    whole, cut, again = (augment(pixels, flip, 4, cutout, 32, torch.Generator().manual_seed(1)) for cutout in (0, 9, 9))
+    assert torch.equal(cut, again)
+    gone = (cut != whole).any(1)
+    assert cut.permute(0, 2, 3, 1)[gone].abs().max() < 1e-6
+    heights, widths = gone.any(2).sum(1), gone.any(1).sum(1)
+    assert set(heights.tolist()) == set(widths.tolist()) == {9}
+    assert gone.sum((1, 2)).max() == 81
+    corners = {
+        (int(rows.nonzero()[0]), int(columns.nonzero()[0]))
+        for rows, columns in zip(gone.any(2), gone.any(1), strict=True)
+    }
+    assert len(corners) > 16
