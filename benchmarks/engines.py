@@ -146,13 +146,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__)
     parser.add_argument("--threads", default="1,2", help="thread counts, one after the other (%(default)s)")
     parser.add_argument("--batches", default="1,8,32,256", help="batch sizes (%(default)s)")
-    parser.add_argument("--rows", help="parts of row names, separated by commas; nothing is written to --results")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        metavar="NAME",
+        help="only rows with such a name or part of one; nothing is written to --results",
+    )
     parser.add_argument("--share", type=float, default=1.0, help="of the usual number of rounds (%(default)s)")
     parser.add_argument("--prepare", action="store_true", help="only build what the rows keep in --work")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bench", help="built peers, logs (%(default)s)")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", help="(%(default)s)")
     args = parser.parse_args(argv)
-    rows = [row for row in ROWS.values() if not args.rows or any(part in row.name for part in args.rows.split(","))]
+    rows = [row for row in ROWS.values() if not args.rows or any(part in row.name for part in args.rows)]
     batches, name = [int(size) for size in args.batches.split(",")], short_name(cpu.name())
     for threads in map(int, args.threads.split(",")):
         folder: Path = args.work / f"{name}-{threads}"

@@ -1,10 +1,10 @@
 """Train the ResNet18 on CIFAR-10: `python -m models.train --data DIR --out DIR`.
 
 SGD with Nesterov momentum, a one-cycle learning rate (linear warm-up, cosine to zero), label smoothing, random crops,
-flips that alternate from epoch to epoch (https://arxiv.org/abs/2404.00498), cutout if asked for. Early epochs may run on smaller images
-("progressive resizing", https://dawn.cs.stanford.edu/benchmark/) and leave easy images out (models.infobatch), which a
-CPU needs. Convolutions run in bfloat16 where the device has instructions for it. A run that was stopped goes on as if
-it had not been.
+flips that alternate from epoch to epoch (https://arxiv.org/abs/2404.00498), cutout if asked for. Early epochs may run
+on smaller images ("progressive resizing", https://dawn.cs.stanford.edu/benchmark/) and leave easy images out
+(models.infobatch), which a CPU needs. Convolutions run in bfloat16 where the device has instructions for it. A run that
+was stopped goes on as if it had not been.
 """
 
 import argparse
