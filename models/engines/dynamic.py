@@ -4,7 +4,9 @@ This is what `torch.ao.quantization.quantize_dynamic` (deprecated) makes of a Re
 on oneDNN's operator, and with one scale per image rather than per batch, so that no answer depends on its neighbours.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models import measure
@@ -22,12 +24,14 @@ def build(features: Built, network: Network[FoldedLayer], limit: int) -> Built:
     weight = torch.ops.onednn.qlinear_prepack(integers, [1, integers.shape[1]])
     zero, bias = torch.zeros(len(scale), dtype=torch.int32), network.head.bias
 
-    def forward(pixels: Tensor) -> Tensor:
-        x = features.forward(pixels)  # averages after a ReLU: never negative
+    @torch.inference_mode()
+    def forward(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        x = torch.from_numpy(features.forward(pixels))  # averages after a ReLU: never negative
         step = x.amax(1, keepdim=True).clamp_(min=1e-12).div_(255)
         codes = x.div_(step).round_().to(torch.uint8)
         sums: Tensor = classify(codes, 1.0, 0, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], "")
-        return sums.mul_(step).add_(bias)
+        logits: NDArray[np.float32] = sums.mul_(step).add_(bias).numpy()
+        return logits
 
     return features._replace(
         forward=forward,

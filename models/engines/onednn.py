@@ -9,16 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import measure
-from models.engines.built import Built
+from models.engines.built import Built, Forward
 from models.engines.network import FoldedLayer, Layer, ResidualLayer, assemble, max_pool, mean_and_scale
 from models.engines.quantized import Frame, QuantizedLayer, head_kernel
 from models.topology import Network
 
 
 def features(network: Network[FoldedLayer], _threads: int) -> Built:
-    """`[N, 3, H, W] uint8` to `[N, 512] float32`, averaged over positions, by the operators that Inductor calls:
-    weights packed once, bias, ReLU and residual addition inside the convolution."""
+    """`[N, 3, H, W] uint8` to `[N, 512] float32`, averaged over positions."""
+    return Built.of(*_features(network))
+
+
+def fp32(network: Network[FoldedLayer], _threads: int) -> Built:
+    """`[N, 3, H, W] uint8` to `[N, 10] float32`."""
+    averages, held = _features(network)
+    weight, bias = network.head.weight, network.head.bias
+    return Built.of(lambda pixels: F.linear(averages(pixels), weight, bias), [*held, weight, bias])
+
+
+def _features(network: Network[FoldedLayer]) -> tuple[Forward, list[Tensor]]:
+    """By the operators that Inductor calls: weights packed once, bias, ReLU and addition inside the convolution."""
     mean, scale = mean_and_scale(network.input)
     held: list[Tensor] = []
     convolve = torch.ops.mkldnn._convolution_pointwise.default
@@ -50,17 +60,7 @@ def features(network: Network[FoldedLayer], _threads: int) -> Built:
         x = torch.sub(pixels.contiguous(memory_format=torch.channels_last), mean)
         return convolved(x).mean((2, 3))
 
-    return Built.of(forward, held)
-
-
-def fp32(network: Network[FoldedLayer], threads: int) -> Built:
-    """`[N, 3, H, W] uint8` to `[N, 10] float32`."""
-    built = features(network, threads)
-    weight, bias = network.head.weight, network.head.bias
-    return built._replace(
-        forward=lambda pixels: F.linear(built.forward(pixels), weight, bias),
-        parameter_bytes=built.parameter_bytes + measure.nbytes([weight, bias]),
-    )
+    return forward, held
 
 
 def int8(network: Network[QuantizedLayer], _threads: int) -> Built:

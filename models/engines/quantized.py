@@ -137,7 +137,7 @@ class Frame:
         self.side = taken.side + 2 * width
         self._pad = np.array([*padding_pixels(taken), 1], np.uint8)
         self._inside = slice(width, width + taken.side)
-        self._buffer = self._empty(1)
+        self._buffer = self._frame = self._empty(1)
 
     @property
     def nbytes(self) -> int:
@@ -149,12 +149,13 @@ class Frame:
         return frame
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """`[N, side, side, 4]` from `[N, 3, S, S]`; overwritten by the next call."""
+        """`[N, side, side, 4]` from `[N, 3, S, S]`; overwritten by the next call, the same array if N is the same."""
         if len(pixels) > len(self._buffer):
             self._buffer = self._empty(len(pixels))
-        frame = self._buffer[: len(pixels)]
-        frame[:, self._inside, self._inside, :3] = pixels.transpose(0, 2, 3, 1)
-        return frame
+        if len(pixels) != len(self._frame):
+            self._frame = self._buffer[: len(pixels)]
+        self._frame[:, self._inside, self._inside, :3] = pixels.transpose(0, 2, 3, 1)
+        return self._frame
 
 
 def serialize(network: Network[QuantizedLayer], checkpoint_sha256: str, calibration_sha256: str) -> bytes:
