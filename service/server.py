@@ -24,7 +24,7 @@ from service.routes.counted import Front, as_service_error, error_response, prob
 from service.routes.described import describe
 from service.routes.guard import HEALTH, Guard
 from service.settings import Settings
-from service.shadow import REFERENCE, Shadow
+from service.shadow import REFERENCE, Shadow, in_background
 from service.tracing import Tracing, provider
 
 REPLACED = {"swagger_ui_html", "swagger_ui_redirect", "redoc_html"}
@@ -51,7 +51,8 @@ def build_server(
     names = with_baseline(settings.variants, gpu.count())
     observer = metrics(names)
     apis = [api(name, settings) for name in names]
-    server = PrecisionServer(apis, settings, observer, api(REFERENCE, settings) if settings.shadow_share else None)
+    background = api(REFERENCE, in_background(settings)) if settings.shadow_share else None
+    server = PrecisionServer(apis, settings, observer, background)
     observer.watch(
         queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
         workers=lambda: _workers(server),

@@ -11,10 +11,16 @@ from service.engine.pool import Pool
 from service.engine.queue import Answer
 from service.errors import ServiceError
 from service.metrics import Metrics
+from service.settings import ALL, Settings
 
 REFERENCE = "fp32"
 MOST_IMAGES = 8
-"""Of one request."""
+"""Of one request, in one batch."""
+
+
+def in_background(settings: Settings) -> Settings:
+    """Those of the reference's worker: there is one, and it warms up and keeps memory for no larger batch."""
+    return settings.model_copy(update={"workers": 1, "max_batch_size": {ALL: MOST_IMAGES}})
 
 
 class Shadow:

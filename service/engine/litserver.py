@@ -69,7 +69,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         return Pool(api.variant.name, self.settings, spawns, observer)
 
     def _background_pool(self, api: PrecisionAPI) -> Pool:
-        spawn = self._spawner(api, devices(api.variant, self.settings, gpu.count())[0], 0)
+        spawn = self._spawner(api, devices(api.variant, api.settings, gpu.count())[0], 0)
 
         def spawn_in_background(link: socket.socket) -> multiprocessing.process.BaseProcess:
             process = spawn(link)
@@ -77,11 +77,11 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
             cpu.yield_to_others(process.pid)
             return process
 
-        return Pool(BACKGROUND, self.settings, [spawn_in_background], Unobserved())
+        return Pool(BACKGROUND, api.settings, [spawn_in_background], Unobserved())
 
     def _spawner(self, api: PrecisionAPI, device: str, index: int) -> Spawn:
         context = multiprocessing.get_context("spawn")
-        cores = cpu.share(index, self.settings.workers) if self.settings.workers > 1 else None
+        cores = cpu.share(index, api.settings.workers) if api.settings.workers > 1 else None
 
         def spawn(link: socket.socket) -> multiprocessing.process.BaseProcess:
             arguments: tuple[Any, ...] = (api, device, 0, link, None, {}, self._callback_runner, False)
