@@ -1,6 +1,6 @@
 """What measuring costs and leaves unexplained: `python -m benchmarks.measuring`. Needs `wrk` (Debian: apt install wrk).
 
-1. The no-op model and real variants under 32 clients, in short rounds that take turns: with metrics and log, with
+1. The no-op model and real variants under 32 clients, in short rounds of random order: with metrics and log, with
    metrics, with neither.
 2. One line of the request log, written to a file, beside the logging module's way to a like line.
 3. The share of a request's time that no phase explains (`other`), as served variants tell it: medians over requests.
@@ -10,8 +10,11 @@ import argparse
 import http.client
 import json
 import logging
+import os
+import random
 import re
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -21,36 +24,46 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, redirect_stderr
 from pathlib import Path
 
-from benchmarks.hop import Contender, free_port, interleave, machine, png, process, wait_until_it_answers
+import numpy as np
+
+from benchmarks.hop import Contender, free_port, machine, png, process, wait_until_it_answers, wrk
 from service.logs import JsonFormatter, RequestLog
 from service.metrics import PHASES
 
 CLIENTS = 32
 PNG = png()
-ARMS = {"logged": "metrics and log", "service": "metrics", "unmeasured": "neither"}
+NEITHER = "neither"
+ARMS = {"metrics and log": signal.SIGUSR1, "metrics": signal.SIGUSR2, NEITHER: signal.SIGHUP}
+"""What is switched on in a round, and the signal that does (benchmarks.noop)."""
 TIMING = re.compile(r"(\w+);dur=([\d.]+)")
 
 
 def cost_table(variant: str, rounds: int, seconds: int, folder: Path) -> str:
-    with ExitStack() as stack:
-        log = stack.enter_context((folder / "log").open("w"))
-        contenders = []
-        for kind in ARMS:
-            port = free_port()
-            stack.enter_context(process("benchmarks.noop", kind, str(port), *filter(None, [variant]), stderr=log))
-            url = f"http://127.0.0.1:{port}/predict/{variant or 'fp32'}"
-            contenders.append(Contender(kind, url, PNG, "image/png"))
-        for contender in contenders:
-            wait_until_it_answers(contender)
-        cells = interleave(contenders, (CLIENTS,), rounds, seconds, folder)
-    bare, _ = cells["unmeasured", CLIENTS]
+    """One process whose metrics and log are switched between short rounds: two processes differ by more than that."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/predict/{variant or 'fp32'}"
+    contender = Contender(variant or "no-op", url, PNG, "image/png")
+    cells: dict[str, list[tuple[float, float]]] = {name: [] for name in ARMS}
+    with (folder / "log").open("w") as log, ExitStack() as stack:
+        arguments = filter(None, (str(port), variant))
+        server = stack.enter_context(process("benchmarks.noop", "service", *arguments, stderr=log))
+        wait_until_it_answers(contender)
+        for number in range(rounds + 1):
+            for name in random.sample(list(ARMS), len(ARMS)):
+                os.kill(server.pid, ARMS[name])
+                measured = wrk(contender, CLIENTS, seconds if number else 1, folder)
+                if number:  # the first round warms up
+                    cells[name].append(measured)
+    rates = {name: np.array([rate for rate, _ in found]) for name, found in cells.items()}
     lines = [
-        f"| {variant or 'no-op'}, {CLIENTS} clients | requests/s | p50 ms | throughput lost |",
+        f"| {contender.name}, {CLIENTS} clients | requests/s | p50 ms | throughput lost, % (quartiles over rounds) |",
         "|---|---|---|---|",
     ]
-    for kind, name in ARMS.items():
-        rate, p50 = cells[kind, CLIENTS]
-        lines.append(f"| {name} | {rate:,.0f} | {p50:.2f} | {1 - rate / bare:.1%} |")
+    for name, found in cells.items():
+        lost = np.percentile((1 - rates[name] / rates[NEITHER]) * 100, (50, 25, 75))
+        p50 = statistics.median(p50 for _, p50 in found)
+        share = "" if name == NEITHER else "{:.1f} ({:.1f} to {:.1f})".format(*lost)
+        lines.append(f"| {name} | {np.median(rates[name]):,.0f} | {p50:.2f} | {share} |")
     return "\n".join(lines)
 
 
@@ -118,8 +131,8 @@ def remainder_table(variants: Sequence[str], seconds: float) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.measuring", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="(%(default)s)")
-    parser.add_argument("--seconds", type=int, default=3, help="of each round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=15, help="(%(default)s)")
+    parser.add_argument("--seconds", type=int, default=2, help="of each round (%(default)s)")
     parser.add_argument("--variants", default="fp32,int8", help="served variants to measure (%(default)s)")
     args = parser.parse_args(argv)
     if shutil.which("wrk") is None:

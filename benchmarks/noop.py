@@ -1,11 +1,13 @@
 """Three servers that decode the same PNG and answer without a network: `python -m benchmarks.noop KIND PORT [VARIANT]`.
 
-What is left is the cost of the serving itself. `service` is this project's (`logged`: with a line per request,
-`unmeasured`: without metrics), `litserve` is LitServe as shipped with its defaults, `fastapi` answers within the HTTP
-process: what no separate worker can reach. With a variant, this project's serve its real network.
+What is left is the cost of the serving itself. `service` is this project's (signals of SWITCHES turn its metrics and
+log on and off), `litserve` is LitServe as shipped with its defaults, `fastapi` answers within the HTTP process: what no
+separate worker can reach. With a variant, this project's serves its real network.
 """
 
 import dataclasses
+import logging
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -56,22 +58,41 @@ class NoopAPI(PrecisionAPI):
         return 1.0
 
 
-class NoMetrics(Metrics):
-    """Observes no request."""
+class Switched(Metrics):
+    """Observes requests while `on`. To be switched while there are none."""
+
+    on = True
 
     def started(self, variant: str) -> None:
-        pass
+        if self.on:
+            super().started(variant)
 
     def ended(self, variant: str, outcome: str, seconds: float) -> None:
-        pass
+        if self.on:
+            super().ended(variant, outcome, seconds)
 
     def answered(
         self, variant: str, card: dict[str, Any], images: int, phases: dict[str, float], memory_bytes: int
     ) -> None:
-        pass
+        if self.on:
+            super().answered(variant, card, images, phases, memory_bytes)
 
     def batch(self, variant: str, images: int, seconds: float) -> None:
-        pass
+        if self.on:
+            super().batch(variant, images, seconds)
+
+
+SWITCHES = {
+    # signal: metrics, log level
+    signal.SIGUSR1: (True, logging.INFO),
+    signal.SIGUSR2: (True, logging.WARNING),
+    signal.SIGHUP: (False, logging.WARNING),
+}
+
+
+def switch(number: int, _frame: object) -> None:
+    Switched.on, level = SWITCHES[signal.Signals(number)]
+    logging.getLogger().setLevel(level)
 
 
 async def pixels_of(request: Request) -> NDArray[np.uint8]:
@@ -96,18 +117,13 @@ def fastapi_app() -> FastAPI:
     return app
 
 
-OURS: dict[str, tuple[str, type[Metrics]]] = {
-    "service": ("warning", Metrics),
-    "logged": ("info", Metrics),
-    "unmeasured": ("warning", NoMetrics),
-}
-
-
 def main(kind: str, port: int, variant: str = "") -> None:
-    if kind in OURS:
-        level, metrics = OURS[kind]
+    if kind == "service":
+        for number in SWITCHES:
+            signal.signal(number, switch)
         api = PrecisionAPI if variant else NoopAPI
-        serve(Settings(port=port, variants=(variant or "fp32",), log_level=level), api=api, metrics=metrics)
+        settings = Settings(port=port, variants=(variant or "fp32",), log_level="warning")
+        serve(settings, api=api, metrics=Switched)
     elif kind == "litserve":
         server = litserve.LitServer(ShippedAPI(), accelerator="cpu")
         server.run(host="127.0.0.1", port=port, num_api_servers=1, log_level="warning", generate_client_file=False)

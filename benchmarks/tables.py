@@ -159,7 +159,8 @@ def document(runs: Sequence[MachineRun]) -> str:
         (
             "Every row takes `[N, 3, 32, 32] uint8` pixels, normalises them and gives float32 logits; the "
             "checkpoint is the bundled one, the peers are calibrated on the 300 bundled images. Each row is a "
-            f"process of its own; all are up at once and take turns in a random order. {machine['warm_up']} "
+            f"process of its own; all are up at once and take turns in a random order, and all cells of a column are "
+            f"of one run, while columns may be of several. {machine['warm_up']} "
             f"untimed calls after each change of batch size and one before each turn; {turns}. A cell is the "
             "median over rounds of a round's median call, with quartiles over rounds; a ratio is the median of "
             "the ratios within a round. The floor is the network's 0.56 GMACs an image at the best rate that "

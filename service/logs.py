@@ -61,13 +61,13 @@ class RequestLog:
 
     def __init__(self, variants: Iterable[str]) -> None:
         self._variants = frozenset(variants)
-        self._enabled = logging.getLogger(__name__).isEnabledFor(logging.INFO)
+        self._logger = logging.getLogger(__name__)
         self._line = readable_line if sys.stderr.isatty() else json_line
 
     def __call__(
         self, request_id: str, variant: str, outcome: str, images: int, seconds: float, phases: dict[str, float]
     ) -> None:
-        if self._enabled:
+        if self._logger.isEnabledFor(logging.INFO):
             known = variant if variant in self._variants else UNKNOWN
             sys.stderr.write(self._line(Ended(request_id, known, outcome, images, seconds, phases)))
 
