@@ -45,7 +45,11 @@ def bound_to(cores: set[int] | None) -> Iterator[None]:
 
 
 def yield_to_others(pid: int) -> None:
-    """Give the process, and the threads it starts from now on, only time that nobody else wants (SCHED_IDLE)."""
+    """Give the process, and the threads it starts from now on, only time that nobody else wants (SCHED_IDLE).
+
+    Raises:
+        OSError: it has ended, or that is forbidden here.
+    """
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
 

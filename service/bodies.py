@@ -6,7 +6,9 @@ import binascii
 import math
 import time
 import zlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +18,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from models import cpu
 from service import images
 from service.errors import ServiceError
 from service.schemas import JSONBody
@@ -24,15 +27,56 @@ from service.settings import Settings
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
 THREAD_BYTES = 65_536
 """Bodies from this size on are decoded in a thread, whatever they hold."""
+DECODERS = ThreadPoolExecutor(1 + cpu.available_cores(), "decode")
+"""Each may hold several copies of the largest image; one more than cores, so that a slow one stops no other."""
+MOST_MISTAKES = 100
+"""Pydantic makes an object of each; past this many they are only counted."""
 T = TypeVar("T")
 
 
-async def read(request: Request, settings: Settings) -> bytes:
-    """The whole body, refused as soon as it is known to be too large, or comes too slowly.
+class Held:
+    """How many bytes the bodies of all requests together hold, until they are decoded."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.bytes = 0
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """One request's part, given back at the end: a function that adds to it, or raises `overloaded`."""
+        mine = 0
+
+        def grow(size: int) -> None:
+            nonlocal mine
+            if self.bytes + size > self.most:
+                detail = f"the requests that are arriving hold {self.bytes} bytes, at most {self.most} may be held"
+                raise ServiceError("overloaded", detail)
+            self.bytes += size
+            mine += size
+
+        try:
+            yield grow
+        finally:
+            self.bytes -= mine
+
+
+@asynccontextmanager
+async def received(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+    """The whole body, refused as soon as it is known to be too large, or comes too slowly; held until the block ends.
 
     Raises:
-        ServiceError: `too_large`, `too_slow` or `client_closed`; see `_inflated`, too.
+        ServiceError: `too_large`, `too_slow`, `client_closed` or `overloaded`; see `_inflated`, too.
     """
+    held: Held = request.app.state.held
+    with held.share() as grow:
+        body = await _read(request, settings, grow)
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        inflated = _inflated(body, encoding, settings.max_body_bytes)
+        grow(max(0, len(inflated) - len(body)))
+        yield inflated
+
+
+async def _read(request: Request, settings: Settings, grow: Callable[[int], None]) -> bytes:
     limit, seconds = settings.max_body_bytes, settings.receive_timeout
     too_large = ServiceError("too_large", f"the body may have at most {limit} bytes")
     if int(request.headers.get("content-length", 0)) > limit:
@@ -44,12 +88,13 @@ async def read(request: Request, settings: Settings) -> bytes:
                 size += len(chunk)
                 if size > limit:
                     raise too_large
+                grow(len(chunk))
                 chunks.append(chunk)
     except TimeoutError:
         raise ServiceError("too_slow", f"the body did not arrive within {seconds:g} s") from None
     except ClientDisconnect:
         raise ServiceError("client_closed", "the client went away while it sent the body") from None
-    return _inflated(b"".join(chunks), request.headers.get("content-encoding", "identity").strip().lower(), limit)
+    return b"".join(chunks)
 
 
 def _inflated(body: bytes, encoding: str, limit: int) -> bytes:
@@ -86,7 +131,7 @@ async def encoded_parts(headers: Headers, body: bytes, settings: Settings) -> li
     if content_type == "application/octet-stream":
         return None
     if content_type == "application/json":
-        return _json_images(body)
+        return await in_thread(lambda: _json_images(body, settings.max_images), len(body))
     if content_type == "multipart/form-data":
         return await _multipart_images(headers, body, settings)
     raise ServiceError(
@@ -96,16 +141,27 @@ async def encoded_parts(headers: Headers, body: bytes, settings: Settings) -> li
     )
 
 
-def _json_images(body: bytes) -> list[bytes]:
+async def in_thread(work: Callable[[], T], size: int) -> T:
+    """The result of reading `size` bytes, in a thread where they are many."""
+    if size < THREAD_BYTES:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(DECODERS, work)
+
+
+def _json_images(body: bytes, most: int) -> list[bytes]:
     try:
         parsed = JSONBody.model_validate_json(body)
     except ValidationError as error:
         raise ServiceError("malformed", f"expected {JSONBody.EXPECTED}: {first_mistake(error)}") from None
-    return from_base64(parsed.all_images())
+    texts = parsed.all_images()
+    images.check_count(len(texts), most)
+    return from_base64(texts)
 
 
 def first_mistake(error: ValidationError) -> str:
     """Where and what, without what was sent."""
+    if error.error_count() > MOST_MISTAKES:
+        return f"{error.error_count()} mistakes"
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
@@ -129,6 +185,7 @@ async def _multipart_images(headers: Headers, body: bytes, settings: Settings) -
         max_fields=settings.max_parts,
         max_part_size=settings.max_body_bytes,
     )
+    parser.spool_max_size = settings.max_body_bytes + 1  # the body is in memory already: no part goes to a file
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, UnicodeError, ValueError) as error:
@@ -158,7 +215,8 @@ async def timely(work: Callable[[images.Limits], T], size: int, settings: Settin
         settings.max_images, settings.max_pixels, until=time.perf_counter() + seconds, side=settings.side
     )
     try:
-        return await asyncio.wait_for(asyncio.to_thread(work, limits), seconds)
+        loop = asyncio.get_running_loop()
+        return await asyncio.wait_for(loop.run_in_executor(DECODERS, work, limits), seconds)
     except TimeoutError:
         raise ServiceError("deadline", f"the images could not be decoded within {seconds:g} s") from None
 

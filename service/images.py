@@ -23,6 +23,12 @@ LIGHT_PIXELS = 65_536
 LIGHT_IMAGES = 4
 
 
+def check_count(count: int, most: int) -> None:
+    """Raises ServiceError: `unacceptable`."""
+    if count > most:
+        raise ServiceError("unacceptable", f"a request may hold at most {most} images, got {count}")
+
+
 class Heavy(Exception):
     """Too much to decode while other requests wait."""
 
@@ -43,8 +49,7 @@ class Limits:
         return 3, self.side, self.side
 
     def check_count(self, count: int, is_encoded: bool) -> None:
-        if count > self.max_images:
-            raise ServiceError("unacceptable", f"a request may hold at most {self.max_images} images, got {count}")
+        check_count(count, self.max_images)
         if self.light and is_encoded and count > LIGHT_IMAGES:
             raise Heavy
 

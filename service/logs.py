@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from typing import NamedTuple
 
@@ -69,7 +70,8 @@ class RequestLog:
     ) -> None:
         if self._logger.isEnabledFor(logging.INFO):
             known = variant if variant in self._variants else UNKNOWN
-            sys.stderr.write(self._line(Ended(request_id, known, outcome, images, seconds, phases)))
+            with suppress(OSError, ValueError):  # a full disk or a lost pipe costs lines, never answers
+                sys.stderr.write(self._line(Ended(request_id, known, outcome, images, seconds, phases)))
 
 
 @cache

@@ -49,7 +49,9 @@ class JSONBody(BaseModel):
     model_config = ConfigDict(extra="forbid") | example(image=PIXEL)
 
     image: str | None = Field(None, description="one PNG, JPEG or WebP image, base64")
-    images: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="several images, base64")
+    images: Annotated[list[str], Field(min_length=1, fail_fast=True)] | None = Field(
+        None, description="several images, base64"
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "JSONBody":

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from models import checkpoint, gpu
 from models.evaluation import card as evaluation
-from service import __version__
+from service import __version__, bodies
 from service.api import PrecisionAPI
 from service.engine.litserver import PrecisionServer
 from service.errors import ServiceError, http_error
@@ -65,6 +65,7 @@ def build_server(
     app.state.pools, app.state.checkpoint = server.pools, asdict(card)
     app.state.shadow = Shadow(settings.shadow_share, server.background, observer, settings.request_timeout)
     app.state.evaluations = evaluations
+    app.state.held = bodies.Held(max(settings.max_held_bytes, settings.max_body_bytes))
     server.front = Front(app, "/predict/", predict.predict)
     app.router.routes = [route for route in app.router.routes if getattr(route, "name", "") not in REPLACED]
     app.router.redirect_slashes = False  # to wherever the client's Host header says

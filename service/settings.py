@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     load_timeout: float = Field(300.0, gt=0, description="a worker that needs longer to load is killed, seconds")
     drain_timeout: int = Field(10, ge=0, description="how long requests in flight may take at shutdown, seconds")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body")
+    max_held_bytes: int = Field(
+        256 * 2**20, ge=1024, description="what the bodies of all requests hold until decoded; past it they get 503"
+    )
     max_images: int = Field(256, ge=1, description="most images in one request")
     max_pixels: int = Field(16_777_216, ge=1024, description="most pixels (width x height) of one encoded image")
     max_parts: int = Field(300, ge=1, description="most parts of a multipart body")

@@ -99,14 +99,14 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         """Supervise every pool while the app runs; afterwards no worker is left."""
         pools = [*self.pools.values(), *([self.background] if self.background else [])]
         tasks = [asyncio.create_task(pool.supervise(), name=pool.variant) for pool in pools]
+        for task in tasks:
+            task.add_done_callback(_log_failure)
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
-            for result in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(result, Exception):
-                    logger.error("a supervisor ended with %r", result)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def run(self, sock: socket.socket) -> None:
         """Serve on a bound socket until SIGTERM or SIGINT, then drain and return."""
@@ -126,6 +126,11 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         uvicorn.Server(config).run(sockets=[sock])
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        logger.error("the supervisor of %s ended, and its workers with it", task.get_name(), exc_info=error)
 
 
 def devices(variant: Variant, settings: Settings, gpus: int) -> list[str]:

@@ -34,8 +34,17 @@ class PatientProtocol(HttpToolsProtocol):
             self.transport.close()
         if not self._is_waiting:
             self._forget_timer()
+            self._restart_keep_alive()
         elif self._timer is None:
             self._timer = self.loop.call_later(self.seconds, self.transport.close)
+
+    def _restart_keep_alive(self) -> None:
+        """Bytes that begin no request stop uvicorn's keep-alive timer, which only an answer starts again."""
+        is_between = self.cycle is not None and self.cycle.response_complete
+        if is_between and self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

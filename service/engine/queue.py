@@ -43,6 +43,7 @@ class Entry:
             self.answer.set_exception(error)
         if self.queue is not None:
             self.queue.forget(self)
+            self.pixels = self.pixels[:0].copy()  # the entry itself stays until `take` gets to it
 
 
 class Queue:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import math
 import multiprocessing
 import socket
 import time
@@ -21,9 +22,11 @@ Spawn = Callable[[socket.socket], multiprocessing.process.BaseProcess]
 """Starts a worker process that serves the given end of a socket pair."""
 
 MAX_FAILURES = 5
-"""Starts in a row that may fail, or die within HEALTHY_SECONDS, before a worker is given up."""
+"""Starts in a row that may fail, or die within HEALTHY_SECONDS of being ready, before a worker is given up."""
 HEALTHY_SECONDS = 30.0
 MAX_BACKOFF = 10.0
+SHORTAGE_SECONDS = 1.0
+"""Between attempts while the machine has no process, file or memory to spare."""
 
 
 class WorkerDied(Exception):
@@ -93,14 +96,19 @@ class Worker:
         """Keep the process running until cancelled, or until the worker refuses or is given up."""
         failures = 0
         while True:
-            began = time.monotonic()
+            self._ready_since = math.inf
             try:
                 await self._run()
             except Refused as refused:
                 self._enter(**refused.args[0])
                 return
+            except OSError as error:  # not the worker's fault, and it may pass: never given up
+                logger.error("%s: no worker could be started: %s", self.name, error)
+                self._enter("starting", f"no worker could be started: {error}")
+                await asyncio.sleep(SHORTAGE_SECONDS)
+                continue
             except WorkerDied as death:
-                failures = 1 if time.monotonic() - began > HEALTHY_SECONDS else failures + 1
+                failures = 1 if time.monotonic() - self._ready_since > HEALTHY_SECONDS else failures + 1
                 logger.error("%s: %s (failure %d)", self.name, death, failures)
                 self._owner.restarted(death.reason)
                 if failures >= MAX_FAILURES:
@@ -110,12 +118,16 @@ class Worker:
             await asyncio.sleep(min(MAX_BACKOFF, 0.1 * 2**failures))
 
     async def _run(self) -> None:
-        """One life of the process. Raises WorkerDied or Refused."""
+        """One life of the process. Raises WorkerDied or Refused; OSError where it could not begin."""
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = loop.create_future()
         ours, theirs = socket.socketpair()
-        process = self._spawn(theirs)
-        theirs.close()
+        try:
+            with theirs:
+                process = self._spawn(theirs)
+        except BaseException:
+            ours.close()
+            raise
         self.pid = process.pid
         link = wire.Link(self._receive, lambda: self._end(WorkerDied("died", "the worker died")))
         self._transport, _ = await loop.create_unix_connection(lambda: link, sock=ours)
@@ -139,6 +151,7 @@ class Worker:
         if kind == wire.READY:
             self.card = json.loads(payload)
             self._link_is_up = True
+            self._ready_since = time.monotonic()
             self._enter("ready", "")
         elif kind == wire.REFUSED:
             self._end(Refused(json.loads(payload)))

@@ -38,7 +38,7 @@ def error_response(request: Request, error: ServiceError, request_id: str) -> Re
     headers = {"X-Request-ID": request_id}
     if error.reason.retry_after is not None:
         headers["Retry-After"] = str(error.reason.retry_after)
-    if error.reason.word == "too_slow":
+    if error.reason.word in ("too_slow", "shutting_down"):
         headers["Connection"] = "close"  # what is still to come of the body is not waited for
     return problem_response(request, problem(error, request_id), headers)
 
@@ -81,15 +81,13 @@ async def counted(endpoint: Endpoint, request: Request, variant: str) -> Respons
     request.state.images, request.state.phases, request.state.results = 0, {}, []
     metrics = request.app.state.metrics
     metrics.started(variant)
-    outcome = "shutting_down"
+    outcome = "internal"
     try:
         response = await endpoint(request, variant, PredictQuery.of(request))
         outcome = "ok"
         response.headers["X-Request-ID"] = request.state.request_id
         return response
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer and is counted
+    except ENDINGS as error:
         failure = as_service_error(error)
         outcome = failure.reason.word
         response = error_response(request, failure, request.state.request_id)
@@ -102,6 +100,10 @@ async def counted(endpoint: Endpoint, request: Request, variant: str) -> Respons
         request.app.state.log(state.request_id, variant, outcome, state.images, seconds, state.phases)
         if trace := request.app.state.trace:
             trace(request, variant, outcome, seconds)
+
+
+ENDINGS = (Exception, asyncio.CancelledError)
+"""Whatever happens, the client gets an answer. Only uvicorn cancels a request, when the time to drain is over."""
 
 
 class CountedRoute(APIRoute):
@@ -138,9 +140,11 @@ class Front:
         await self.app(scope, receive, send)
 
 
-def as_service_error(error: Exception) -> ServiceError:
+def as_service_error(error: BaseException) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
+    if isinstance(error, asyncio.CancelledError):
+        return ServiceError("shutting_down", "the service is shutting down; try again")
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         return ServiceError("unacceptable", f"{'.'.join(map(str, first['loc']))}: {first['msg']}")

@@ -20,6 +20,7 @@ from service.engine.pool import Pool
 from service.engine.queue import Entry
 from service.errors import ServiceError
 from service.routes.counted import (
+    ENDINGS,
     CountedRoute,
     PredictQuery,
     as_service_error,
@@ -92,7 +93,7 @@ async def compare(request: Request, query: Annotated[PredictQuery, Query()]) -> 
         compared = await asyncio.gather(
             *(_compare_one(request, pool, pixels, dict(phases), deadline, query.top_k) for pool in pools.values())
         )
-    except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer
+    except ENDINGS as error:
         return error_response(request, as_service_error(error), request.state.request_id)
     columns = dict(zip(pools, compared, strict=True))
     _hold_against_reference(columns)
@@ -137,11 +138,11 @@ def pool_of(request: Request, variant: str) -> Pool:
 async def read_pixels(request: Request) -> tuple[NDArray[np.uint8], dict[str, float]]:
     """The request's images as `[N, 3, S, S] uint8`, and the seconds of `receive` and `decode`."""
     settings: Settings = request.app.state.settings
-    body = await bodies.read(request, settings)
-    received = time.perf_counter()
-    parts = await bodies.encoded_parts(request.headers, body, settings)
-    encoded_bytes = 0 if parts is None else len(body)  # raw pixels are taken as they lie
-    pixels = await bodies.timely(partial(bodies.decode, parts, body), encoded_bytes, settings)
+    async with bodies.received(request, settings) as body:
+        received = time.perf_counter()
+        parts = await bodies.encoded_parts(request.headers, body, settings)
+        encoded_bytes = 0 if parts is None else len(body)  # raw pixels are taken as they lie
+        pixels = await bodies.timely(partial(bodies.decode, parts, body), encoded_bytes, settings)
     return pixels, {"receive": received - request.state.began, "decode": time.perf_counter() - received}
 
 

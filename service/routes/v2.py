@@ -181,9 +181,9 @@ async def stats(request: Request) -> documents.Statistics:
 
 
 async def index(request: Request) -> list[documents.IndexEntry]:
-    body = await bodies.read(request, request.app.state.settings)
     try:
-        wanted = documents.IndexRequest.model_validate_json(body or b"{}")
+        async with bodies.received(request, request.app.state.settings) as body:
+            wanted = documents.IndexRequest.model_validate_json(body or b"{}")
     except ValidationError as error:
         raise ServiceError(
             "malformed", f'expected nothing or {{"ready": true}}: {bodies.first_mistake(error)}'
@@ -205,9 +205,9 @@ async def infer(request: Request) -> Response:
 async def _infer(request: Request, variant: str, _: PredictQuery) -> Response:
     pool = pool_of(request)
     settings: Settings = request.app.state.settings
-    body = await bodies.read(request, settings)
-    received = time.perf_counter()
-    wanted, pixels = await bodies.timely(partial(tensors.parse, request.headers, body), len(body), settings)
+    async with bodies.received(request, settings) as body:
+        received = time.perf_counter()
+        wanted, pixels = await bodies.timely(partial(tensors.parse, request.headers, body), len(body), settings)
     phases = {"receive": received - request.state.began, "decode": time.perf_counter() - received}
     timeout = min(timeout_of(request), wanted.parameters.timeout / 1e6 or settings.request_timeout)
     done = await execute(request, pool, pixels, phases, timeout)

@@ -1,17 +1,23 @@
 """Killed, hung and raising workers, full queues, clients that go away: everybody is answered and the counts add up."""
 
+import asyncio
+import errno
 import os
 import signal
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
 
+from service.engine import supervisor
+from service.engine.pool import Pool, Unobserved
+from service.settings import Settings
 from tests.service import fakes
 from tests.service.pictures import png, solid
 from tests.service.processes import Service, running, until
@@ -19,6 +25,7 @@ from tests.service.processes import Service, running, until
 FAKES = "tests.service.fakes"
 RAW = {"content-type": "application/octet-stream"}
 PNG = {"content-type": "image/png"}
+V2_RAW = {"inference-header-content-length": "0"}
 
 
 @pytest.fixture
@@ -247,6 +254,45 @@ def test_sigterm_answers_what_is_in_flight_and_leaves_nothing() -> None:
         until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
         assert service.stop() == 0
         assert stalled.result().status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/predict/fp32", "/v2/models/resnet18-fp32/infer", "/compare"])
+def test_a_request_that_outlasts_the_drain_is_told_so(path: str) -> None:
+    """503 with a problem, not a plain 500: it is safe to ask elsewhere."""
+    with running("--variants", "fp32", "--drain-timeout", "1", module=FAKES) as service, ThreadPoolExecutor(2) as pool:
+        held = pool.submit(post, service, fakes.HANG)
+        until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="batch that hangs")
+        waiting = pool.submit(httpx.post, service.url + path, content=png(1), headers=PNG | V2_RAW, timeout=30)
+        until(lambda: service.sample("precision_queue_depth", variant="fp32") == 1, what="request that waits")
+        assert service.stop() == 0
+        for answer in (held.result(), waiting.result()):
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert "shutting down" in answer.text
+
+
+def test_a_shortage_of_processes_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that cannot be started (no process, no memory) is tried again, and never given up for that."""
+    monkeypatch.setattr(supervisor, "SHORTAGE_SECONDS", 0.0)
+    shortage = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    attempts: list[socket.socket] = []
+    enough = asyncio.Event()
+
+    def spawn(link: socket.socket) -> NoReturn:
+        attempts.append(link)
+        if len(attempts) == 2 * supervisor.MAX_FAILURES:
+            enough.set()
+        raise shortage
+
+    async def scenario() -> None:
+        pool = Pool("int8", Settings(), [spawn], Unobserved())
+        task = asyncio.create_task(pool.supervise())
+        await asyncio.wait_for(enough.wait(), 30)
+        assert not task.done()
+        assert (pool.state, pool.reason) == ("starting", f"no worker could be started: {shortage}")
+        task.cancel()
+
+    asyncio.run(scenario())
+    assert all(link.fileno() == -1 for link in attempts)  # closed, or each attempt would leave one
 
 
 def test_workers_do_not_outlive_a_killed_service() -> None:

@@ -6,6 +6,7 @@ import io
 import resource
 import socket
 import struct
+import tempfile
 import threading
 import time
 import zlib
@@ -18,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from starlette.datastructures import Headers
 
 from service import bodies, images
 from service.errors import ServiceError
@@ -28,6 +30,7 @@ from tests.service.processes import Service, running, until
 
 LIMITS = images.Limits(max_images=8, max_pixels=1_000_000)
 KINDS = ("PNG", "JPEG", "WEBP")
+PNG = {"content-type": "image/png"}
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +270,60 @@ def slowly(service: Service, first: bytes, then: bytes = b"x") -> tuple[bytes, f
     return received, time.monotonic() - began
 
 
+@pytest.mark.parametrize(
+    ("images", "status"), [("1", 400), ('""', 422), ('"!"', 422)], ids=["no strings", "empty", "no base64"]
+)
+def test_a_json_body_of_a_million_images_is_refused_at_once(service: Service, images: str, status: int) -> None:
+    """A few kilobytes once compressed: nothing is made of each image, and others are answered meanwhile."""
+    body = zlib.compress(b'{"images": [' + b",".join([images.encode()] * 1_000_000) + b"]}")
+    headers = {"content-type": "application/json", "content-encoding": "deflate"}
+    process = psutil.Process(service.process.pid)
+    service.client.post("/predict/fp32", content=body, headers=headers)
+    before = process.memory_info().rss
+    answer = service.client.post("/predict/fp32", content=body, headers=headers)
+    assert answer.status_code == status
+    assert len(answer.content) < 1000
+    assert process.memory_info().rss - before < 64 * 2**20
+    assert fuzz.still_answers(service.client)
+
+
+def test_a_json_body_of_a_million_unknown_keys_is_refused_at_once(service: Service) -> None:
+    """They are counted, not described."""
+    body = b"{" + b",".join(b'"%d": 1' % number for number in range(500_000)) + b"}"
+    answer = service.client.post("/predict/fp32", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert "500000 mistakes" in answer.json()["detail"]
+
+
+def test_bodies_that_arrive_side_by_side_are_bounded() -> None:
+    """Past `max_held_bytes` a request is refused, whoever holds them; what is given up makes room again."""
+    flags = ("--variants", "fp32", "--max-body-bytes", "200000", "--max-held-bytes", "300000")
+    stalled = HEAD + b"Content-Length: 150000\r\n\r\n" + bytes(149_999)
+    with running(*flags, module="tests.service.calm") as service:
+        address = urlsplit(service.url)
+        padded = png(3) + bytes(10_000)
+        refused = lambda: service.client.post("/predict/fp32", content=padded, headers=PNG).status_code == 503  # noqa: E731
+        with (
+            socket.create_connection((address.hostname, address.port)) as one,
+            socket.create_connection((address.hostname, address.port)) as other,
+        ):
+            one.sendall(stalled)
+            other.sendall(stalled)
+            until(refused, 20, "refusal")
+        until(lambda: not refused(), 20, "room")
+        assert service.outcomes("fp32")["overloaded"] >= 1
+
+
+def test_a_large_part_of_a_multipart_body_stays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file is written, so that none can be missing: the body is in memory already."""
+    request = httpx.Request("POST", "http://x", files=[("image", ("x.png", bytes(3_000_000)))])
+    written = []
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", written.append)
+    parts = asyncio.run(bodies.encoded_parts(Headers(dict(request.headers)), request.read(), Settings()))
+    assert parts == [bytes(3_000_000)]
+    assert written == []
+
+
 HEAD = b"POST /predict/fp32 HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 
 
@@ -300,6 +357,25 @@ def test_a_body_that_trickles_in_after_its_answer_is_cut_off(service: Service) -
     received, seconds = slowly(service, HEAD + b"Content-Length: 99999999\r\n\r\n")
     assert received.startswith(b"HTTP/1.1 413 ")
     assert seconds < 6
+
+
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", b"200"),
+        (b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", b"404"),
+    ],
+    ids=["line ends", "rest of a body"],
+)
+def test_bytes_that_begin_no_request_keep_no_connection(service: Service, first: bytes, status: bytes) -> None:
+    """What comes after an answer stops uvicorn's timer, which starts again."""
+    address = urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(first)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 " + status)
+        connection.sendall(b"\r\n" if status == b"200" else bytes(100_000))
+        while connection.recv(65536):  # TimeoutError: nobody closes it
+            pass
 
 
 def test_an_endless_head_is_cut_off(service: Service) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -77,6 +78,19 @@ def test_a_higher_level_leaves_the_lines_out(
     caplog.set_level(logging.WARNING, "service.logs")
     RequestLog(["int8"])(*ENDED)
     assert capsys.readouterr().err == ""
+
+
+def test_a_line_that_cannot_be_written_costs_no_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk, a lost pipe, a closed stream."""
+    caplog.set_level(logging.INFO, "service.logs")
+    with open("/dev/full", "w", buffering=1) as full:  # noqa: PTH123 - a device, not a file
+        monkeypatch.setattr(sys, "stderr", full)
+        RequestLog(["int8"])(*ENDED)
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
 
 
 def test_a_quote_in_a_message_is_escaped() -> None:

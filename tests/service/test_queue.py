@@ -59,6 +59,21 @@ def test_an_answered_entry_is_not_taken() -> None:
     run(scenario())
 
 
+def test_a_failed_entry_gives_its_images_up() -> None:
+    """Its place in the queue may be taken, so nothing may stay of what it held."""
+
+    async def scenario() -> None:
+        queue = Queue(8)
+        (entry,) = queue.put(images(4))
+        entry.fail(ServiceError("deadline", "late"))
+        assert entry.pixels.base is None
+        assert len(entry.pixels) == 0
+        assert queue.images == 0
+        entry.answer.exception()
+
+    run(scenario())
+
+
 def test_entries_put_back_are_executed_alone_and_first() -> None:
     """After an engine error each entry of the batch gets a batch of its own, before later requests."""
 
