@@ -41,6 +41,12 @@ ENV PYTHONUNBUFFERED=1 \
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 # ready, not live: what waits for a healthy container wants predictions. No proxy may come in between, hence http.client.
-HEALTHCHECK --interval=15s --timeout=5s --start-period=300s --retries=4 \
-    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/health/ready'); exit(c.getresponse().status != 200)"]
+HEALTHCHECK --interval=15s --timeout=5s --start-period=300s --retries=4 CMD ["python", "-c", "\
+import http.client, os, ssl; \
+https = os.environ.get('PRECISION_SSL_CERTFILE'); \
+c = http.client.HTTPSConnection('127.0.0.1', 8000, timeout=4, context=ssl._create_unverified_context()) if https \
+    else http.client.HTTPConnection('127.0.0.1', 8000, timeout=4); \
+c.request('GET', '/health/ready'); \
+exit(c.getresponse().status != 200)"]
+# Flags win over variables: PRECISION_HOST and PRECISION_PORT mean nothing here, publish the port as another instead.
 CMD ["python", "-m", "service", "--host", "0.0.0.0", "--port", "8000"]
