@@ -20,6 +20,8 @@ from pathlib import Path
 START_SECONDS = 600
 STOP_SECONDS = 30
 HOST = "127.0.0.1"
+FOR_OTHERS = ("PRECISION_API_KEYS", "PRECISION_API_KEY_FILE", "PRECISION_SSL_CERTFILE", "PRECISION_SSL_KEYFILE")
+"""Settings of a service that others reach; this one listens on loopback, for as long as the comparison lasts."""
 
 
 def free_port() -> int:
@@ -74,6 +76,8 @@ def running_service(flags: list[str], log: Path) -> Iterator[str]:
     with log.open("wb") as output:
         # A line for each of the comparison's requests would bury what the log is kept for.
         environment = {"PRECISION_LOG_LEVEL": "warning"} | os.environ
+        for name in FOR_OTHERS:
+            environment.pop(name, None)
         service = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=environment
         )

@@ -8,7 +8,7 @@ from loadtest.server import ServerError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the load test and return the exit code: 0 measured, 2 nothing measured, 3 INVALID, 130 stopped early."""
+    """Run the load test and return the exit code: 0 measured, 2 nothing measured, 3 INVALID, 130 stopped by Ctrl-C."""
     options, folder = parse(argv)
     from loadtest.report.build import build  # noqa: PLC0415 - locust patches the sockets when it is imported
     from loadtest.report.table import text  # noqa: PLC0415
@@ -20,6 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ImagesError, ServerError, NothingToMeasure) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if not measured.played and measured.problems:
+        print(*(f"error: {problem}" for problem in measured.problems), sep="\n", file=sys.stderr)
+        return 2
     if not measured.played:
         print("stopped before the first round ended: there is nothing to report", file=sys.stderr)
         return 130
@@ -29,4 +32,6 @@ def main(argv: list[str] | None = None) -> int:
     for line in [*report["notes"], *(f"INVALID: {reason}" for reason in report["invalid"])]:
         print(line)
     print("", *report["summary"], "", text(report, "simple"), sep="\n")
-    return 130 if measured.partial else 3 if report["invalid"] else 0
+    if measured.partial and not measured.problems:
+        return 130
+    return 3 if report["invalid"] else 0

@@ -17,8 +17,12 @@ from loadtest.verdicts import accuracy_words, in_points, times, verdict
 
 SCHEMA = 1
 METRICS = ("images_per_second", *QUANTILES, "accuracy")
+SAME = ("payload", "images_per_request", "contended")
+"""Settings that must be equal: with others a ratio says nothing about the service."""
 EXIT_CODES = """METRIC is one of images_per_second, p50, p95, p99 (the ratio B / A) or accuracy (B - A in points).
-A condition fails only where the whole 95 % interval lies beyond the bound: noise does not break a build.
+A condition fails only where the whole 95 % interval lies beyond the bound. The interval knows how much the rounds of
+one run differ, not how much two runs do: a machine that others share can be slower in another hour. To judge two
+builds, run both at once, in rounds that take turns: python -m loadtest --url old=URL --url new=URL
 
   --fail-on "p99>1.10"            B's p99 is more than 10 % above A's
   --fail-on "images_per_second<0.95"
@@ -27,8 +31,9 @@ A condition fails only where the whole 95 % interval lies beyond the bound: nois
 exit codes:
   0    no condition failed
   1    a condition failed; it is named
-  2    wrong flags, or a file that is no report
-  3    a report is INVALID, so nothing can be said; the differences are printed all the same
+  2    wrong flags, a file that is no report, or two reports that were measured with different settings
+  3    a report is INVALID or was stopped early, or there are conditions and one could not be judged: a variant of A is
+       missing in B, or there are too few requests or rounds; the differences are printed all the same
 """
 CONDITION = re.compile(r"\s*(\w+)\s*([<>])\s*(-?\d+(?:\.\d+)?)\s*")
 
@@ -58,10 +63,14 @@ class Difference(NamedTuple):
     workload: str
     metric: str
     found: Interval | None
+    reason: str = ""
+    """Why nothing was found, where that is known."""
 
     @property
     def words(self) -> str:
         """In words; a tie is called a tie."""
+        if self.reason:
+            return f"{self.metric}: {self.reason}"
         if self.metric == "accuracy":
             return accuracy_words(self.found, in_points(self.found)) if self.found else "accuracy: not measured"
         return verdict(self.metric, self.found)
@@ -75,16 +84,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if different := [key for key in SAME if old["settings"].get(key) != new["settings"].get(key)]:
+        print(f"error: the reports were measured with different settings: {', '.join(different)}", file=sys.stderr)
+        return 2
     found = differences(old, new)
     if not found:
         print("error: the two reports share no variant under the same workload", file=sys.stderr)
         return 2
     print(tabulate([(d.arm, d.workload, d.words) for d in found], ("variant", "workload", "B against A")))
-    invalid = [f"{name} is INVALID: {why}" for name, r in ((flags.a, old), (flags.b, new)) for why in r["invalid"]]
-    failed = [(condition, d) for condition in flags.fail_on for d in found if d.metric == condition.metric]
-    failed = [(condition, d) for condition, d in failed if condition.failed(d.found)]
-    print(*invalid, *(f"FAILED {c}: {d.arm}, {d.workload}: {said(d)}" for c, d in failed), sep="\n")
-    return 3 if invalid else 1 if failed else 0
+    cpus = [report["client"]["cpu"] for report in (old, new)]
+    if cpus[0] != cpus[1]:
+        print(f"not the same machine: {cpus[0]} and {cpus[1]}")
+    invalid = [line for name, report in ((flags.a, old), (flags.b, new)) for line in unsound(name, report)]
+    asked = [(c, d) for c in flags.fail_on for d in found if d.metric == c.metric]
+    failed = [f"FAILED {c}: {d.arm}, {d.workload}: {said(d)}" for c, d in asked if c.failed(d.found)]
+    undecided = [(c, d) for c, d in asked if d.found is None or d.found.low is None]
+    unknown = [*lost(old, new), *(f"UNDECIDED {c}: {d.arm}, {d.workload}: {d.words}" for c, d in undecided)]
+    print(*invalid, *unknown, *failed, sep="\n")
+    if invalid:
+        return 3
+    return 1 if failed else 3 if flags.fail_on and unknown else 0
+
+
+def unsound(name: Path, report: Mapping[str, Any]) -> list[str]:
+    """Why a report proves nothing."""
+    early = [f"{name} is partial: its run was stopped early"] if report["partial"] else []
+    return early + [f"{name} is INVALID: {why}" for why in report["invalid"]]
+
+
+def lost(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What the first report measured and the second did not."""
+    kept = {(cell["arm"], cell["workload"]) for cell in new["cells"]}
+    cells = [(cell["arm"], cell["workload"]) for cell in old["cells"]]
+    return [f"MISSING in B: {arm}, {workload}" for arm, workload in cells if (arm, workload) not in kept]
 
 
 def said(d: Difference) -> str:
@@ -132,11 +164,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
     """Every metric of every cell that both reports hold. The runs were apart, so nothing is paired."""
     before = {(cell["arm"], cell["workload"]): cell for cell in old["cells"]}
     shared = [(before[key], cell) for cell in new["cells"] if (key := (cell["arm"], cell["workload"])) in before]
-    found = [
-        Difference(b["arm"], b["workload"], metric, ratio(a, b, metric)) for a, b in shared for metric in METRICS[:-1]
-    ]
+    found = [_difference(a, b, metric) for a, b in shared for metric in METRICS[:-1]]
     arms = dict.fromkeys(b["arm"] for _, b in shared)
     return found + [Difference(arm, "", "accuracy", accuracy(old, new, arm)) for arm in arms]
+
+
+def _difference(a: Mapping[str, Any], b: Mapping[str, Any], metric: str) -> Difference:
+    if metric in QUANTILES and (a["saturated"] or b["saturated"]):
+        return Difference(b["arm"], b["workload"], metric, None, "not comparable, the rate was more than it can hold")
+    return Difference(b["arm"], b["workload"], metric, ratio(a, b, metric))
 
 
 def ratio(a: Mapping[str, Any], b: Mapping[str, Any], metric: str) -> Interval | None:

@@ -1,6 +1,6 @@
 """Plays a plan: warms up, plays rounds until they are stable, reads the service's metrics around each of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 
 from loadtest.fleet import Fleet
 from loadtest.generator import Generator
@@ -10,6 +10,7 @@ from loadtest.options import Options
 from loadtest.plan import Round, Workload, blocks
 from loadtest.progress import Progress
 from loadtest.records import Played
+from loadtest.scrape import Scrape
 from loadtest.server import Service
 from loadtest.statistics import quantile
 
@@ -23,9 +24,10 @@ class Drive:
         self, options: Options, measured: Measured, services: dict[str, Service], stop: Callable[[], bool]
     ) -> None:
         self._options, self._measured, self._services, self._stop = options, measured, services, stop
-        arms = 1 if options.contended else len(measured.arms)
-        self._block = arms * len(options.workloads)
-        self.progress = Progress(self._block * options.rounds + len(measured.arms) * len(options.workloads))
+        arms = tuple(measured.arms)
+        self._together = [arms] if options.contended else [(arm,) for arm in arms]
+        self._block = len(self._together) * len(options.workloads)
+        self.progress = Progress(self._block * (options.rounds + 1))
 
     def play(self, generator: Generator | Fleet) -> None:
         """Everything that was asked for, into `measured`.
@@ -67,13 +69,14 @@ class Drive:
         """
         settle = dict.fromkeys(self._options.workloads, self._options.settle)
         for workload in self._options.workloads if self._options.warm_up else ():
-            for arm in self._measured.arms:
+            for arms in self._together:
                 self._check()
                 seconds = self._options.warm_up
-                stretch, _ = generator.play(Round((arm,), workload, -1, 0.0, seconds, self._options.seed))
-                p50 = quantile([request.latency for request in stretch.requests[arm.name]], 0.5) or 0.0
-                settle[workload] = min(LONGEST_SETTLE, max(settle[workload], p50))
-                self.progress.step(f"warmed up {arm.name}, {workload.name}")
+                stretch, _ = generator.play(Round(arms, workload, -1, 0.0, seconds, self._options.seed))
+                for requests in stretch.requests.values():
+                    p50 = quantile([request.latency for request in requests], 0.5) or 0.0
+                    settle[workload] = min(LONGEST_SETTLE, max(settle[workload], p50))
+                self.progress.step(f"warmed up {', '.join(arm.name for arm in arms)}, {workload.name}")
         generator.rewind()
         return settle
 
@@ -94,6 +97,7 @@ class Drive:
         before = {url: self._services[url].scrape() for url in urls}
         stretch, client_cpu = generator.play(planned)
         after = {url: self._services[url].scrape() for url in urls}
+        added = {url: after[url] - before[url] for url in urls}
         return [
             Played(
                 arm=arm,
@@ -101,14 +105,21 @@ class Drive:
                 opened=stretch.opened,
                 closed=stretch.closed,
                 requests=stretch.requests[arm.name],
-                server=(after[arm.url] - before[arm.url]).about(arm.variant),
+                server=added[arm.url].about(arm.variant),
                 gauges=after[arm.url].about(arm.variant),
                 client_cpu=client_cpu,
                 lateness=tuple(stretch.lateness),
                 starved=stretch.starved,
+                foreign=foreign(added[arm.url], {other.variant for other in planned.arms if other.url == arm.url}),
             )
             for arm in planned.arms
         ]
+
+
+def foreign(added: Scrape, variants: Set[str]) -> int:
+    """Predictions that a service counted for other variants than these."""
+    name = "precision_requests_total"
+    return round(added.total(name) - sum(added.about(variant).total(name) for variant in variants))
 
 
 def running(played: list[Played], images_per_request: int) -> str:

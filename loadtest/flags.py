@@ -10,7 +10,9 @@ from loadtest.options import Options
 from loadtest.plan import Workload
 from loadtest.slo import Slo
 
-EXIT_CODES = """two reports are compared with: python -m loadtest diff a.json b.json (see its --help)
+EXIT_CODES = """a service with API keys: give one in the environment variable LOADTEST_API_KEY
+
+two reports are compared with: python -m loadtest diff a.json b.json (see its --help)
 
 exit codes:
   0    measured, and the numbers hold

@@ -94,10 +94,11 @@ class Generator:
         opened = began + planned.settle
         stretch = Stretch(opened, opened + planned.seconds, {arm.name: [] for arm in planned.arms})
         turns = [self._turn(arm, planned.workload, stretch) for arm in planned.arms]
+        rng = random.Random(planned.seed * self.processes + self.index)
         if planned.workload.rate is None:
+            rng.shuffle(turns)
             self._closed(turns, self._share(planned.workload.concurrency or 1), stretch)
         else:
-            rng = random.Random(planned.seed * self.processes + self.index)
             self._open(turns, planned.workload.rate / self.processes, began, rng, stretch)
         used = (time.process_time() - cpu) / (time.perf_counter() - began)
         self._drain(stretch)
@@ -135,13 +136,14 @@ class Generator:
             stretch.lateness.append(time.perf_counter() - wake)
 
     def _open(self, turns: list[Turn], rate: float, began: float, rng: random.Random, stretch: Stretch) -> None:
+        """Poisson arrivals at `rate` for each turn, independent of each other: together, each is a random turn's."""
+        rate *= len(turns)
         due = began + rng.expovariate(rate)
         while due < stretch.closed:
             if (wait := due - time.perf_counter()) > 0:
                 gevent.sleep(wait)
             stretch.lateness.append(max(0.0, time.perf_counter() - due))
-            for turn in turns:
-                self._give(turn._replace(intended=due), stretch)
+            self._give(rng.choice(turns)._replace(intended=due), stretch)
             due += rng.expovariate(rate)
         gevent.sleep(max(0.0, stretch.closed - time.perf_counter()))
 

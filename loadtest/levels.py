@@ -9,6 +9,8 @@ from loadtest.options import Options
 from loadtest.plan import Arm, Round, Workload
 from loadtest.progress import Progress
 from loadtest.slo import Probe, Slo, search, sizes
+from loadtest.statistics import quantile
+from loadtest.validity import BUSY, LATE, LATE_SECONDS
 
 SHORTEST, LONGEST = 2.0, 120.0
 """Seconds of one run of the search."""
@@ -26,6 +28,7 @@ class Search:
         self, options: Options, generator: Generator | Fleet, progress: Progress, check: Callable[[], None]
     ) -> None:
         self._options, self._generator, self._progress, self._check = options, generator, progress, check
+        self._runs = 0
 
     def level(self, slo: Slo, arm: Arm) -> dict[str, Any]:
         """The highest load of one arm that holds `slo`.
@@ -49,12 +52,15 @@ class Search:
     def _probe(self, slo: Slo, arm: Arm, workload: Workload, seconds: float) -> Probe:
         self._check()
         options = self._options
-        stretch, _ = self._generator.play(Round((arm,), workload, 0, options.settle, seconds, options.seed))
+        self._runs += 1  # arrivals of its own for each: a run that confirms must not replay the one that chose
+        planned = Round((arm,), workload, 0, options.settle, seconds, options.seed + self._runs)
+        stretch, cpu = self._generator.play(planned)
+        late = quantile(stretch.lateness, 0.9) or 0.0
         counted = [r for r in stretch.requests[arm.name] if stretch.opened <= r.intended < stretch.closed]
         over = sum(bool(r.error) or r.latency > slo.seconds for r in counted)
         text = f"{slo}, {arm.name}, {workload.name}: {over} of {len(counted)} requests over"
         self._progress.step(text, seconds / options.round)
-        return Probe(len(counted), over)
+        return Probe(len(counted), over, cpu > BUSY or late > max(LATE_SECONDS, LATE * slo.seconds))
 
 
 def lasting(requests: float, rate: float) -> float:

@@ -31,6 +31,10 @@ class Request(NamedTuple):
         """Seconds from the intended start, so that waiting for a slow server counts (no coordinated omission)."""
         return self.end - self.intended
 
+    def waited(self, timeout: float) -> float:
+        """The latency; of a failed request at least `timeout`, so that it stays in the tail that it belongs to."""
+        return max(self.latency, timeout) if self.error else self.latency
+
 
 @dataclass(frozen=True)
 class Played:
@@ -52,6 +56,8 @@ class Played:
     """Seconds by which the generator woke up late: for arrivals (open), or for its heartbeat (closed)."""
     starved: int = 0
     """Arrivals that found no free user."""
+    foreign: int = 0
+    """Predictions that the service ended meanwhile for variants that this round did not load."""
 
     @property
     def counted(self) -> list[Request]:

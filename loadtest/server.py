@@ -1,6 +1,7 @@
 """What a service says about itself: `GET /variants` and `GET /metrics`."""
 
 import json
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from loadtest.plan import Arm
 from loadtest.scrape import Scrape, parse
 
+KEY_VARIABLE = "LOADTEST_API_KEY"
 TIMEOUT = 30.0
 """Seconds that the service may take for `/variants` or `/metrics`."""
 
@@ -50,12 +52,19 @@ class Service:
             raise ServerError(f"{self.url}/metrics cannot be read ({error})") from None
 
 
+def credentials() -> dict[str, str]:
+    """The header that a service with keys asks for; from the environment, where other users do not see it."""
+    return {"X-API-Key": key} if (key := os.environ.get(KEY_VARIABLE)) else {}
+
+
 def _get(url: str) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - the URL is the user's own
+        request = urllib.request.Request(url, headers=credentials())  # noqa: S310 - the URL is the user's own
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
-        raise ServerError(f"{url} answered {error.code} {error.reason}: is this the service?") from None
+        hint = f"give its key in {KEY_VARIABLE}" if error.code == 401 else "is this the service?"
+        raise ServerError(f"{url} answered {error.code} {error.reason}: {hint}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise ServerError(f"{url} cannot be reached ({reason}): start the service with `make serve`") from None

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from loadtest.statistics import enough
@@ -12,7 +12,8 @@ STEPS = 6
 CONFIRMATIONS = 5
 BACK = 0.9
 """What is left of a load after a longer run did not confirm it."""
-CONFIDENCE = 0.99
+CONFIDENCE = 1 - 0.01 / CONFIRMATIONS
+"""Of one confirming run, so that all of them together are wrong once in 100 searches at most."""
 TERM = re.compile(r"p(\d{2}(?:\.\d+)?)=(\d+(?:\.\d+)?)(ms|s)")
 
 
@@ -32,15 +33,17 @@ class Probe(NamedTuple):
 
     requests: int
     over: int
+    is_limited: bool = False
+    """The load generator was too busy or late: requests may be over by its fault."""
 
     def holds(self, slo: Slo) -> bool:
         """Whether the share is kept in this run."""
         return self.requests > 0 and self.over <= (1 - slo.q) * self.requests
 
     def proves(self, slo: Slo) -> bool:
-        """Whether it is kept with 99 % confidence: a service that is just too slow shows so few over once in 100 runs.
+        """Whether it is kept with CONFIDENCE: a service that is just too slow shows so few over that seldom.
 
-        The rule of MLPerf's early stopping; with none over it takes 459 requests for a p99.
+        The rule of MLPerf's early stopping; with none over it takes 619 requests for a p99.
         """
         return self.requests > 0 and binomial(self.over, self.requests, 1 - slo.q) <= 1 - CONFIDENCE
 
@@ -66,7 +69,8 @@ def search(slo: Slo, ceiling: float, probe: Callable[[float, float], Probe], *, 
     def run(load: float, requests: float, *, proof: bool) -> bool:
         found = probe(load, requests)
         good = found.proves(slo) if proof else found.holds(slo)
-        tried.append({"load": load, "requests": found.requests, "over": found.over, "confirming": proof, "held": good})
+        row = {"load": load, "requests": found.requests, "over": found.over, "confirming": proof, "held": good}
+        tried.append(row | {"limited": found.is_limited})
         return good
 
     *_, trial, confirming = sizes(slo)
@@ -83,7 +87,16 @@ def search(slo: Slo, ceiling: float, probe: Callable[[float, float], Probe], *, 
         load = rounded(load * BACK, whole) if rounded(load * BACK, whole) < load else 0.0
     else:
         load = 0.0
-    return {"load": load or None, "confirmed": load > 0, "tried": tried}
+    return {"load": load or None, "confirmed": load > 0, "bound": bound(tried), "tried": tried}
+
+
+def bound(tried: Sequence[Mapping[str, Any]]) -> str:
+    """Why the service may hold more than was found; empty when it was the service that did not."""
+    if all(row["held"] for row in tried):
+        return "no higher load was tried"
+    if any(row["limited"] and not row["held"] for row in tried):
+        return "the load generator was too slow for a higher one"
+    return ""
 
 
 def sizes(slo: Slo) -> list[float]:
@@ -108,7 +121,10 @@ def binomial(k: int, n: int, p: float) -> float:
 def words(found: dict[str, Any]) -> str:
     """One sentence about one arm."""
     if found["load"] is None:
-        return f"{found['arm']} was not shown to hold {found['slo']} under any load that was tried"
+        text = f"{found['arm']} was not shown to hold {found['slo']} under any load that was tried"
+        return text + (f" ({found['bound']})" if found["bound"] else "")
     last = next(t for t in reversed(found["tried"]) if t["confirming"])
     proof = f"{last['over']} of {last['requests']:,} requests were over, which proves it with 99 % confidence"
-    return f"{found['arm']} holds {found['slo']} up to {found['load']:g} {found['unit']} ({proof})"
+    least = f"at least up to {found['load']:g} {found['unit']}, {found['bound']}"
+    most = least if found["bound"] else f"up to {found['load']:g} {found['unit']}"
+    return f"{found['arm']} holds {found['slo']} {most} ({proof})"

@@ -18,8 +18,14 @@ PHASES = ("decode", "queue", "copy_in", "inference", "copy_out", "deliver", "enc
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
-def cell(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per_request: int) -> dict[str, Any]:
-    """One arm under one workload, all its rounds together and one by one."""
+def cell(
+    arm: Arm, workload: Workload, rounds: Sequence[Played], images_per_request: int, timeout: float
+) -> dict[str, Any]:
+    """One arm under one workload, all its rounds together and one by one.
+
+    Quantiles are of all requests that were due: one that failed took at least `timeout`. Mean and maximum are of those
+    that were answered.
+    """
     counted = [request for played in rounds for request in played.counted]
     good = [request.latency for request in counted if not request.error]
     seconds = sum(played.round.seconds for played in rounds)
@@ -34,31 +40,31 @@ def cell(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per_requ
         "errors": dict(Counter(request.error for request in counted if request.error).most_common()),
         "requests_per_second": finished / seconds,
         "images_per_second": finished * images_per_request / seconds,
-        "latency": latency(good),
+        "latency": latency(good, [request.waited(timeout) for request in counted]),
         "server": server(rounds),
-        "rounds": [round_json(played) for played in rounds],
+        "rounds": [round_json(played, timeout) for played in rounds],
     }
 
 
-def latency(seconds: Sequence[float]) -> dict[str, float | int | None]:
+def latency(good: Sequence[float], waits: Sequence[float]) -> dict[str, float | int | None]:
     """How long requests took; a quantile is None when there are too few requests to state it."""
-    stated = {name: stated_quantile(seconds, q) for name, q in QUANTILES.items()}
-    mean = float(np.mean(seconds)) if seconds else None
-    return {"requests": len(seconds), "mean": mean, **stated, "max": max(seconds, default=None)}
+    stated = {name: stated_quantile(waits, q) for name, q in QUANTILES.items()}
+    mean = float(np.mean(good)) if good else None
+    return {"requests": len(good), "mean": mean, **stated, "max": max(good, default=None)}
 
 
-def round_json(played: Played) -> dict[str, Any]:
+def round_json(played: Played, timeout: float) -> dict[str, Any]:
     """What comparing two rounds needs; latencies in seconds, to a tenth of a microsecond, as they ended."""
-    good = [request for request in played.counted if not request.error]
     return {
         "block": played.round.block,
         "seconds": played.round.seconds,
         "finished": len(played.finished),
-        "errors": len(played.counted) - len(good),
+        "settle": played.round.settle,
+        "errors": sum(bool(request.error) for request in played.counted),
         "client_cpu": round(played.client_cpu, 4),
         "late_p90": quantile(played.lateness, 0.9),
         "starved": played.starved,
-        "latencies": [round(request.latency, 7) for request in good],
+        "latencies": [round(request.waited(timeout), 7) for request in played.counted],
     }
 
 
@@ -71,6 +77,8 @@ def server(rounds: Sequence[Played]) -> dict[str, Any]:
     return {
         "requests": int(delta.total("precision_requests_total")),
         "requests_sent": sum(len(played.requests) for played in rounds),
+        "requests_of_others": sum(played.foreign for played in rounds),
+        "shadowed": int(delta.total("precision_shadow_agreement_total")),
         "request_seconds": duration,
         "phase_seconds": {p: delta.mean("precision_phase_duration_seconds", phase=p) for p in PHASES},
         "inference_seconds": spread(delta, requests, "precision_inference_duration_seconds", "server_inference"),

@@ -13,6 +13,7 @@ from locust import FastHttpUser, task
 from loadtest.images import Bodies
 from loadtest.plan import Arm
 from loadtest.records import Request
+from loadtest.server import credentials
 
 
 class Turn(NamedTuple):
@@ -69,6 +70,7 @@ class LoadUser(FastHttpUser):
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
         self._turn: Turn | None = None
+        self._credentials = credentials()
 
     def on_start(self) -> None:
         """Connect before anything is measured."""
@@ -89,7 +91,7 @@ class LoadUser(FastHttpUser):
         sequence = turn.sequence()
         bodies = self.desk.bodies
         url = f"{turn.arm.url}/predict/{turn.arm.variant}"
-        headers = {"Content-Type": bodies.content_type}
+        headers = {"Content-Type": bodies.content_type} | self._credentials
         body: Any = bodies.bodies[sequence % len(bodies)]  # locust says str, geventhttpclient takes bytes
         start = time.perf_counter()
         with self.client.post(url, name=turn.arm.name, data=body, headers=headers, catch_response=True) as response:

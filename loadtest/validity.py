@@ -55,10 +55,13 @@ def _restarts(cell: Mapping[str, Any]) -> str | None:
 
 
 def _foreign(cell: Mapping[str, Any]) -> str | None:
-    counted, sent = cell["server"]["requests"], cell["server"]["requests_sent"]
-    if counted <= sent * (1 + FOREIGN):
-        return None
-    return f"the service counted {counted} requests where this run sent {sent}: somebody else used it"
+    server, sent = cell["server"], cell["server"]["requests_sent"]
+    if server["requests"] > sent * (1 + FOREIGN):
+        return f"the service counted {server['requests']} requests where this run sent {sent}: somebody else used it"
+    if server["requests_of_others"] > sent * FOREIGN:
+        count = server["requests_of_others"]
+        return f"the service answered {count} requests to other variants meanwhile: somebody else used it"
+    return None
 
 
 def _mean(cell: Mapping[str, Any], key: str) -> float:
@@ -86,6 +89,8 @@ def _cell_notes(cell: Mapping[str, Any]) -> list[str]:
     starved = sum(r["starved"] for r in cell["rounds"])
     if cell["rate"] and starved:
         lines.append(f"{name}: {starved} requests were due while all users waited for answers (see --users).")
+    if shadowed := cell["server"]["shadowed"]:
+        lines.append(f"{name}: the service ran {shadowed} of its images through fp32, too (--shadow-share).")
     if not cell["server"]["requests"]:
         lines.append(f"{name}: the service's metrics do not count these requests, so its side is missing.")
     return lines

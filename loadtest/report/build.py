@@ -24,7 +24,7 @@ def build(measured: Measured, options: Options) -> dict[str, Any]:
         for a in measured.arms
     ]
     cells = [
-        cell(arm, workload, played, options.images_per_request)
+        cell(arm, workload, played, options.images_per_request, options.timeout)
         for workload in options.workloads
         for arm in measured.arms
         if (played := measured.cell(arm, workload))

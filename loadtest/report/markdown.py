@@ -1,6 +1,6 @@
 """The report for a README or a pull request."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loadtest.report.table import text
@@ -37,11 +37,26 @@ def ran_on(report: Mapping[str, Any]) -> dict[str, str]:
                 lines[f"{card['name']} {server['label']}".strip()] = facts({key: card.get(key) for key in keys})
     lines["load generator"] = f"{client['cpu']}, {client['cores']} cores, {client['os']}, locust {client['locust']}"
     lines["images"] = f"{report['images']:,} as {settings['payload']}, {settings['images_per_request']} per request"
-    rounds = f"{settings['duration']:g} s per cell in rounds of {settings['round']:g} s, arms interleaved (ABBA)"
-    lines["rounds"] = f"{rounds}, {settings['settle']:g} s to settle, {settings['warm_up']:g} s warm-up discarded"
+    lines["rounds"] = f"{played(report)}, {settings['warm_up']:g} s warm-up discarded"
     lines["seed, revision"] = f"{settings['seed']}, {client['git_revision']}"
     lines["made"] = f"{report['created']} by `{' '.join(report['command'])}`"
     return lines
+
+
+def played(report: Mapping[str, Any]) -> str:
+    """The rounds that were played, which may be more or fewer than was asked for."""
+    counts = [len(cell["rounds"]) for cell in report["cells"]]
+    settles = [round_["settle"] for cell in report["cells"] for round_ in cell["rounds"]]
+    settings = report["settings"]
+    order = "all arms loaded at once" if settings["contended"] else "arms interleaved (ABBA)"
+    rounds = f"{span(counts)} rounds of {settings['round']:g} s per cell, {order}"
+    return f"{rounds}, {span(settles)} s to settle"
+
+
+def span(values: Sequence[float]) -> str:
+    """`20`, or `20 to 30`."""
+    low, high = min(values, default=0), max(values, default=0)
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
 def facts(values: Mapping[str, Any]) -> str:

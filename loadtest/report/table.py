@@ -23,6 +23,8 @@ HEADERS = (
     "errors",
 )
 NOTHING = "-"
+BOUNDS = {"activation_peak": "≥ ", "cuda_graph": "≤ "}
+"""On the CPU what is allocated at once at least; of a CUDA graph what a batch padded to its size needs."""
 
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:
@@ -45,12 +47,18 @@ def _row(cell: Mapping[str, Any], device: str, accuracy: Mapping[str, Any]) -> l
         number(server["inference_seconds"]["mean"], 2, 1e3),
         number(server["queue_seconds"]["mean"], 2, 1e3),
         number(server["batch_size"], 1),
-        number(next(iter(memory["batch"].values()), None), 1, 1e-6),
+        batch_memory(memory["batch"]),
         number(memory["now"].get("pss") or memory["now"].get("rss"), 0, 1e-6),
         percent(accuracy["accuracy"]),
         percent(agreement),
         str(sum(cell["errors"].values())),
     ]
+
+
+def batch_memory(batch: Mapping[str, float]) -> str:
+    """`≥ 3.0`: which bound the number is depends on how the service measured it; 0 is what it could not measure."""
+    kind, value = next(((kind, value) for kind, value in batch.items() if value), ("", None))
+    return BOUNDS.get(kind, "") + number(value, 1, 1e-6)
 
 
 def number(value: float | None, digits: int, scale: float = 1.0) -> str:

@@ -1,14 +1,16 @@
 """A service with known delays and known mistakes that answers as the real one documents: `python fake_server.py JSON`.
 
 The JSON names the variants: `{"fp32": {"delay": 0.01, "serial": true, "wrong_below": 0, "fail_every": 0,
-"stall_at": 0, "stall_seconds": 0, "card": {...}}}`. The right class of an image is its first byte modulo 10; a variant
-is wrong where the second byte is below `wrong_below`. Prints its port as soon as it accepts connections.
+"stall_at": 0, "stall_seconds": 0, "die_at": 0, "card": {...}}}`. The right class of an image is its first byte
+modulo 10; a variant is wrong where the second byte is below `wrong_below`. Prints its port as soon as it accepts
+connections.
 """
 
 import asyncio
 import contextlib
 import io
 import json
+import os
 import re
 import socket
 import sys
@@ -57,6 +59,8 @@ class Variant:
         began = time.perf_counter()
         self.count += 1
         number = self.count
+        if self.spec.get("die_at") == number:
+            os._exit(1)
         if self.spec.get("fail_every") and number % self.spec["fail_every"] == 0:
             self.metrics.requests.labels(self.name, "overloaded").inc()
             return 503, {"title": "Too many images are waiting", "status": 503, "detail": "try again"}

@@ -1,5 +1,6 @@
 """The whole load test against fake services with known delays and mistakes."""
 
+import csv
 import gzip
 import json
 import signal
@@ -34,7 +35,7 @@ def test_a_comparison_finds_what_was_planted(serve, images, loadtest, tmp_path: 
     assert 0.015 < fast["latency"]["p50"] < 0.060
     assert 0.030 < slow["latency"]["p50"] < 0.100
     assert cells["fp32", 4]["latency"]["p50"] == pytest.approx(4 * slow["latency"]["p50"], rel=0.5)
-    assert cells["fp32", 4]["server"]["queue_seconds"]["mean"] > 0.080
+    assert cells["fp32", 4]["server"]["queue_seconds"]["mean"] > 0.060
     assert fast["server"]["inference_seconds"]["mean"] == pytest.approx(0.015)
     assert fast["server"]["requests"] == fast["server"]["requests_sent"]
     assert fast["server"]["memory"]["now"] == {"rss": 2e8}
@@ -122,6 +123,32 @@ def test_a_stall_shows_in_the_open_workload_and_hides_in_the_closed_one(
     latency = json.loads((out / "report.json").read_text())["cells"][0]["latency"]
     assert latency["max"] > 1.0
     assert latency["p99"] < 0.4
+
+
+@pytest.mark.parametrize(("die_at", "code"), [(5, 2), (150, 3)])
+def test_a_service_that_dies_is_no_wish_to_stop(
+    serve, images, loadtest, tmp_path: Path, die_at: int, code: int
+) -> None:
+    """During the warm-up nothing was measured; later the report is INVALID, and says why."""
+    url = serve({"fp32": {"delay": 0.01, "die_at": die_at}})
+    flags = ("--concurrency", 1, "--duration", 3, "--round", 0.3, "--settle", 0, "--warm-up", 0.2, "--timeout", 2)
+    done = loadtest("--url", url, "--images", images, *flags, "--out", tmp_path / "out")
+    assert done.returncode == code, done.stderr
+    assert f"the run could not go on: {url}/metrics cannot be reached" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_contended_arrivals_are_independent(serve, images, loadtest, tmp_path: Path) -> None:
+    """Each arm gets its own Poisson stream at the whole rate: no two requests are due at once."""
+    url, out = serve({"fp32": {}, "int8": {}}), tmp_path / "out"
+    flags = ("--contended", "--rate", 100, "--duration", 3, "--max-duration", 3, "--out", out)
+    done = loadtest("--url", url, "--images", images, *flags, *QUICK)
+    assert done.returncode in SOUND_OR_NOISY, done.stderr
+    with gzip.open(out / "requests.csv.gz", "rt") as file:
+        sent = list(csv.DictReader(file))
+    assert len({row["intended"] for row in sent}) == len(sent)
+    for cell in json.loads((out / "report.json").read_text())["cells"]:
+        assert cell["requests"] == pytest.approx(300, rel=0.3)
 
 
 def test_ctrl_c_writes_what_was_measured(serve, images, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def report() -> dict[str, Any]:
             "server": {
                 "requests": 0,
                 "requests_sent": 100,
+                "requests_of_others": 0,
+                "shadowed": 0,
                 "restarts": 0,
                 "request_seconds": None,
                 "outside_seconds": None,
@@ -41,7 +43,7 @@ def report() -> dict[str, Any]:
                 "batch_size": None,
                 "memory": {"batch": {}, "model": {}, "now": {}},
             },
-            "rounds": [{"block": 0, "latencies": latencies, "starved": 0}],
+            "rounds": [{"block": 0, "settle": 0.25, "latencies": latencies, "starved": 0}],
         }
 
     share = {"estimate": 0.95, "low": 0.9, "high": 0.98}
@@ -56,7 +58,7 @@ def report() -> dict[str, Any]:
         "verdicts": [{"subject": "int8 against fp32, 8 users", "verdicts": ["p99: too few requests to say"]}],
         "comparisons": [],
         "settings": {"payload": "png", "images_per_request": 1, "duration": 1, "round": 1, "settle": 0, "warm_up": 0}
-        | {"seed": 0},
+        | {"seed": 0, "contended": False},
         "client": {"cpu": "a CPU", "cores": 2, "os": "Linux", "locust": "2", "git_revision": None},
         "servers": [{"label": "", "url": "http://a", "variants": [], "service": {}, "checkpoint": {}}],
         "images": 100,
@@ -97,6 +99,30 @@ def test_the_markdown_table_has_a_row_per_cell(report: dict[str, Any]) -> None:
     lines = [line for line in markdown(report).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 2
     assert "**INVALID**" in markdown(report)
+
+
+def test_the_rounds_are_those_that_were_played(report: dict[str, Any]) -> None:
+    """Not those that were planned."""
+    assert "rounds: 1 rounds of 1 s per cell, arms interleaved (ABBA), 0.25 s to settle" in markdown(report)
+    report["settings"]["contended"] = True
+    report["cells"][0]["rounds"].append({"block": 1, "settle": 0.5, "latencies": [], "starved": 0})
+    assert "1 to 2 rounds of 1 s per cell, all arms loaded at once, 0.25 to 0.5 s to settle" in markdown(report)
+
+
+@pytest.mark.parametrize(
+    ("batch", "text"),
+    [
+        ({"activation_peak": 3e6}, "≥ 3.0"),
+        ({"cuda_graph": 3e6}, "≤ 3.0"),
+        ({"cuda_peak": 3e6}, "3.0"),
+        ({"activation_peak": 0.0}, "-"),
+        ({}, "-"),
+    ],
+)
+def test_a_batchs_memory_says_which_bound_it_is(report: dict[str, Any], batch: dict[str, float], text: str) -> None:
+    """The CPU's is the least that was allocated, a CUDA graph's the most that was needed."""
+    report["cells"][0]["server"]["memory"]["batch"] = batch
+    assert dict(zip(HEADERS, rows(report)[0], strict=True))["batch memory MB"] == text
 
 
 def test_no_two_arms_share_a_colour() -> None:
