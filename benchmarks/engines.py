@@ -112,11 +112,14 @@ def merged(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A run for each thread count, from runs of some batch sizes each; the later one of two of the same size."""
     runs: dict[int, dict[str, Any]] = {}
     for part in parts:
-        run = runs.setdefault(part["threads"], part)
+        run = runs.setdefault(part["threads"], {"threads": part["threads"], "machines": [], "rows": {}})
+        run["machines"].append(part["machine"])
         for name, found in part["rows"].items():
-            known = run["rows"].setdefault(name, {})
-            for key, value in found.items():
-                known[key] = known.get(key, {}) | value if isinstance(value, dict) else value
+            known = run["rows"].get(name, {})
+            if "reason" in found or "reason" in known:  # what a row gave before it failed is of another build
+                known = {}
+            merged_row = {k: known.get(k, {}) | v if isinstance(v, dict) else v for k, v in found.items()}
+            run["rows"][name] = known | merged_row
     return [runs[threads] for threads in sorted(runs)]
 
 

@@ -33,8 +33,9 @@ class Ceilings:
     from_device_bytes_per_second: float
 
     def floor_seconds(self, dtype: str, batch_size: int) -> float:
-        """No forward pass is faster: all multiplications at the rate of matrix products, or each weight read, each
-        pixel read and each logit written once at the rate of copies, whichever takes longer."""
+        """What direct convolution takes at least: all multiplications at the rate of matrix products, or each weight
+        read, each pixel read and each logit written once at the rate of copies, whichever takes longer. Winograd's
+        convolutions, which FP32 may get, multiply less."""
         compute = batch_size * FLOP_PER_IMAGE / self.flop_per_second[dtype]
         moved = PARAMETERS * WIDTH[dtype] + batch_size * (IMAGE_BYTES + LOGITS_BYTES)
         return max(compute, moved / self.copy_bytes_per_second)

@@ -195,7 +195,8 @@ ENGINES_NOTE = (
     "Medians of 20 to 200 batches of random pixels after the first tenth; CUDA events, the copies by the host's "
     "synchronised clock; engines in random order within a batch size. `eager` is the plain torchvision network, "
     "FP32, TF32 off. The floor is 1.11 GFLOP an image at the measured rate of matrix products, or weights, pixels and "
-    "logits moved once at the measured rate of copies, whichever takes longer."
+    "logits moved once at the measured rate of copies, whichever takes longer; Winograd's convolutions, which cuDNN "
+    "may choose for FP32, multiply less and can pass it."
 )
 
 

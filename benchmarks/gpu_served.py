@@ -6,6 +6,7 @@ Images a second of raw pixels over HTTP, many images a request, and of the engin
 import argparse
 import http.client
 import json
+import os
 import statistics
 import sys
 import time
@@ -94,6 +95,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=4, help="of each round (%(default)s)")
     args = parser.parse_args(argv)
+    # One GPU for both: the service would use all of them, the engine alone has one.
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     try:
         results = measure(args.variants.split(","), args.rounds, args.seconds)
     except RuntimeError as error:

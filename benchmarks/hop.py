@@ -3,7 +3,8 @@
 1. No-op model: this service, LitServe as shipped and FastAPI in process, the same 2.4 KB PNG, 1, 8 and 32 clients.
 2. The fp32 and int8 variants served, against the bare engine in a loop at the batch size that the service formed.
 
-All contenders of a table run at once and take turns in short rounds, idle while another is measured. Medians of rounds.
+In 1 all contenders run at once and take turns in short rounds, idle while another is measured. In 2 each row takes
+turns with its own bare engine, row after row: compare the shares, not the rows. Medians of rounds.
 """
 
 import argparse

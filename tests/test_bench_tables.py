@@ -1,0 +1,47 @@
+"""What the engines' benchmark says of its rounds."""
+
+from typing import Any
+
+from benchmarks import engines, tables
+
+PEERS = ("ONNX Runtime fp32", "OpenVINO fp32")
+OURS = tables.OUR_NAMES["float32"]
+
+
+def part(date: str, **rows: dict[str, Any]) -> dict[str, Any]:
+    """A run as `python -m benchmarks.engines` keeps it."""
+    return {"threads": 1, "machine": {"cpu": "a CPU", "date": date}, "rows": {PEERS[0]: turns(1.0)} | rows}
+
+
+def turns(*medians: float) -> dict[str, Any]:
+    return {"seconds": {"1": [[median] * 3 for median in medians]}}
+
+
+def verdicts(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """The bars that hold fp32-cpu against PEERS at batch 1."""
+    lines = tables.bars([{"threads": 1, "rows": rows}]).splitlines()
+    return [line.split(" | ")[-1].strip(" |") for line in lines if f"{OURS}, x" in line and "| 1 | 1 | 0.9 |" in line]
+
+
+def test_a_bar_is_judged_against_the_fastest_and_by_its_spread() -> None:
+    """At least 0.9 x the faster peer: clearly, only by the median, not at all."""
+    peers = {PEERS[0]: turns(1, 1, 1, 1), PEERS[1]: turns(2, 2, 2, 2)}
+    assert verdicts(peers | {OURS: turns(1, 1, 1, 1)}) == ["holds"]
+    assert verdicts(peers | {OURS: turns(1, 1, 2, 1.05)}) == ["holds, within the noise"]
+    assert verdicts(peers | {OURS: turns(2, 2, 2, 2)}) == ["**falls short**"]
+
+
+def test_a_bar_without_a_peer_is_not_judged() -> None:
+    """The one that did not run may be the strongest."""
+    rows = {OURS: turns(1), PEERS[0]: turns(1), PEERS[1]: {"reason": "no such package"}}
+    assert verdicts(rows) == ["**not judged**: OpenVINO fp32 did not run"]
+
+
+def test_a_row_that_failed_keeps_nothing_of_an_earlier_run() -> None:
+    """Nor does one that runs again keep the reason why it did not."""
+    good, bad = {OURS: turns(1.0)}, {OURS: {"reason": "broken"}}
+    (run,) = engines.merged([part("a", **good), part("b", **bad)])
+    assert run["rows"][OURS] == {"reason": "broken"}
+    (run,) = engines.merged([part("a", **bad), part("b", **good)])
+    assert run["rows"][OURS] == turns(1.0)
+    assert tables.joined(run["machines"]) == {"cpu": "a CPU", "date": "a / b"}
