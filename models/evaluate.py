@@ -52,6 +52,8 @@ def evaluate(args: argparse.Namespace) -> Report:
         variants={name: VariantReport(engine.card, seconds) for name, (engine, seconds) in loaded.items()},
     )
     args.out.mkdir(parents=True, exist_ok=True)
+    for engine in engines.values():
+        engine.warm_up(args.batch_sizes)  # before the answers, so that they come from what a service would run
     for condition in (CLEAN, *args.corruptions):
         judge(report, engines, images, labels, condition, args)
     side = next(iter(engines.values())).card.input_size

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models import checkpoint, cifar10, cpu
+from models.engines import graphs
 from models.infobatch import InfoBatch
 from models.resnet import resnet18
 
@@ -103,7 +104,9 @@ def augment(pixels: Tensor, flip: Tensor, padding: int, cutout: int, side: int, 
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies in bfloat16 faster than in float32."""
-    return device.type == "cuda" or not cpu.flags().isdisjoint({"avx512_bf16", "amx_bf16"})
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return not cpu.flags().isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -300,6 +303,7 @@ def main(argv: list[str] | None = None) -> None:
     except (cifar10.DatasetError, checkpoint.CheckpointError) as error:
         sys.exit(f"error: {error}")
     images, labels = (torch.from_numpy(a).to(run.device) for a in cifar10.read(args.data, "test"))
+    graphs.set_convolutions(tf32=False, search=False)  # the card's accuracy is that of FP32
     card = describe(run, accuracy(run.net, images, labels), len(images))
     card = checkpoint.save(run.net, args.out / checkpoint.BUNDLED.name, card)
     print(

@@ -23,6 +23,8 @@ from models.variants import Variant
 
 CUDA_ERROR_MEMORY_ALLOCATION = 2
 """https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html"""
+NO_ENGINE = "unable to find an engine"
+"""What torch says when each of cuDNN's kernels failed, as they do where their workspace does not fit."""
 
 
 class CudaEngine:
@@ -88,8 +90,16 @@ class CudaEngine:
         missing = set(self._padded.values()) - set(self._graphs)
         with _typed_errors(self.device), self._stream.current():
             self._stage(max(largest, len(self._pixels)))
-            for size in sorted(missing, reverse=True):  # the largest first: the others find its memory free again
-                self._graphs[size] = self._stream.capture(self._forward, self._shape(size))
+            try:
+                for size in sorted(missing, reverse=True):  # the largest first: the others find its memory free again
+                    self._graphs[size] = self._stream.capture(self._forward, self._shape(size))
+            except BaseException:
+                # A graph that dies takes along memory of cuBLAS that others of its stream use
+                # (https://github.com/pytorch/pytorch/issues/193402), so all go; another warm-up starts from nothing.
+                self._graphs.clear()
+                self._padded.clear()
+                self.activation_peaks = {}
+                raise
             self.allocator = self._stream.allocator()
         self.activation_peaks = {size: self._graphs[padded].memory_bytes for size, padded in self._padded.items()}
         sizes, reserved = ", ".join(map(str, sorted(self._graphs))), self.allocator["reserved"]
@@ -105,6 +115,6 @@ def _typed_errors(device: str) -> Iterator[None]:
     except RuntimeError as error:
         reason = ". ".join(str(error).partition("\n")[0].split(". ")[:2])  # the rest tells of other processes
         full = getattr(error, "error_code", None) == CUDA_ERROR_MEMORY_ALLOCATION
-        if isinstance(error, torch.OutOfMemoryError) or full:
+        if isinstance(error, torch.OutOfMemoryError) or full or NO_ENGINE in reason:
             raise OutOfMemory(f"{device} is out of memory, run smaller batches: {reason}") from error
         raise DeviceLost(f"{device} failed: {reason}") from error

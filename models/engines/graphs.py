@@ -143,6 +143,7 @@ class Direct:
 def set_convolutions(tf32: bool, search: bool) -> None:
     """How cuDNN and cuBLAS compute FP32, and whether cuDNN times its kernels for each new shape to keep the fastest.
 
+    A shape is new until it ran in this thread: torch keeps the kernel that it used first, timed or not.
     The switches belong to the process, in which other engines may have set them otherwise: set before every use.
     A graph keeps what was set when it was captured.
     """

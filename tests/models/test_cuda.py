@@ -167,10 +167,11 @@ def accelerator_error(code: int) -> RuntimeError:
             r"cuda:0 is out of memory, run smaller batches: CUDA out of memory\. Tried to allocate 2\.00 GiB$",
         ),
         (accelerator_error(2), OutOfMemory, "out of memory"),
+        (RuntimeError("FIND was unable to find an engine to execute this computation"), OutOfMemory, "FIND was unable"),
         (accelerator_error(700), DeviceLost, r"^cuda:0 failed: CUDA error: told to$"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), DeviceLost, "CUDNN_STATUS_EXECUTION_FAILED"),
     ],
-    ids=["torch ran out", "CUDA ran out", "sticky", "cuDNN"],
+    ids=["torch ran out", "CUDA ran out", "no workspace", "sticky", "cuDNN"],
 )
 def test_what_cuda_raises_has_a_type(raised: RuntimeError, expected: type[Exception], text: str) -> None:
     """Out of memory is told from a lost device, in one sentence each."""
@@ -194,6 +195,28 @@ def test_an_engine_goes_on_after_a_batch_that_did_not_fit() -> None:
     with pytest.raises(OutOfMemory):
         small.run(noise(5))
     assert np.array_equal(small.run(noise(4)).logits, noise(4).reshape(4, -1)[:, :10])
+
+
+def test_a_warm_up_that_did_not_fit_leaves_an_engine_that_runs() -> None:
+    """No graph of it is kept, a smaller warm-up captures its own only, and answers are right throughout."""
+
+    class SmallStream(CpuStream):
+        def capture(self, forward: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> CpuPlan:
+            if shape[0] > 512:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return super().capture(forward, shape)
+
+    stream = SmallStream()
+    small = engine(first_bytes, stream)
+    small.warm_up([4])
+    with pytest.raises(OutOfMemory):
+        small.warm_up([1024, 2])
+    assert small.activation_peaks == {}
+    assert np.array_equal(small.run(noise(4)).logits, noise(4).reshape(4, -1)[:, :10])
+    assert stream.direct_sizes == [4]
+    small.warm_up([512])
+    assert stream.captured == [4, 512]
+    assert small.activation_peaks == {512: 512}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

