@@ -39,7 +39,7 @@ class PatientProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(self.seconds, self.transport.close)
 
     def _restart_keep_alive(self) -> None:
-        """Between requests: bytes that begin none stop uvicorn's keep-alive timer, which only an answer starts again."""
+        """Bytes that begin no request stop uvicorn's keep-alive timer, which only an answer starts again."""
         if self.cycle.response_complete and self.timeout_keep_alive_task is None and not self.transport.is_closing():
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
