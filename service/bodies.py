@@ -131,7 +131,9 @@ async def encoded_parts(headers: Headers, body: bytes, settings: Settings) -> li
     if content_type == "application/octet-stream":
         return None
     if content_type == "application/json":
-        return await in_thread(lambda: _json_images(body, settings.max_images), len(body))
+        if len(body) < THREAD_BYTES:
+            return _json_images(body, settings.max_images)
+        return await in_thread(lambda: _json_images(body, settings.max_images), settings.decode_timeout)
     if content_type == "multipart/form-data":
         return await _multipart_images(headers, body, settings)
     raise ServiceError(
@@ -141,11 +143,16 @@ async def encoded_parts(headers: Headers, body: bytes, settings: Settings) -> li
     )
 
 
-async def in_thread(work: Callable[[], T], size: int) -> T:
-    """The result of reading `size` bytes, in a thread where they are many."""
-    if size < THREAD_BYTES:
-        return work()
-    return await asyncio.get_running_loop().run_in_executor(DECODERS, work)
+async def in_thread(work: Callable[[], T], seconds: float) -> T:
+    """The result of `work`, which one of DECODERS does.
+
+    Raises:
+        ServiceError: `deadline`; and what `work` raises.
+    """
+    try:
+        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(DECODERS, work), seconds)
+    except TimeoutError:
+        raise ServiceError("deadline", f"the images could not be decoded within {seconds:g} s") from None
 
 
 def _json_images(body: bytes, most: int) -> list[bytes]:
@@ -214,11 +221,7 @@ async def timely(work: Callable[[images.Limits], T], size: int, settings: Settin
     limits = images.Limits(
         settings.max_images, settings.max_pixels, until=time.perf_counter() + seconds, side=settings.side
     )
-    try:
-        loop = asyncio.get_running_loop()
-        return await asyncio.wait_for(loop.run_in_executor(DECODERS, work, limits), seconds)
-    except TimeoutError:
-        raise ServiceError("deadline", f"the images could not be decoded within {seconds:g} s") from None
+    return await in_thread(lambda: work(limits), seconds)
 
 
 def decode(

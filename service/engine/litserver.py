@@ -26,7 +26,7 @@ from models.variants import Variant
 from service.api import PrecisionAPI
 from service.engine.patience import patient
 from service.engine.pool import Observer, Pool, Unobserved
-from service.engine.supervisor import Spawn
+from service.engine.supervisor import Spawn, WorkerDied
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,12 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         def spawn_in_background(link: socket.socket) -> multiprocessing.process.BaseProcess:
             process = spawn(link)
             assert process.pid is not None
-            cpu.yield_to_others(process.pid)
+            try:
+                cpu.yield_to_others(process.pid)
+            except OSError as error:
+                process.kill()
+                process.join()
+                raise WorkerDied("died", f"the shadow's worker cannot be put in the background: {error}") from error
             return process
 
         return Pool(BACKGROUND, api.settings, [spawn_in_background], Unobserved())

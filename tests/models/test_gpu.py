@@ -15,9 +15,9 @@ from models.engines.base import Engine, EngineError, OutOfMemory
 from models.engines.device import gpus
 from models.variants import DEFAULT_GPU_BACKEND, GPU_BACKENDS, VariantUnavailable
 
-pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]  # what torch and cuDNN warn of is no failure
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")]  # torch 2.11, Inductor
 
-TOLERANCES = {"fp32": 2e-3, "fp32-tf32": 0.1, "fp16": 0.05, "bf16": 0.4}
+TOLERANCES = {"fp32": 2e-3, "fp32-tf32": 0.05, "fp16": 0.05, "bf16": 0.4}
 """Of a logit. TF32 and FP16 have 10 bits of mantissa, bf16 7; FP32 may be summed as Winograd does it."""
 OPTIONAL = ("unable to find an engine", "C compiler", "gcc", "clang")
 """Why a backend that is not the default may be missing: cuDNN has no such kernel, torch.compile no compiler."""
@@ -111,7 +111,7 @@ def test_a_graph_needs_what_the_batch_needs(name: str, checkpoint_path: Path, im
     direct.run(images[:1])  # the workspace that its stream keeps is no batch's memory
     done = direct.run(images[:64])
     assert done.memory_kind == "cuda_peak"
-    assert engine.activation_peaks[64] == pytest.approx(done.memory_bytes, rel=0.2)
+    assert engine.activation_peaks[64] == pytest.approx(done.memory_bytes, rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16"])

@@ -1,15 +1,23 @@
 """Shadows compare answered requests with fp32, and are noticed by nobody."""
 
 import asyncio
+import errno
+import multiprocessing
 import os
+import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
+from models import cpu
 from service.engine.queue import Answer
+from service.engine.supervisor import WorkerDied
 from service.errors import ServiceError
+from service.server import build_server
+from service.settings import Settings
 from service.shadow import MOST_IMAGES, Shadow
 from tests.service import fakes
 from tests.service.pictures import solid
@@ -77,6 +85,22 @@ def test_the_worker_in_the_background_has_only_idle_time(service: Service) -> No
     policies = [{os.sched_getscheduler(thread.id) for thread in worker.threads()} for worker in service.workers()]
     assert sorted(policies, key=str) == [{os.SCHED_OTHER}, {os.SCHED_OTHER}, {os.SCHED_IDLE}]
     assert service.sample("precision_memory_bytes", variant="shadow", kind="pss") > 2**20
+
+
+def test_a_worker_that_cannot_be_put_in_the_background_is_not_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take time from those that are waited for; it counts as one that died, so that it is given up."""
+
+    def refuse(pid: int) -> NoReturn:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(cpu, "yield_to_others", refuse)
+    settings = Settings(variants=("int8",), shadow_share=1)
+    background = build_server(settings, api=fakes.FakeAPI).background
+    assert background is not None
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(WorkerDied, match=r"cannot be put in the background: .*not permitted"):
+        background.workers[0]._spawn(theirs)
+    assert not multiprocessing.active_children()
 
 
 def test_int8_alone_has_a_reference_too() -> None:
