@@ -1,9 +1,9 @@
 # The service with its weights, for a GPU where there is one:
 #     docker build -t precision-service .
-#     docker run --rm --gpus all -p 8000:8000 precision-service
+#     docker run --rm --gpus all -p 127.0.0.1:8000:8000 precision-service
 # For the CPU only, several GB smaller; torch and torchvision come from the same place, as they must:
 #     docker build -t precision-service:cpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu .
-#     docker run --rm -p 8000:8000 precision-service:cpu
+#     docker run --rm -p 127.0.0.1:8000:8000 precision-service:cpu
 FROM python:3.12-slim
 
 # Empty: torch with its CUDA libraries. An index of other builds of the same versions otherwise; it is asked for these two

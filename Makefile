@@ -7,8 +7,8 @@ SHELL := bash
 
 PYTHON ?= python3
 # Not taken from the environment, where HOST and URL may mean something else: `make serve PORT=9000`.
-HOST = 127.0.0.1
-PORT = 8000
+HOST =
+PORT =
 VARIANTS =
 URL =
 CONCURRENCY =
@@ -44,7 +44,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 .PHONY: serve
 serve: $(INSTALLED) ## start the service; PORT=8000 HOST=127.0.0.1 VARIANTS=fp32,fp16,int8
-	@exec $(BIN)/python -m service --host $(HOST) --port $(PORT) $(if $(VARIANTS),--variants $(VARIANTS)) $(FLAGS)
+	@exec $(BIN)/python -m service $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) \
+		$(if $(VARIANTS),--variants $(VARIANTS)) $(FLAGS)
 
 .PHONY: test
 test: lint ## lint, types, tests
@@ -72,12 +73,12 @@ $(PEERS): pyproject.toml constraints.txt benchmarks/requirements-peers.txt
 	@touch $@
 
 .PHONY: gpu-check
-gpu-check: $(if $(WHEELS),,$(INSTALLED)) ## all that only a GPU can show, into docs/results/; DATA= OUT= WHEELS= of a machine without network
+gpu-check: $(if $(WHEELS),,$(INSTALLED)) ## all that only a GPU can show, into docs/results/; DATA= (CIFAR-10) OUT= WHEELS= of a machine without network
 	@exec $(if $(WHEELS),$(PYTHON),$(BIN)/python) -m benchmarks.gpu_check $(if $(WHEELS),--wheels $(WHEELS)) \
 		$(if $(DATA),--data $(DATA)) --out $(OUT) $(FLAGS)
 
 .PHONY: wheels
-wheels: $(INSTALLED) ## what gpu-check needs on a machine without network, into WHEELS=wheels; FLAGS='--without numpy,pillow'
+wheels: $(INSTALLED) ## what gpu-check needs on a machine without network, into WHEELS=wheels; FLAGS='--python 3.12'
 	$(BIN)/python -m benchmarks.wheels --out $(or $(WHEELS),wheels) $(FLAGS)
 
 .PHONY: lint

@@ -2,7 +2,8 @@
 
 For a machine with a GPU and nothing else reachable: `--wheels` names a folder that `make wheels` filled elsewhere, and
 torch comes from the machine's own Python. Each step runs in a process of its own and leaves its log and results in DIR,
-so that `--steps` can run some now and others later; the last one writes docs/results/GPU.md from what is there.
+so that `--steps` can run some now and others later; the last one writes docs/results/NAME-OF-THE-GPU.md from
+what is there.
 """
 
 import argparse
@@ -25,6 +26,8 @@ PACKAGES = ROOT / ".gpu-packages"
 OWN_PLUGINS_ONLY = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 """pytest loads what else the machine has, and the suite takes its warnings for errors."""
 NOT_POSSIBLE = 2
+DATA = Path(os.environ.get("CIFAR10_DIR") or Path.home() / ".cache" / "cifar10")
+"""As `models.cifar10.default_root`, which needs packages that may be in the wheels only."""
 AMPERE = 80
 LOOK = """
 import json
@@ -62,7 +65,8 @@ class Check:
 
     def lacks_data(self) -> str:
         place = self.data / "cifar-10-batches-bin" / "test_batch.bin"
-        return "" if place.exists() else f"{place} (CIFAR-10: --data names the folder)"
+        what = "CIFAR-10: `python -m models.cifar10` downloads it, --data names another folder"
+        return "" if place.exists() else f"{place} ({what})"
 
 
 @dataclass(frozen=True)
@@ -166,8 +170,7 @@ def dry_run(steps: list[Step], check: Check, machine: Machine) -> list[str]:
         missing.append(f"a CUDA GPU: torch {machine.torch or '(none)'} sees none on this machine")
     for step in steps:
         print(f"{step.name}: {step.what}\n    python -m {step.command(check, machine)}")
-        if lack := step.lacks(check):
-            missing.append(lack)
+    missing += filter(None, (step.lacks(check) for step in steps))
     print(*(f"missing: {what}" for what in missing), sep="\n")
     return missing
 
@@ -179,7 +182,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     names = [step.name for step in STEPS]
     add = parser.add_argument
     add("--out", type=Path, default=Path("reports/gpu-check"), help="logs and results (%(default)s)")
-    add("--data", type=Path, default=Path(os.environ.get("CIFAR10_DIR", "data")), help="CIFAR-10 (%(default)s)")
+    add("--data", type=Path, default=DATA, help="CIFAR-10 (%(default)s)")
     add("--wheels", type=Path, help="a folder of wheels; without it this interpreter has everything")
     add("--results", type=Path, default=ROOT / "docs" / "results", help="for the document (%(default)s)")
     add("--steps", default=",".join(names), help="comma-separated (%(default)s)")
@@ -205,6 +208,9 @@ def main(argv: list[str] | None = None) -> int:
     check.out.mkdir(parents=True, exist_ok=True)
     if lacking := missing_packages(check.wheels):
         print(f"error: missing packages: {', '.join(lacking)}; `make wheels` fills a folder", file=sys.stderr)
+        return NOT_POSSIBLE
+    if lacks := list(filter(None, (step.lacks(check) for step in steps))):
+        print(f"error: missing: {', '.join(lacks)}", file=sys.stderr)
         return NOT_POSSIBLE
     if check.wheels:
         install(check.wheels)

@@ -203,7 +203,7 @@ ENGINES_NOTE = (
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_report", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="where the steps left their results")
-    parser.add_argument("--results", type=Path, required=True, help="the folder to write GPU.md into")
+    parser.add_argument("--results", type=Path, required=True, help="the folder to write NAME-OF-THE-GPU.md into")
     args = parser.parse_args(argv)
     name, text = document(args.out)
     place = args.results / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.md"

@@ -2,7 +2,8 @@
 
     python deploy/compare.py --out reports/today [--variants fp32,int8] [any other flag of `python -m loadtest`]
 
-The service's output goes to DIR/service.log. However this ends, no process of the service is left behind.
+`--help` is that of the load test. The service takes its PRECISION_* variables, but no keys and certificates; its output
+goes to DIR/service.log. However this ends, no process of the service is left behind.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 START_SECONDS = 600
 STOP_SECONDS = 30
 HOST = "127.0.0.1"
+LOADTEST = (sys.executable, "-m", "loadtest")
 FOR_OTHERS = ("PRECISION_API_KEYS", "PRECISION_API_KEY_FILE", "PRECISION_SSL_CERTFILE", "PRECISION_SSL_KEYFILE")
 """Settings of a service that others reach; this one listens on loopback, for as long as the comparison lasts."""
 
@@ -90,7 +92,9 @@ def running_service(flags: list[str], log: Path) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="deploy/compare.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    if {"-h", "--help"} & set(argv):
+        return subprocess.run([*LOADTEST, "--help"], check=False).returncode
+    parser = argparse.ArgumentParser(prog="deploy/compare.py", allow_abbrev=False, add_help=False)
     parser.add_argument("--out", type=Path, required=True, help="where the reports and service.log go")
     parser.add_argument("--variants", help="what the service loads, comma-separated (default: what it loads by itself)")
     known, _ = parser.parse_known_args(argv)
@@ -100,7 +104,7 @@ def main(argv: list[str]) -> int:
         signal.signal(signum, lambda received, _: sys.exit(128 + received))
     try:
         with running_service(["--variants", known.variants] if known.variants else [], log) as url:
-            return subprocess.run([sys.executable, "-m", "loadtest", "--url", url, *argv], check=False).returncode
+            return subprocess.run([*LOADTEST, "--url", url, *argv], check=False).returncode
     except RuntimeError as error:
         print(*log.read_text(errors="replace").splitlines()[-20:], f"error: {error}", sep="\n", file=sys.stderr)
         return 1

@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--images", type=Path, help=".npz with images [N, 3, 32, 32] uint8 and labels (the bundled sample)")
     p.add_argument("--payload", choices=KINDS, default=DEFAULT.payload, help="how images are sent (%(default)s)")
     p.add_argument("--contended", action="store_true", help="load all variants at the same time, not one by one")
-    p.add_argument("--slo", type=level, metavar="P99=20ms", help=SLO_HELP)
+    p.add_argument("--slo", type=level, metavar="p99=20ms", help=SLO_HELP)
     p.add_argument(
         "--slo-load", choices=("rate", "concurrency"), default="rate", help="what --slo searches (%(default)s)"
     )

@@ -2,7 +2,7 @@
 
 A class per variant, picked in the interface or by name: `locust -f loadtest/locustfile.py ... fp32 int8`. Locust's
 statistics are rounded to a millisecond and more; `python -m loadtest` keeps the raw times. LOADTEST_VARIANTS names
-other variants than fp32, fp16 and int8, LOADTEST_IMAGES another file of images.
+other variants than fp32, fp16 and int8, LOADTEST_IMAGES another file of images, LOADTEST_API_KEY the service's key.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 from locust import FastHttpUser, task
 
 from loadtest.images import bodies, read
+from loadtest.server import credentials
 
 NAMES = os.environ.get("LOADTEST_VARIANTS", "fp32,fp16,int8").split(",")
 FILE = os.environ.get("LOADTEST_IMAGES")
@@ -32,7 +33,7 @@ class VariantUser(FastHttpUser):
         self.client.post(
             f"/predict/{self.variant}",
             data=body,  # type: ignore[arg-type] # locust says str, geventhttpclient takes bytes
-            headers={"Content-Type": BODIES.content_type},
+            headers={"Content-Type": BODIES.content_type} | credentials(),
         )
 
 

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from models import cache, calibration, checkpoint, cifar10, preprocess
 from models.calibration import Calibration
-from models.checkpoint import CheckpointError
+from models.checkpoint import ARTIFACT_SUFFIX, CheckpointError
 from models.engines import quantized
 from models.engines.network import FoldedLayer, assemble, fold, max_pool, mean_and_scale
 from models.flags import add_preparation, preparation_of
+from models.sample import packed_logits
+from models.selftest import SUFFIX
 from models.topology import Network
 
 BINS = 2048
@@ -167,10 +169,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which images (%(default)s)")
     parser.add_argument("--method", choices=METHODS, default="mse", help="how a range is chosen (%(default)s)")
     parser.add_argument(
-        "--artifact", type=Path, metavar="FILE", help="also write the INT8 weights, which need no checkpoint"
+        "--artifact",
+        type=Path,
+        metavar=f"NAME{ARTIFACT_SUFFIX}",
+        help="also write the INT8 weights, which need no checkpoint, and NAME.sample.npz, which their self-test needs",
     )
     add_preparation(parser)
     args = parser.parse_args(argv)
+    if args.artifact and not args.artifact.name.endswith(ARTIFACT_SUFFIX):
+        parser.error(f"--artifact: expected a name that ends in {ARTIFACT_SUFFIX}, got {args.artifact.name}")
     try:
         run(args)
     except (cifar10.DatasetError, checkpoint.CheckpointError) as error:
@@ -196,6 +203,9 @@ def run(args: argparse.Namespace) -> None:
         )
         checkpoint.write(args.artifact, content)
         print(f"{args.artifact}: {len(content):,} bytes, {len(content) / card.bytes:.1%} of the checkpoint's")
+        reference = checkpoint.beside(args.artifact, SUFFIX)
+        checkpoint.write(reference, packed_logits(state, card, cifar10.sample()[0]))
+        print(f"{reference}: the FP32 logits that the artifact's self-test needs")
 
 
 if __name__ == "__main__":

@@ -86,8 +86,8 @@ ROWS = (
     Row(
         Histogram, "precision_inference_memory_bytes", (*V, "device", "kind"),
         "What the executed batch, all its requests together, needed beyond the resident weights, once per request. "
-        "activation_peak: measured once per batch size at warm-up, a lower bound: scratch memory inside the backend is "
-        "not in it; cuda_graph: the graph that ran, measured when it was captured, an upper bound: the batch was "
+        "activation_peak: measured once per batch size at warm-up, a lower bound: what earlier batches left for reuse "
+        "is not in it; cuda_graph: the graph that ran, measured when it was captured, an upper bound: the batch was "
         "padded to its size.", BYTES,
     ),
     Row(Histogram, "precision_batch_size", V, "Images per executed batch.", IMAGES),

@@ -21,7 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Channels = Annotated[tuple[Share, Share, Share], NoDecode]
 ALL = "all"
 """In a setting per variant: those that are not named."""
-PER_VARIANT = "; or per variant: int8=16,fp32=8"
+PER_VARIANT = "; or per variant:"
 
 
 class Settings(BaseSettings):
@@ -64,10 +64,11 @@ class Settings(BaseSettings):
         0, ge=0, description="threads of each CPU worker; 0 shares the cores available among a variant's workers"
     )
     max_batch_size: Annotated[dict[str, Annotated[int, Field(ge=1, le=1024)]], NoDecode] = Field(
-        {ALL: 32}, description=f"most images in one executed batch{PER_VARIANT}"
+        {ALL: 32}, description=f"most images in one executed batch{PER_VARIANT} int8=16,fp32=8"
     )
     batch_timeout: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], NoDecode] = Field(
-        {ALL: 0.0}, description=f"how long a batch that is not full waits for more, seconds{PER_VARIANT}"
+        {ALL: 0.0},
+        description=f"how long a batch that is not full waits for more, seconds{PER_VARIANT} int8=0.002,fp32=0",
     )
     max_waiting_images: int = Field(
         1024, ge=1, description="images that may wait per variant; past it requests get 503"

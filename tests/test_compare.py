@@ -75,6 +75,13 @@ def test_variants_go_to_both(tmp_path: Path) -> None:
     assert "--variants fp32,int8" in (tmp_path / "loadtest-flags").read_text()
 
 
+def test_help_is_the_load_tests(tmp_path: Path) -> None:
+    """Since every flag is; no service is started for it."""
+    start(tmp_path, "--help", loadtest=LOADTEST.format(status=0)).communicate(timeout=60)
+    assert (tmp_path / "loadtest-flags").read_text() == "--help"
+    assert not (tmp_path / "pids").exists()
+
+
 def test_service_that_does_not_start(tmp_path: Path) -> None:
     """The end of the service's log, and that it ended, are the error message."""
     script = start(tmp_path, service=BROKEN_SERVICE)

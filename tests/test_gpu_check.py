@@ -63,18 +63,33 @@ def test_every_step_is_a_command_that_takes_its_flags(step: Step, tmp_path: Path
         [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert [flag for flag in flags if flag.startswith("--") and flag not in FORWARDED and flag not in done.stdout] == []
-
-
-FORWARDED = {"--concurrency", "--duration"}
-"""deploy/compare.py passes them on to the load test."""
+    assert [flag for flag in flags if flag.startswith("--") and flag not in done.stdout] == []
 
 
 def test_a_missing_data_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the place where it was looked for."""
     missing = gpu_check.dry_run(list(STEPS), check(tmp_path), H200)
-    assert missing == [f"{tmp_path}/cifar-10-batches-bin/test_batch.bin (CIFAR-10: --data names the folder)"]
+    assert missing == [lacking(tmp_path)]
     assert "missing: " in capsys.readouterr().out
+
+
+def test_a_missing_data_set_stops_the_run_before_its_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after minutes of the others; steps that need none run without."""
+    monkeypatch.setattr(gpu_check, "look", lambda: H200)
+    monkeypatch.setattr(gpu_check, "missing_packages", lambda _: [])
+    ran: list[str] = []
+    monkeypatch.setattr(gpu_check, "run", lambda step, *_: not ran.append(step.name))
+    flags = ["--out", str(tmp_path / "out"), "--data", str(tmp_path)]
+    assert (gpu_check.main(flags), ran) == (2, [])
+    assert lacking(tmp_path) in capsys.readouterr().err
+    assert (gpu_check.main([*flags, "--steps", "tests,engines"]), ran) == (0, ["tests", "engines"])
+
+
+def lacking(folder: Path) -> str:
+    place = f"{folder}/cifar-10-batches-bin/test_batch.bin"
+    return f"{place} (CIFAR-10: `python -m models.cifar10` downloads it, --data names another folder)"
 
 
 def test_a_package_in_neither_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

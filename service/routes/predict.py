@@ -53,7 +53,7 @@ def router() -> APIRouter:
     )  # fmt: skip
     routes.add_api_route(
         "/compare", compare, methods=["POST"], response_model=CompareResponse, openapi_extra=IMAGES,
-        responses=errors(400, 408, 413, 415, 422, 504), tags=["predict"],
+        responses=errors(400, 408, 413, 415, 422, 503, 504), tags=["predict"],
         summary="Every ready variant's answer side by side",
     )  # fmt: skip
     routes.include_router(counted)

@@ -62,7 +62,7 @@ def router() -> APIRouter:
     add("/v2/models/stats", stats, response_model=documents.Statistics, summary="Statistics of all models")
     add(
         "/v2/repository/index", index, methods=["POST"], response_model=list[documents.IndexEntry],
-        openapi_extra=INDEX, responses=errors(400, 408, 413, 415, v2=True), summary="Every model and its state",
+        openapi_extra=INDEX, responses=errors(400, 408, 413, 415, 503, v2=True), summary="Every model and its state",
     )  # fmt: skip
     for path, parameters in PATHS.items():
         extra, unknown = {"parameters": parameters}, errors(404, v2=True)

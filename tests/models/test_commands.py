@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from models import calibration, checkpoint, cifar10, quantize, sample, train, variants
-from models.checkpoint import Card
+from models import calibration, checkpoint, cifar10, quantize, sample, selftest, train, variants
+from models.checkpoint import AS_IT_SAYS, Card, Preparation
 from models.train import Recipe, Run
 
 RECIPE = Recipe(epochs=1, batch_size=10, resolutions="16@1", seed=5)
@@ -58,7 +58,8 @@ def test_from_training_to_an_int8_engine(
     assert card.command.endswith("--epochs 1 --batch-size 20 --resolutions 16@1")
     assert card.test_images == 20
     assert json.loads(capsys.readouterr().out)["sha256"] == card.sha256
-    artifact = out / "resnet18_cifar10.int8.safetensors"
+    artifact = tmp_path / "alone" / "resnet18_cifar10.int8.safetensors"
+    artifact.parent.mkdir()
     quantize.main(
         ["--data", str(tiny_dataset), "--checkpoint", str(path), "--images", "16", "--artifact", str(artifact)]
     )
@@ -67,6 +68,15 @@ def test_from_training_to_an_int8_engine(
     pixels = cifar10.sample()[0][:4]
     logits = [variants.load("int8", threads=1, checkpoint=place).run(pixels).logits for place in (path, artifact)]
     assert np.array_equal(*logits)
+    alone = variants.load("int8", threads=1, checkpoint=artifact)
+    tested = [selftest.agreement(alone, artifact, said) for said in (AS_IT_SAYS, Preparation(input_size=32))]
+    assert tested[0] == tested[1] > 0
+    checkpoint.beside(artifact, selftest.SUFFIX).unlink()
+    with pytest.raises(selftest.SelfTestFailed, match="is missing: the self-test needs reference logits"):
+        selftest.agreement(alone, artifact, Preparation(input_size=32))
+    with pytest.raises(SystemExit):
+        quantize.main(["--artifact", str(out / "int8.safetensors")])
+    assert "a name that ends in .int8.safetensors" in capsys.readouterr().err
 
 
 def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
