@@ -14,6 +14,7 @@ import io
 import json
 import os
 import pickle
+import struct
 import warnings
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -32,6 +33,13 @@ WEIGHTS = Path(__file__).parent / "weights"
 ARTIFACT_SUFFIX = ".int8.safetensors"
 """How the name of an INT8 artifact ends."""
 BUNDLED = WEIGHTS / "resnet18_cifar10.safetensors"
+SUFFIXES = (ARTIFACT_SUFFIX, ".safetensors", ".pth.tar", ".pth", ".pt", ".ckpt")
+"""What may follow the name that a checkpoint shares with the files derived from it; a name may have dots itself."""
+NOT_TORCHS = (
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
+    AssertionError, struct.error,
+)  # fmt: skip
+"""What torch.load raises for files that are damaged or of another kind."""
 
 State = dict[str, NDArray[np.float32]]
 """A state dict as arrays, keyed as torch's."""
@@ -86,7 +94,11 @@ class Card:
                 "224, 0.485,0.456,0.406 and 0.229,0.224,0.225)"
             )
         try:
-            return Input(self.input_size or usual.side, self.mean or usual.mean, self.std or usual.std)
+            return Input(
+                usual.side if self.input_size is None else self.input_size,
+                usual.mean if self.mean is None else self.mean,
+                usual.std if self.std is None else self.std,
+            )
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"the images of the checkpoint: {error}") from error
 
@@ -116,7 +128,8 @@ def default_path() -> Path:
 
 def beside(path: Path, suffix: str) -> Path:
     """The file derived from the checkpoint `path` with that suffix: `NAME.int8.json` for `.int8.json`."""
-    return path.with_name(path.name.partition(".")[0] + suffix)
+    known = next((known for known in SUFFIXES if path.name.endswith(known)), path.suffix)
+    return path.with_name(path.name.removesuffix(known) + suffix)
 
 
 def sha256(data: bytes) -> str:
@@ -142,7 +155,9 @@ def save(net: nn.Module, path: Path, card: Card) -> Card:
 def write(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
+    with partial.open("wb") as file:
+        file.write(data)
+        os.fsync(file.fileno())
     partial.replace(path)
 
 
@@ -150,11 +165,15 @@ def load(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> tup
     """The state dict at `path` (None: `default_path()`) and its card.
 
     Raises:
-        CheckpointError: the file (or a card that it must have) is missing, its SHA-256 differs, or it holds no tensors.
+        CheckpointError: the file (or a card that it must have) is missing, its SHA-256 differs, it holds no tensors, or
+            it is an INT8 artifact.
     """
     path = path or default_path()
     card = read_card(path, preparation)
-    return tensors(verified(path, card.sha256), path), card
+    if path.name.endswith(ARTIFACT_SUFFIX):
+        raise CheckpointError(f"{path} is an INT8 artifact: of the variants, it has int8 only")
+    data = verified(path, card.sha256)
+    return tensors(data, path), replace(card, bytes=len(data))
 
 
 def read_card(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> Card:
@@ -163,16 +182,22 @@ def read_card(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -
     A checkpoint other than the bundled one may come without a card, or with one that says less.
 
     Raises:
-        CheckpointError: the card is none, or is missing and must not be.
+        CheckpointError: the card is none, or is missing and must not be; or the user says of an INT8 artifact what it
+            says otherwise itself.
     """
     path = path or default_path()
     if path.name.endswith(ARTIFACT_SUFFIX):
-        return artifact_card(path)
+        card = artifact_card(path)
+        if preparation.over(card) != card or preparation.calibration_images:
+            raise CheckpointError(
+                f"{path} is an INT8 artifact: input size ({card.input_size}), mean, std and calibration are part of "
+                "it, so leave those flags out; `python -m models.quantize` writes another"
+            )
+        return card
     place = beside(path, ".json")
     card = parse_card(read(place), place) if place.exists() or path == BUNDLED else Card()
     if not card.sha256:
-        data = read(path)
-        card = replace(card, sha256=sha256(data), bytes=len(data))
+        card = replace(card, sha256=sha256(read(path)))
     return preparation.over(card)
 
 
@@ -186,14 +211,21 @@ def parse_card(data: bytes, place: Path) -> Card:
         content: dict[str, Any] = json.loads(data)
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
         card = Card(**values)
-        if len(card.classes) != len(cifar10.CLASSES):
-            raise ValueError(f"classes: expected {len(cifar10.CLASSES)} names, got {len(card.classes)}")
+        check_classes(card.classes)
         return card
     except (ValueError, TypeError, AttributeError) as error:
         names = ", ".join(f.name for f in fields(Card))
         raise CheckpointError(
             f"{place} is not a model card ({error}); expected a JSON object with any of {names}"
         ) from error
+
+
+def check_classes(classes: object) -> None:
+    """Raises ValueError unless they are a name for each class."""
+    count = len(cifar10.CLASSES)
+    are_names = isinstance(classes, tuple) and all(isinstance(name, str) for name in classes)
+    if not (are_names and isinstance(classes, tuple) and len(classes) == len(set(classes)) == count):
+        raise ValueError(f"classes: expected {count} different names, got {classes!r}")
 
 
 def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
@@ -205,7 +237,7 @@ def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
     card = read_card(path, preparation)
     if path.name.endswith(ARTIFACT_SUFFIX):
         return card
-    verified(path, card.sha256)
+    card = replace(card, bytes=len(verified(path, card.sha256)))
     if path.suffix != ".safetensors":
         return card
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - not needed to read a card
@@ -229,9 +261,10 @@ def artifact_card(path: Path) -> Card:
     try:
         with safe_open(path, "np") as file:
             about = file.metadata() or {}
-        taken = Input.of(json.loads(about["input"]))
+        taken, classes = Input.of(json.loads(about["input"])), tuple(json.loads(about["classes"]))
+        check_classes(classes)
         return Card(
-            architecture=STEMS[about["stem"]], input_size=taken.side, mean=taken.mean, std=taken.std,
+            classes=classes, architecture=STEMS[about["stem"]], input_size=taken.side, mean=taken.mean, std=taken.std,
             sha256=about["checkpoint_sha256"], bytes=path.stat().st_size,
         )  # fmt: skip
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -291,7 +324,7 @@ def _state_dict(data: bytes, path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings(action="ignore"):  # of another protocol, which is read or refused all the same
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except NOT_TORCHS as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is no state dict ({first}); {expected}") from error
     if isinstance(content, dict):

@@ -66,6 +66,8 @@ def _records(path: Path) -> NDArray[np.uint8]:
             f"{path} is missing: run `python -m models.cifar10 --root {path.parent.parent}` to download CIFAR-10, "
             "or set CIFAR10_DIR to the folder that holds cifar-10-batches-bin/"
         ) from None
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
     if (found := hashlib.sha1(data, usedforsecurity=False).hexdigest()) != SHA1[path.name]:
         raise DatasetError(
             f"{path} is damaged: SHA-1 {found}, expected {SHA1[path.name]}; delete it and download again"
@@ -104,8 +106,11 @@ def ensure(root: Path) -> None:
             f"could not download {URL} ({error}). Offline: copy the archive to {archive}, "
             f"or the six unpacked .bin files to {root / FOLDER}, from a machine that has a network"
         ) from error
-    with tarfile.open(archive) as tar:
-        tar.extractall(root, filter="data")
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(root, filter="data")
+    except OSError as error:
+        raise DatasetError(f"{archive} could not be unpacked: {error}") from error
     archive.unlink()
 
 

@@ -22,7 +22,7 @@ from models.engines.base import Engine
 from models.evaluation import batches, card, corruptions, sheet, statistics, table
 from models.evaluation.answers import answer
 from models.evaluation.report import CLEAN, Report, Result, VariantReport, card_entry, fingerprint
-from models.flags import add_preparation, preparation_of
+from models.flags import add_preparation, device, positive, preparation_of
 from models.variants import CPU_BACKENDS, VARIANTS, VariantUnavailable, load
 
 LOADS = 3
@@ -39,6 +39,7 @@ def evaluate(args: argparse.Namespace) -> Report:
     """
     images, labels = cifar10.read(args.data, "test")
     images, labels = images[: args.images], labels[: args.images]
+    args.columns = columns(args.checkpoint or checkpoint.default_path())
     loaded = {name: timed_loads(name, args) for name in args.variants}
     engines = {name: engine for name, (engine, _) in loaded.items()}
     report = Report(
@@ -64,15 +65,29 @@ def evaluate(args: argparse.Namespace) -> Report:
     return report
 
 
+def columns(path: Path) -> list[int]:
+    """Where the checkpoint has CIFAR-10's classes among its own, in CIFAR-10's order.
+
+    Raises:
+        CheckpointError: its classes are others, so that the test set says nothing about it.
+    """
+    classes = checkpoint.read_card(path).classes
+    if set(classes) != set(cifar10.CLASSES):
+        raise checkpoint.CheckpointError(
+            f"{path} has the classes {', '.join(classes)}; the test set is of CIFAR-10's: {', '.join(cifar10.CLASSES)}"
+        )
+    return [classes.index(name) for name in cifar10.CLASSES]
+
+
 def timed_loads(name: str, args: argparse.Namespace) -> tuple[Engine, tuple[float, ...]]:
     """The engine, loaded LOADS times, and how long each took."""
-    device = None if VARIANTS[name].device == "cpu" else args.device
+    place = None if VARIANTS[name].device == "cpu" else args.device
     seconds = []
     for _ in range(LOADS):
         began = time.perf_counter()
         engine = load(
             name,
-            device=device,
+            device=place,
             threads=args.threads,
             checkpoint=args.checkpoint,
             preparation=preparation_of(args),
@@ -97,8 +112,8 @@ def judge(
     logits: dict[str, Logits] = {}
     for name, engine in engines.items():
         place = args.out / "logits" / f"{condition}-{name}.npz"
-        pixels = preprocess.resized(images, engine.card.input_size)
-        logits[name] = answer(engine, pixels, max(args.batch_sizes), place, f"{name}, {condition}")
+        found = answer(engine, images, max(args.batch_sizes), place, f"{name}, {condition}")
+        logits[name] = found[:, args.columns]
     exact = logits[report.reference]
     for name, found in logits.items():
         paired = statistics.compare(found, exact, labels, report.reference) if name != report.reference else None
@@ -128,7 +143,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", type=Path, default=cifar10.default_root(), help="holds cifar-10-batches-bin/ (%(default)s)")
     add("--out", type=Path, default=Path("runs/evaluate"), help="where everything goes (%(default)s)")
     add("--checkpoint", type=Path, help="weights to evaluate instead of the bundled ones")
-    add("--device", help="cpu, cuda or cuda:N for the variants that can run there (as models.variants says)")
+    add(
+        "--device",
+        type=device,
+        help="cpu, cuda or cuda:N for the variants that can run there (as models.variants says)",
+    )
     add("--threads", type=positive, help="CPU threads (the cores available)")
     add("--cpu-backend", choices=CPU_BACKENDS, help="what the CPU variants run on (the first that is installed)")
     add("--images", type=positive, default=10_000, help="test images, from the first (%(default)s)")
@@ -155,12 +174,6 @@ def variants(text: str) -> tuple[str, ...]:
     if set(names) - set(VARIANTS) or len(set(names)) != len(names):
         raise argparse.ArgumentTypeError(f"expected distinct names of {', '.join(VARIANTS)}, got {text!r}")
     return names
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)
 
 
 def sizes(text: str) -> tuple[int, ...]:

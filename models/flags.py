@@ -1,23 +1,57 @@
-"""The flags that several commands share: which checkpoint, and what images it takes."""
+"""What several commands ask for: which images a checkpoint takes, numbers, a device."""
 
 import argparse
+import re
+from dataclasses import replace
 from pathlib import Path
 
 from models.checkpoint import Preparation
 from models.topology import SIDES
 
 
-def add_preparation(parser: argparse.ArgumentParser) -> None:
-    """--input-size, --mean, --std and --calibration-images."""
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """--input-size, --mean and --std."""
     add = parser.add_argument
     add("--input-size", type=input_size, help="height and width of the checkpoint's images (its card's; 32)")
     add("--mean", type=channels, help="per channel, 0 to 1, comma-separated (the card's; CIFAR-10's)")
     add("--std", type=channels, help="per channel, 0 to 1, comma-separated (the card's; CIFAR-10's)")
-    add("--calibration-images", type=Path, metavar="DIR", help="calibrate INT8 at load on the images in this folder")
+
+
+def input_of(args: argparse.Namespace) -> Preparation:
+    return Preparation(args.input_size, args.mean, args.std)
+
+
+def add_preparation(parser: argparse.ArgumentParser) -> None:
+    """--input-size, --mean, --std and --calibration-images."""
+    add_input(parser)
+    parser.add_argument(
+        "--calibration-images", type=Path, metavar="DIR", help="calibrate INT8 on the images in this folder"
+    )
 
 
 def preparation_of(args: argparse.Namespace) -> Preparation:
-    return Preparation(args.input_size, args.mean, args.std, args.calibration_images)
+    return replace(input_of(args), calibration_images=args.calibration_images)
+
+
+def whole(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def device(text: str) -> str:
+    """`cpu`, `cuda` or `cuda:N`; whether it is there is another question."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}")
+    return text
 
 
 def input_size(text: str) -> int:

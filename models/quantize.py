@@ -5,9 +5,9 @@ checkpoint without one is calibrated at load (`at_load`).
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from models.calibration import Calibration
 from models.checkpoint import ARTIFACT_SUFFIX, CheckpointError
 from models.engines import quantized
 from models.engines.network import FoldedLayer, assemble, fold, max_pool, mean_and_scale
-from models.flags import add_preparation, preparation_of
+from models.flags import add_preparation, positive, preparation_of, whole
 from models.sample import packed_logits
 from models.selftest import SUFFIX
 from models.topology import Network
@@ -35,7 +35,6 @@ METHODS = ("mse", "percentile", "minmax")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_IMAGES = 512
 Range = tuple[float, float]
-logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
@@ -129,11 +128,8 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
         "calibration", ".json", checkpoint=checkpoint_sha256, input=asdict(network.input), method=METHODS[0],
         bins=BINS, images=checkpoint.sha256(images.tobytes()), torch=torch.__version__,
     )  # fmt: skip
-    if place.exists():
-        try:
-            return calibration.load(place, checkpoint_sha256)
-        except CheckpointError:
-            logger.warning("%s is damaged and made again", place)
+    with suppress(CheckpointError, OSError):  # none yet, damaged, or in a folder that may not be read
+        return calibration.load(place, checkpoint_sha256)
     pixels = preprocess.resized(images, network.input.side)
     ranges = calibrate(network, pixels, METHODS[0])
     found = Calibration(checkpoint_sha256, METHODS[0], len(pixels), 0, ranges, network.input)
@@ -141,14 +137,14 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
     return found
 
 
-def images_in(folder: Path, side: int) -> cifar10.Images:
-    """The first MOST_IMAGES images of a folder, by name, as `[N, 3, side, side] uint8`.
+def images_in(folder: Path, side: int, most: int = MOST_IMAGES) -> cifar10.Images:
+    """The first `most` images of a folder, by name, as `[N, 3, side, side] uint8`.
 
     Raises:
         CheckpointError: there are none, or one cannot be read.
     """
     try:
-        places = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)[:MOST_IMAGES]
+        places = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)[:most]
         if not places:
             raise CheckpointError(f"{folder} holds no {', '.join(IMAGE_SUFFIXES)} files to calibrate INT8 on")
         return np.stack([preprocess.to_pixels(Image.open(place), side) for place in places])
@@ -165,8 +161,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--checkpoint", type=Path, default=checkpoint.default_path(), help="(%(default)s)")
     parser.add_argument("--out", type=Path, help="where the calibration goes (beside the checkpoint)")
-    parser.add_argument("--images", type=int, default=512, help="training images to calibrate on (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="which images (%(default)s)")
+    parser.add_argument("--images", type=positive, default=MOST_IMAGES, help="how many to calibrate on (%(default)s)")
+    parser.add_argument("--seed", type=whole, default=0, help="which images (%(default)s)")
     parser.add_argument("--method", choices=METHODS, default="mse", help="how a range is chosen (%(default)s)")
     parser.add_argument(
         "--artifact",
@@ -187,20 +183,24 @@ def main(argv: list[str] | None = None) -> None:
 def run(args: argparse.Namespace) -> None:
     state, card = checkpoint.load(args.checkpoint, preparation_of(args))
     network = fold(state, card)
-    pixels, _ = cifar10.read(args.data, "train")
-    chosen = np.sort(np.random.default_rng(args.seed).permutation(len(pixels))[: args.images])
-    ranges = calibrate(
-        network, preprocess.resized(np.ascontiguousarray(pixels[chosen]), network.input.side), args.method
-    )
-    found = Calibration(card.sha256, args.method, len(chosen), args.seed, ranges, network.input)
+    side = network.input.side
+    if args.calibration_images:
+        images = images_in(args.calibration_images, side, args.images)
+    else:
+        images, _ = cifar10.read(args.data, "train")
+        images = images[np.sort(np.random.default_rng(args.seed).permutation(len(images))[: args.images])]
+    ranges = calibrate(network, preprocess.resized(images, side), args.method)
+    found = Calibration(card.sha256, args.method, len(images), args.seed, ranges, network.input)
     place = checkpoint.beside((args.out or args.checkpoint.parent) / args.checkpoint.name, ".int8.json")
     place.parent.mkdir(parents=True, exist_ok=True)
     calibration.save(found, place)
-    print(f"{place}: ranges of {len(ranges)} activations over {len(chosen)} training images, method {args.method}")
+    source = args.calibration_images or "CIFAR-10's training set"
+    print(f"{place}: ranges of {len(ranges)} activations over {len(images)} images of {source}, method {args.method}")
     if args.artifact:
         content = quantized.serialize(
-            quantized.quantize(network, ranges, quantized.FULL_LIMIT), card.sha256, found.sha256
+            quantized.quantize(network, ranges, quantized.FULL_LIMIT), card.sha256, found.sha256, card.classes
         )
+        args.artifact.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.write(args.artifact, content)
         print(f"{args.artifact}: {len(content):,} bytes, {len(content) / card.bytes:.1%} of the checkpoint's")
         reference = checkpoint.beside(args.artifact, SUFFIX)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models import checkpoint, cifar10, preprocess
 from models.checkpoint import Card, CheckpointError, Preparation, State
-from models.flags import add_preparation, preparation_of
+from models.flags import add_input, input_of
 from models.resnet import resnet18
 from models.selftest import SUFFIX
 from models.topology import detect
@@ -75,14 +75,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--data", type=Path, help="holds cifar-10-batches-bin/; without it only logits are written")
     parser.add_argument("--checkpoint", type=Path, default=checkpoint.default_path(), help="(%(default)s)")
-    add_preparation(parser)
+    add_input(parser)
     args = parser.parse_args(argv)
     try:
         if args.data:
             write_sample(args.data, cifar10.SAMPLE)
             print(f"{cifar10.SAMPLE}: {cifar10.SAMPLE.stat().st_size:,} bytes")
         images, labels = cifar10.sample()
-        print(f"{write_logits(args.checkpoint, preparation_of(args), images)}: FP32 logits of {len(labels)} images")
+        print(f"{write_logits(args.checkpoint, input_of(args), images)}: FP32 logits of {len(labels)} images")
     except (cifar10.DatasetError, CheckpointError) as error:
         sys.exit(f"error: {error}")
 

@@ -77,6 +77,7 @@ def made_reference(path: Path, card: EngineCard, preparation: Preparation) -> ND
 
     images, _ = cifar10.sample()
     depends_on = {"input_size": card.input_size, "mean": card.mean, "std": card.std, "torch": card.torch}
+    depends_on |= {"images": checkpoint.sha256(images.tobytes())}
     place = cache.place("reference", ".npz", checkpoint=card.checkpoint_sha256, **depends_on)
     try:
         return _unpacked(place.read_bytes())[2]

@@ -33,7 +33,7 @@ class Input:
     """Of each channel, on the scale 0 to 1."""
 
     def __post_init__(self) -> None:
-        if self.side not in SIDES:
+        if isinstance(self.side, float) or self.side not in SIDES:
             raise ValueError(f"input size: expected a whole number from {SIDES[0]} to {SIDES[-1]}, got {self.side!r}")
         for name, values in (("mean", list(self.mean)), ("std", list(self.std))):
             if len(values) != 3 or not all(0 <= value <= 1 for value in values) or (name == "std" and 0 in values):

@@ -8,6 +8,7 @@ was stopped goes on as if it had not been.
 """
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -22,11 +23,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models import checkpoint, cifar10, cpu
+from models import checkpoint, cifar10, cpu, flags, preprocess
+from models.checkpoint import Card, CheckpointError, State
 from models.engines import graphs
 from models.infobatch import InfoBatch
 from models.resnet import resnet18
+from models.topology import STEMS, detect
 
+Start = tuple[State, Card]
+"""The weights that a run goes on from."""
+
+LEAST_SIDE = 8
+"""Of the images in pixels: the network halves it three times."""
 BAR = "{percentage:5.1f} % of {total} epochs [{elapsed}<{remaining}{postfix}]"
 
 
@@ -54,6 +62,37 @@ class Recipe:
     start: str = ""
     """A checkpoint whose weights this run goes on from, instead of random ones."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no run can follow, before hours were spent on it."""
+        limits = {
+            "epochs": self.epochs >= 1,
+            "batch_size": self.batch_size >= 1,
+            "learning_rate": self.learning_rate > 0,
+            "warmup": 0 <= self.warmup < 1,
+            "crop_padding": 0 <= self.crop_padding < preprocess.SIDE,
+            "cutout": 0 <= self.cutout <= preprocess.SIDE,
+            "pruned": 0 <= self.pruned < 1,
+            "held_out": self.held_out >= 0,
+            "seed": self.seed >= 0,
+        }
+        for name, holds in limits.items():
+            if not holds:
+                raise ValueError(f"--{name.replace('_', '-')}: {getattr(self, name)} is out of range")
+        until = [progress for _, progress in self.schedule()]
+        if until != sorted(set(until)) or until[0] <= 0 or until[-1] != 1:
+            raise ValueError(f"--resolutions: expected progress that rises to 1, got {self.resolutions!r}")
+
+    def schedule(self) -> list[tuple[int, float]]:
+        """Sides of the images in pixels, each with the progress until which it holds."""
+        try:
+            parts = (part.split("@") for part in self.resolutions.split(","))
+            found = [(int(side), float(until)) for side, until in parts]
+        except ValueError:
+            found = []
+        if not found or not all(LEAST_SIDE <= side <= preprocess.SIDE for side, _ in found):
+            raise ValueError(f"--resolutions: expected SIDE@UNTIL,... such as 24@0.5,32@1, got {self.resolutions!r}")
+        return found
+
     def learning_rate_at(self, progress: float) -> float:
         """The learning rate at `progress` (0 to 1): linear warm-up, then cosine to zero."""
         if progress < self.warmup:
@@ -61,11 +100,8 @@ class Recipe:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
 
     def resolution_at(self, progress: float) -> int:
-        """The image side in pixels at `progress`, from `SIDE@UNTIL,...`."""
-        for side, until in (part.split("@") for part in self.resolutions.split(",")):
-            if progress < float(until):
-                return int(side)
-        return 32
+        """The image side in pixels at `progress`."""
+        return next((side for side, until in self.schedule() if progress < until), preprocess.SIDE)
 
 
 def augment(pixels: Tensor, flip: Tensor, padding: int, cutout: int, side: int, generator: torch.Generator) -> Tensor:
@@ -129,7 +165,7 @@ def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
 class Run:
     """One training run: network, optimiser and the step it has reached."""
 
-    def __init__(self, recipe: Recipe, device: torch.device, count: int) -> None:
+    def __init__(self, recipe: Recipe, device: torch.device, count: int, start: Start | None = None) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.device = device
@@ -137,10 +173,12 @@ class Run:
         self.step = 0
         self.epoch = 0
         self.seconds = 0.0
+        self.machines = [machine(device)]
+        self.started_from = asdict(start[1]) if start else None
         self.net = resnet18()
-        if recipe.start:
-            state, _ = checkpoint.load(Path(recipe.start))
-            self.net.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+        if start:
+            weights = {name: torch.from_numpy(array) for name, array in start[0].items()}
+            self.net.load_state_dict(weights, strict=False)  # `started` compared them; counts of batches may be missing
         self.net.to(device, memory_format=torch.channels_last)
         decayed = [p for p in self.net.parameters() if p.ndim > 1]
         plain = [p for p in self.net.parameters() if p.ndim <= 1]
@@ -208,42 +246,65 @@ class Run:
             "weights": self.weights,
             "losses": self.infobatch.losses,
             "seconds": self.seconds,
+            "machines": self.machines,
+            "started_from": self.started_from,
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        content = io.BytesIO()
+        torch.save(state, content)
+        checkpoint.write(path, content.getvalue())
 
     def resume(self, path: Path) -> None:
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["recipe"] != asdict(self.recipe):
-            sys.exit(f"error: {path} was started with {state['recipe']}; give the same flags, or another --out")
-        for name in ("step", "epoch", "position", "order", "weights", "seconds"):
+        """Go on from what `save` wrote.
+
+        Raises:
+            CheckpointError: it is damaged, or of another recipe.
+        """
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            recipe, machines = state["recipe"], state["machines"]
+        except checkpoint.NOT_TORCHS as error:
+            raise CheckpointError(
+                f"{path} is damaged or of another version ({type(error).__name__}); delete it to begin anew"
+            ) from error
+        if recipe != asdict(self.recipe):
+            raise CheckpointError(f"{path} was started with {recipe}; give the same flags, or another --out")
+        for name in ("step", "epoch", "position", "order", "weights", "seconds", "started_from"):
             setattr(self, name, state[name])
         self.infobatch.losses = state["losses"]
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
+        is_over = self.epoch == self.recipe.epochs
+        self.machines = machines if is_over or machines[-1] == self.machines[0] else machines + self.machines
 
 
 def train(recipe: Recipe, data: Path, out: Path, device: torch.device, save_every: float) -> Run:
-    """Run `recipe` to its end, resuming from `out/last.pt`; `save_every` is in seconds."""
+    """Run `recipe` to its end, resuming from `out/last.pt`; `save_every` is in seconds.
+
+    Raises:
+        DatasetError, CheckpointError: what the run needs is missing or damaged.
+        ValueError: the recipe does not fit the data set.
+    """
     pixels, classes = cifar10.read(data, "train")
     kept = len(pixels) - recipe.held_out
+    if kept * (1 - recipe.pruned) < recipe.batch_size:
+        raise ValueError(f"--batch-size: {recipe.batch_size} is more than an epoch may have of {kept:,} images")
     order = np.random.default_rng(12345).permutation(len(pixels))
     images, labels = (torch.from_numpy(a[order]).to(device) for a in (pixels, classes))
-    run = Run(recipe, device, kept)
-    out.mkdir(parents=True, exist_ok=True)
     last = out / "last.pt"
-    if last.exists():
+    is_new = not last.exists()
+    run = Run(recipe, device, kept, started(Path(recipe.start)) if recipe.start and is_new else None)
+    if not is_new:
         run.resume(last)
-    started, saved = time.perf_counter() - run.seconds, time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
+    began, saved = time.perf_counter() - run.seconds, time.perf_counter()
     smooth = None
     with tqdm(total=recipe.epochs, unit="epoch", mininterval=2, bar_format=BAR) as bar:
         while run.epoch < recipe.epochs:
             loss = run.train_step(images[:kept], labels[:kept])
             smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
-            run.seconds = time.perf_counter() - started
+            run.seconds = time.perf_counter() - began
             bar.update(run.progress * recipe.epochs - bar.n)
             bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
             if run.position == 0 and recipe.held_out:
@@ -254,20 +315,41 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device, save_ever
     return run
 
 
+def started(path: Path) -> Start:
+    """The weights that a run goes on from, and their card.
+
+    Raises:
+        CheckpointError: they are missing, damaged, or of another network.
+    """
+    state, card = checkpoint.load(path)
+    try:
+        stem = detect({name: tuple(array.shape) for name, array in state.items()})
+    except ValueError as error:
+        raise CheckpointError(f"--start {path}: {error}") from error
+    if stem != "cifar":
+        raise CheckpointError(f"--start {path}: {STEMS[stem]}; only {STEMS['cifar']} is trained here")
+    return state, card
+
+
+def machine(device: torch.device) -> str:
+    """What a run trains on, as the card says it."""
+    hardware = f"{cpu.name()} ({cpu.isa()}), {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    return f"{hardware}, convolutions in {'bfloat16' if has_bfloat16(device) else 'float32'}"
+
+
 def describe(run: Run, test_accuracy: float, test_images: int) -> checkpoint.Card:
     """The card of a finished run. Its command names every flag that differs from the defaults."""
     recipe, defaults = asdict(run.recipe), asdict(Recipe())
-    flags = [f"--{name.replace('_', '-')} {value}" for name, value in recipe.items() if value != defaults[name]]
-    hardware = f"{cpu.name()} ({cpu.isa()}), {torch.get_num_threads()} threads"
-    if run.device.type == "cuda":
-        hardware = torch.cuda.get_device_name(run.device)
+    given = [f"--{name.replace('_', '-')} {value}" for name, value in recipe.items() if value != defaults[name]]
     return checkpoint.Card(
-        command=" ".join(["python -m models.train --data DIR --out DIR", *flags]),
+        command=" ".join(["python -m models.train --data DIR --out DIR", *given]),
         recipe=recipe,
         seed=run.recipe.seed,
         epochs=run.recipe.epochs,
-        hardware=f"{hardware}, convolutions in {'bfloat16' if has_bfloat16(run.device) else 'float32'}",
-        started_from=asdict(checkpoint.read_card(Path(run.recipe.start))) if run.recipe.start else None,
+        hardware="; then ".join(run.machines),
+        started_from=run.started_from,
         training_seconds=round(run.seconds),
         test_accuracy=test_accuracy,
         test_images=test_images,
@@ -276,7 +358,7 @@ def describe(run: Run, test_accuracy: float, test_images: int) -> checkpoint.Car
     )
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
     defaults = Recipe()
     parser = argparse.ArgumentParser(
         prog="python -m models.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -287,22 +369,30 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/train"), help="where last.pt and the checkpoint go (%(default)s)"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    parser.add_argument(
+        "--device", type=flags.device, default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)"
+    )
     parser.add_argument("--save-every", type=float, default=120, metavar="SECONDS", help="(%(default)s)")
     for name, value in asdict(defaults).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="(%(default)s)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.device != "cpu" and not torch.cuda.is_available():
+        parser.error(f"--device: {args.device}, but torch sees no CUDA GPU on this machine")
+    try:
+        return args, Recipe(**{name: getattr(args, name) for name in asdict(defaults)})
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse(argv)
-    recipe = Recipe(**{name: getattr(args, name) for name in asdict(Recipe())})
+    args, recipe = parse(argv)
     try:
         cifar10.ensure(args.data)
+        test = cifar10.read(args.data, "test")  # not looked at before the end, but there
         run = train(recipe, args.data, args.out, torch.device(args.device), args.save_every)
-    except (cifar10.DatasetError, checkpoint.CheckpointError) as error:
+    except (cifar10.DatasetError, CheckpointError, ValueError) as error:
         sys.exit(f"error: {error}")
-    images, labels = (torch.from_numpy(a).to(run.device) for a in cifar10.read(args.data, "test"))
+    images, labels = (torch.from_numpy(a).to(run.device) for a in test)
     graphs.set_convolutions(tf32=False, search=False)  # the card's accuracy is that of FP32
     card = describe(run, accuracy(run.net, images, labels), len(images))
     card = checkpoint.save(run.net, args.out / checkpoint.BUNDLED.name, card)

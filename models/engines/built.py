@@ -32,6 +32,11 @@ class Built(NamedTuple):
         """From the tensors that it holds, run by torch's operators."""
         return cls(on_arrays(forward), measure.nbytes(held), measure.nbytes(constants))
 
+    def with_input(self, nbytes: Callable[[], int]) -> "Built":
+        """The same, when a batch's pixels are copied into an array that is kept: its bytes are the batch's, too."""
+        measured = self.activation_peak
+        return self._replace(activation_peak=lambda forward: measured(forward) + nbytes())
+
 
 def on_arrays(forward: Forward) -> ArrayForward:
     """The same function of arrays; they share their memory with the tensors."""

@@ -89,20 +89,21 @@ def _floating(variant: Variant, path: Path, preparation: Preparation, backend: s
 
 def _int8(variant: Variant, path: Path, preparation: Preparation, backend: str, threads: int) -> Engine:
     functions = _functions(variant, backend)
+    notes: list[str] = []
     if path.name.endswith(checkpoint.ARTIFACT_SUFFIX):
+        checkpoint.read_card(path, preparation)  # refuses what the user says otherwise
         network, about = quantized.deserialize(path)
         sha256, calibration_sha256, size = about["checkpoint_sha256"], about["calibration_sha256"], path.stat().st_size
     else:
         state, card = checkpoint.load(path, preparation)
         folded = fold(state, card)
-        found = _calibration(path, card.sha256, folded, preparation.calibration_images)
+        found, notes = _calibration(path, card.sha256, folded, preparation.calibration_images)
         network = quantized.quantize(folded, found.ranges, quantized.FULL_LIMIT)
         sha256, calibration_sha256 = card.sha256, found.sha256
-        size = len(quantized.serialize(network, sha256, calibration_sha256))
-    notes: tuple[str, ...] = ()
+        size = len(quantized.serialize(network, sha256, calibration_sha256, card.classes))
     if not cpu.has_vnni():
         network = quantized.narrowed(network)
-        notes = ("no VNNI on this CPU: weights of 7 bits, so that no sum saturates",)
+        notes.append("no VNNI on this CPU: weights of 7 bits, so that no sum saturates")
     built = functions.int8(network, threads)
     described = _card(
         variant,
@@ -112,21 +113,27 @@ def _int8(variant: Variant, path: Path, preparation: Preparation, backend: str, 
         checkpoint_sha256=sha256,
         calibration_sha256=calibration_sha256,
         serialized_bytes=size,
-        notes=notes,
+        notes=tuple(notes),
     )
     return CpuEngine(variant, described, built)
 
 
-def _calibration(path: Path, sha256: str, network: Network[FoldedLayer], folder: Path | None) -> Calibration:
-    """What lies beside the checkpoint, if it is for such images; else what the bundled images or the folder give."""
+def _calibration(
+    path: Path, sha256: str, network: Network[FoldedLayer], folder: Path | None
+) -> tuple[Calibration, list[str]]:
+    """What lies beside the checkpoint, if it is for such images; else what the bundled images or the folder give.
+
+    And what a reader of the card should know about it.
+    """
     place = checkpoint.beside(path, ".int8.json")
     if folder is None and place.exists():
         found = calibration.load(place, sha256)
         if found.input == network.input:
-            return found
+            return found, []
     from models import quantize  # noqa: PLC0415 - most checkpoints come calibrated
 
-    return quantize.at_load(network, sha256, folder)
+    found = quantize.at_load(network, sha256, folder)
+    return found, [] if folder else [f"ranges of the {found.images} bundled images, which are of CIFAR-10's test set"]
 
 
 def _int8_dynamic(variant: Variant, path: Path, preparation: Preparation, backend: str, threads: int) -> Engine:

@@ -116,7 +116,7 @@ def int8(network: Network[QuantizedLayer], _threads: int) -> Built:
     def forward(pixels: Tensor) -> Tensor:
         return classify(features(torch.from_numpy(frame(pixels.numpy())).permute(0, 3, 1, 2)))
 
-    return Built.of(forward, held, constants)
+    return Built.of(forward, held, constants).with_input(lambda: frame.nbytes)
 
 
 def _inputs(network: Network[QuantizedLayer]) -> tuple[dict[str, float], dict[str, tuple[float, int]]]:

@@ -117,7 +117,7 @@ def int8(network: Network[QuantizedLayer], threads: int) -> Built:
     """`[N, 3, H, W] uint8` to `[N, 10] float32`; from the raw pixels to the logits, all convolutions in integers."""
     frame = Frame(network.input, network.stem.weight.shape[2] // 2)
     compiled = Compiled(*int8_graph(network, frame.side), threads)
-    return _built(compiled, lambda pixels: compiled(frame(pixels)), frame.nbytes)
+    return _built(compiled, lambda pixels: compiled(frame(pixels))).with_input(lambda: frame.nbytes)
 
 
 def int8_graph(network: Network[QuantizedLayer], side: int) -> tuple[Node, Node]:
@@ -146,9 +146,9 @@ def int8_graph(network: Network[QuantizedLayer], side: int) -> tuple[Node, Node]
     return pixels, op.reshape(logits, op.constant(np.array([0, -1])), True)
 
 
-def _built(compiled: Compiled, run: ArrayForward | None = None, buffer_bytes: int = 0) -> Built:
+def _built(compiled: Compiled, run: ArrayForward | None = None) -> Built:
     gc.collect()  # the graph that was compiled refers to itself, and holds the weights
-    return Built(run or compiled, compiled.weight_bytes, buffer_bytes, compiled.activation_peak)
+    return Built(run or compiled, compiled.weight_bytes, activation_peak=compiled.activation_peak)
 
 
 def _convolution(x: Node, weight: Node, bias: Tensor, spec: Spec, padding: int) -> Node:

@@ -6,7 +6,7 @@ one scale per output channel. The output of a shortcut convolution can be negati
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models import checkpoint
+from models import checkpoint, cifar10
 from models.checkpoint import CheckpointError
 from models.engines.network import FoldedLayer, mean_and_scale
 from models.topology import Input, Network, Spec, topology
 from models.variants import VariantUnavailable
 
 Range = tuple[float, float]
-FORMAT = "precision-service int8 2"
+FORMAT = "precision-service int8 3"
 LARGEST_SUM = 2**31 - 1
 FULL_LIMIT = 127
 SAFE_LIMIT = 64
@@ -141,7 +141,8 @@ class Frame:
 
     @property
     def nbytes(self) -> int:
-        return self._buffer.nbytes
+        """Of the last batch."""
+        return self._frame.nbytes
 
     def _empty(self, size: int) -> NDArray[np.uint8]:
         frame = np.tile(self._pad, (size, self.side, self.side, 1))
@@ -158,7 +159,12 @@ class Frame:
         return self._frame
 
 
-def serialize(network: Network[QuantizedLayer], checkpoint_sha256: str, calibration_sha256: str) -> bytes:
+def serialize(
+    network: Network[QuantizedLayer],
+    checkpoint_sha256: str,
+    calibration_sha256: str,
+    classes: Sequence[str] = cifar10.CLASSES,
+) -> bytes:
     """The INT8 artifact: a safetensors file that says what it was made from and carries its own SHA-256."""
     from safetensors.torch import save  # noqa: PLC0415 - the other variants do without
 
@@ -171,6 +177,7 @@ def serialize(network: Network[QuantizedLayer], checkpoint_sha256: str, calibrat
         "stem": "plain" if network.is_pooled else "cifar",
         "input": json.dumps(asdict(network.input)),
         "outputs": json.dumps(outputs),
+        "classes": json.dumps(classes),
     }
     return save(tensors, about | {"sha256": _digest(tensors, about)})
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models import checkpoint
+from models import checkpoint, preprocess
 from models.cifar10 import Images
 from models.engines.base import Engine
 
@@ -20,6 +20,8 @@ PROBE = 8
 
 def answer(engine: Engine, images: Images, batch_size: int, place: Path, title: str) -> NDArray[np.float32]:
     """The `[N, 10]` logits of `[N, 3, H, W] uint8` images: read from `place` if it holds them, else computed.
+
+    The images are resized, batch by batch, to what the engine takes.
 
     Args:
         engine: as loaded.
@@ -34,7 +36,7 @@ def answer(engine: Engine, images: Images, batch_size: int, place: Path, title: 
     parts = []
     with tqdm(total=len(images), desc=title, unit="img", leave=False) as bar:
         for start in range(0, len(images), batch_size):
-            parts.append(engine.run(np.ascontiguousarray(images[start : start + batch_size])).logits)
+            parts.append(_run(engine, images[start : start + batch_size]))
             bar.update(len(parts[-1]))
     logits = np.concatenate(parts)
     content = io.BytesIO()
@@ -46,12 +48,16 @@ def answer(engine: Engine, images: Images, batch_size: int, place: Path, title: 
 
 def identity(engine: Engine, images: Images, batch_size: int) -> str:
     """A hash of whatever the logits depend on."""
-    probe = engine.run(np.ascontiguousarray(images[:PROBE])).logits
+    probe = _run(engine, images[:PROBE])
     card = asdict(replace(engine.card, notes=()))  # they tell of memory, which differs from start to start
     digest = hashlib.sha256(f"{sorted(card.items())} {batch_size} {images.shape}".encode())
     digest.update(probe.tobytes())
     digest.update(images.tobytes())
     return digest.hexdigest()
+
+
+def _run(engine: Engine, images: Images) -> NDArray[np.float32]:
+    return engine.run(np.ascontiguousarray(preprocess.resized(images, engine.card.input_size))).logits
 
 
 def _read(place: Path, key: str) -> NDArray[np.float32] | None:

@@ -6,6 +6,7 @@ calibration and to the size of image that it was measured with; beside others it
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def write(path: Path, found: Mapping[str, Entry]) -> Path:
     """Put the entries beside the checkpoint; those of other variants stay, unless they are of other weights."""
     place = checkpoint.beside(path, SUFFIX)
     shas = {entry["checkpoint_sha256"] for entry in found.values()}
-    kept = {name: entry for name, entry in read(path).items() if entry.get("checkpoint_sha256") in shas}
+    kept = {}
+    with suppress(checkpoint.CheckpointError):  # what is damaged is written anew
+        kept = {name: entry for name, entry in read(path).items() if entry.get("checkpoint_sha256") in shas}
     checkpoint.write(place, (json.dumps(kept | dict(found), indent=1) + "\n").encode())
     return place

@@ -79,7 +79,10 @@ def test_a_missing_file_says_what_to_do(copy: Path, missing: str, monkeypatch: p
         checkpoint.load(copy)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"size": 224}', "null", '{"classes": ["cat", "dog"]}'])
+CLASSES = [json.dumps({"classes": classes}) for classes in (list(range(10)), "abcdefghij", list("abcdefghia"))]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"size": 224}', "null", '{"classes": ["cat", "dog"]}', *CLASSES])
 def test_a_wrong_card_is_refused(copy: Path, content: str) -> None:
     """A card that is not one, or says what no card says, is refused by name."""
     copy.with_suffix(".json").write_text(content)
@@ -100,6 +103,29 @@ def test_every_variant_refuses_a_damaged_checkpoint(copy: Path) -> None:
     for name in ON_CPU:
         with pytest.raises(CheckpointError):
             variants.load(name, device="cpu", checkpoint=copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "derived"),
+    [
+        ("net.safetensors", "net.json"),
+        ("net-0.95.pt", "net-0.95.json"),
+        ("epoch=12-acc=0.94.ckpt", "epoch=12-acc=0.94.json"),
+        ("net.1.pth.tar", "net.1.json"),
+        ("net.1.int8.safetensors", "net.1.json"),
+        ("net.v2.bin", "net.v2.json"),
+    ],
+)
+def test_a_name_may_have_dots(name: str, derived: str) -> None:
+    """What lies beside a checkpoint shares all of its name but the suffix."""
+    assert checkpoint.beside(Path("a.b") / name, ".json") == Path("a.b") / derived
+
+
+def test_a_card_with_a_hash_alone_gives_the_size(copy: Path) -> None:
+    """Which is the file's, whatever the card says."""
+    for known in ({}, {"bytes": 5}):
+        copy.with_suffix(".json").write_text(json.dumps({"sha256": checkpoint.sha256(copy.read_bytes())} | known))
+        assert checkpoint.load(copy)[1].bytes == copy.stat().st_size
 
 
 def test_the_environment_names_the_checkpoint(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

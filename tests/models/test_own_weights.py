@@ -1,5 +1,6 @@
 """A user's own ResNet18: either stem, either file, any size of image, against torchvision's own network."""
 
+import io
 import json
 import logging
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import ResNet
 
-from models import cifar10, preprocess, selftest, variants
+from models import calibration, cifar10, preprocess, selftest, variants
 from models.checkpoint import CheckpointError, Preparation, inspect
 from models.engines.network import max_pool
 from models.resnet import resnet18
@@ -142,6 +143,19 @@ def test_an_unusable_cache_costs_time_only(
     assert "will be made again at every start" in caplog.text
 
 
+def test_a_folder_that_may_not_be_entered_costs_time_only(
+    net: ResNet, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking for the kept calibration fails there, not only keeping it."""
+
+    def forbidden(place: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr(calibration, "load", forbidden)
+    card = variants.load("int8", threads=1, checkpoint=path, preparation=OWN[net.stem]).card
+    assert card.notes == ("ranges of the 300 bundled images, which are of CIFAR-10's test set",)
+
+
 def test_a_card_says_what_images_it_takes(net: ResNet, path: Path) -> None:
     """Size and normalisation on a card of the user's own, found by both processes; a flag wins over it."""
     card = {"input_size": 45, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
@@ -187,6 +201,9 @@ def test_it_does_not_fit(tmp_path: Path) -> None:
     [
         ({"input_size": "224"}, "input size: expected a whole number from 16 to 512, got '224'"),
         ({"input_size": 8}, "input size: expected a whole number"),
+        ({"input_size": 0}, "input size: expected a whole number"),
+        ({"input_size": 32.0}, "input size: expected a whole number"),
+        ({"mean": []}, "mean: expected three numbers"),
         ({"mean": [0.5, 0.5]}, "mean: expected three numbers"),
         ({"mean": [124, 116, 104]}, "mean: expected three numbers, on the scale 0 to 1"),
         ({"std": [0, 1, 1]}, "std: expected three numbers"),
@@ -234,7 +251,18 @@ def test_other_pickles_are_refused(content: object, tmp_path: Path, capsys: pyte
     assert "ran" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"not a pickle", b"\x80\x04]\x94."])
+def legacy() -> bytes:
+    """A state dict in torch's older format."""
+    content = io.BytesIO()
+    torch.save({"a": torch.ones(500)}, content, _use_new_zipfile_serialization=False)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"abc", b"GGUF\3\0\0\0", b"PK\x03\x04", b"not a pickle", b"\x80\x04]\x94."]
+    + [legacy()[:size] for size in (50, 200, 400, len(legacy()) - 100)],
+)
 def test_damaged_pickles_are_refused(data: bytes, tmp_path: Path) -> None:
     """A file cut short or of another kind ends in a sentence."""
     (tmp_path / "own.pt").write_bytes(data)

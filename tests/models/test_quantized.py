@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from models import calibration, checkpoint, selftest, variants
-from models.checkpoint import Card, CheckpointError
+from models.checkpoint import Card, CheckpointError, Preparation
 from models.engines import quantized
 from models.engines.network import FoldedLayer, fold, mean_and_scale
 from models.engines.quantized import FULL_LIMIT, SAFE_LIMIT, QuantizedLayer
@@ -40,6 +40,19 @@ def artifact(tmp_path: Path, network: Network[QuantizedLayer], card: Card) -> Pa
     path = tmp_path / "model.int8.safetensors"
     path.write_bytes(quantized.serialize(network, card.sha256, "c" * 64))
     return path
+
+
+def test_the_artifact_says_what_it_is(artifact: Path, network: Network[QuantizedLayer], card: Card) -> None:
+    """Its classes are the checkpoint's; flags that say otherwise, and other variants, are refused in words."""
+    mine = tuple("abcdefghij")
+    artifact.write_bytes(quantized.serialize(network, card.sha256, "c" * 64, mine))
+    assert checkpoint.inspect(artifact).classes == mine
+    variants.load("int8", threads=1, checkpoint=artifact, preparation=Preparation(input_size=32))
+    for said in (Preparation(input_size=40), Preparation(mean=(0.5, 0.5, 0.5)), Preparation(calibration_images=Path())):
+        with pytest.raises(CheckpointError, match=r"INT8 artifact: input size .* leave those flags out"):
+            variants.load("int8", threads=1, checkpoint=artifact, preparation=said)
+    with pytest.raises(CheckpointError, match="is an INT8 artifact: of the variants, it has int8 only"):
+        variants.load("fp32-cpu", threads=1, checkpoint=artifact)
 
 
 def test_the_artifact_is_enough(artifact: Path, load: Load, images: np.ndarray, card: Card) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models import evaluate
+from models import cifar10, evaluate
+from models.checkpoint import CheckpointError
 from models.engines.base import Engine
 from models.evaluation import answers, batches, sheet, statistics
 from tests.models.conftest import Load
@@ -105,6 +106,7 @@ def test_without_the_data_set_it_says_so(tmp_path: Path) -> None:
         ("--variants fp64", "expected distinct names of fp32, fp16, int8"),
         ("--variants int8,int8", "expected distinct names"),
         ("--batch-sizes 0", "expected a whole number from 1, got '0'"),
+        ("--device gpu", "expected cpu, cuda or cuda:N, got 'gpu'"),
         ("--batch-sizes 8,x", "expected a whole number from 1, got 'x'"),
         ("--batch-sizes 512 --batch-images 256", "expected at most --batch-images"),
         ("--corruptions fog@1", "severity"),
@@ -115,3 +117,15 @@ def test_a_wrong_flag_is_named(flags: str, words: str, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         evaluate.main(flags.split())
     assert words in capsys.readouterr().err
+
+
+def test_classes_in_another_order_are_judged_by_name(tmp_path: Path, checkpoint_path: Path) -> None:
+    """Whatever their order in the checkpoint; where they are others, the test set says nothing about it."""
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(checkpoint_path.read_bytes())
+    for classes, expected in ((cifar10.CLASSES, list(range(10))), (cifar10.CLASSES[::-1], list(range(10))[::-1])):
+        own.with_suffix(".json").write_text(json.dumps({"classes": classes}))
+        assert evaluate.columns(own) == expected
+    own.with_suffix(".json").write_text(json.dumps({"classes": list("abcdefghij")}))
+    with pytest.raises(CheckpointError, match=r"has the classes a, b, .* the test set is of CIFAR-10's: airplane"):
+        evaluate.columns(own)
