@@ -1,5 +1,6 @@
 """`python -m service`: load every variant, warm up, test itself, serve."""
 
+import errno
 import os
 import socket
 import sys
@@ -32,9 +33,8 @@ def serve(settings: Settings, **parts: Any) -> None:
         server = build_server(settings, **parts)
     except (CheckpointError, TracingUnavailable) as error:
         sys.exit(f"error: {error}")
-    host, port = sock.getsockname()[:2]
     scheme = "https" if settings.ssl_certfile else "http"
-    print(f"Serving {', '.join(server.pools)} on {scheme}://{host}:{port}", flush=True)
+    print(f"Serving {', '.join(server.pools)} on {scheme}://{_authority(*sock.getsockname()[:2])}", flush=True)
     server.run(sock)
     if tracing := server.app.state.trace:
         tracing.close()
@@ -46,10 +46,19 @@ def _bind(settings: Settings) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((settings.host, settings.port))
+        sock.listen()  # two services can be bound to one port; the second to listen is refused
     except OSError as error:
-        sys.exit(f"error: cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another --port")
+        sock.close()
+        flag = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        where = _authority(settings.host, settings.port)
+        sys.exit(f"error: cannot listen on {where}: {error.strerror}; choose another {flag}")
     sock.set_inheritable(False)
     return sock
+
+
+def _authority(host: str, port: int) -> str:
+    """As it stands in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
     """One variant. `setup` runs in the worker process; the HTTP process only holds the row and the settings.
 
     After `setup`, either `card` describes the loaded, warmed-up and self-tested engine, or `refusal` says why there is
-    none: `{"state": "unavailable" | "failed", "reason": ...}`.
+    none: `{"state": "unavailable" | "failed", "reason": ...}`. `unavailable` is what this machine can never run.
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
@@ -47,7 +47,8 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         try:
             self.engine, self.card = self._start()
         except VariantUnavailable as error:
-            self.refusal = {"state": "unavailable", "reason": str(error)}
+            fault = gpu_fault(device)
+            self.refusal = {"state": "failed" if fault else "unavailable", "reason": fault or str(error)}
         except Exception as error:
             logger.exception("%s did not start", self.variant.name)
             self.refusal = {"state": "failed", "reason": FOLDERS.sub("", f"{type(error).__name__}: {error}")}
@@ -94,3 +95,19 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
     def predict(self, pixels: NDArray[np.uint8]) -> Execution:
         """Run `[N, 3, S, S] uint8` pixels as one batch."""
         return self.engine.run(pixels)
+
+
+def gpu_fault(place: str) -> str:
+    """Why torch cannot use the GPU `cuda:N`, which the driver counted; empty where it can, or `place` is no GPU."""
+    import torch  # noqa: PLC0415 - torch belongs to the processes that run engines
+
+    if not place.startswith("cuda"):
+        return ""
+    if torch.cuda.is_available() and (torch.device(place).index or 0) < torch.cuda.device_count():
+        return ""
+    cuda = torch.version.cuda
+    why = f"the driver is too old for CUDA {cuda}, or the GPU was lost" if cuda else "it is a build for the CPU"
+    return (
+        f"torch {torch.__version__} cannot use {place}, a GPU that the driver counted: {why}; "
+        "an empty CUDA_VISIBLE_DEVICES serves without GPUs"
+    )

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -20,11 +21,15 @@ from starlette.requests import ClientDisconnect, Request
 
 from models import cpu
 from service import images
+from service.deadline import CLIENTS, Deadline
 from service.errors import ServiceError
 from service.schemas import JSONBody
 from service.settings import Settings
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
+ENCODINGS = ("identity", "gzip", "deflate")
+MOST_INFLATED = 1032
+"""Bytes that one byte of DEFLATE can become (zlib's technical details)."""
 THREAD_BYTES = 65_536
 """Bodies from this size on are decoded in a thread, whatever they hold."""
 DECODERS = ThreadPoolExecutor(1 + cpu.available_cores(), "decode")
@@ -43,7 +48,9 @@ class Held:
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
-        """One request's part, given back at the end: a function that adds to it, or raises `overloaded`."""
+        """One request's part, given back at the end: a function that adds to it (less than 0: gives back before), or
+        raises `overloaded`.
+        """
         mine = 0
 
         def grow(size: int) -> None:
@@ -61,48 +68,76 @@ class Held:
 
 
 @asynccontextmanager
-async def received(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+async def received(request: Request, settings: Settings, deadline: Deadline) -> AsyncIterator[bytes]:
     """The whole body, refused as soon as it is known to be too large, or comes too slowly; held until the block ends.
 
     Raises:
-        ServiceError: `too_large`, `too_slow`, `client_closed` or `overloaded`; see `_inflated`, too.
+        ServiceError: `unsupported_type`, `too_large`, `too_slow`, `client_deadline`, `client_closed` or `overloaded`;
+            see `_inflated` and `in_thread`, too.
     """
     held: Held = request.app.state.held
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ENCODINGS:
+        raise ServiceError("unsupported_type", f"Content-Encoding: expected gzip, deflate or none, got {encoding!r}")
     with held.share() as grow:
-        body = await _read(request, settings, grow)
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        inflated = _inflated(body, encoding, settings.max_body_bytes)
-        grow(max(0, len(inflated) - len(body)))
-        yield inflated
+        body = await _read(request, settings, grow, deadline)
+        if encoding != "identity":
+            body = await _inflate(body, encoding, settings, grow, deadline)
+        yield body
 
 
-async def _read(request: Request, settings: Settings, grow: Callable[[int], None]) -> bytes:
-    limit, seconds = settings.max_body_bytes, settings.receive_timeout
+def _arriving(settings: Settings, deadline: Deadline) -> Deadline:
+    """Until when the body must be there; past the service's own deadline, too, it is the body that was too slow."""
+    slow = Deadline(time.perf_counter(), settings.receive_timeout, "too_slow", "the body did not arrive")
+    if deadline.word != CLIENTS:
+        deadline = Deadline(deadline.began, deadline.seconds, slow.word, slow.what)
+    return slow.or_sooner(deadline)
+
+
+def _decoding(settings: Settings, deadline: Deadline) -> Deadline:
+    return deadline.or_sooner(
+        Deadline(time.perf_counter(), settings.decode_timeout, what="the images could not be decoded")
+    )
+
+
+async def _read(request: Request, settings: Settings, grow: Callable[[int], None], deadline: Deadline) -> bytes:
+    limit, arriving = settings.max_body_bytes, _arriving(settings, deadline)
     too_large = ServiceError("too_large", f"the body may have at most {limit} bytes")
     if int(request.headers.get("content-length", 0)) > limit:
         raise too_large
     chunks, size = [], 0
     try:
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise too_large
-                grow(len(chunk))
-                chunks.append(chunk)
-    except TimeoutError:
-        raise ServiceError("too_slow", f"the body did not arrive within {seconds:g} s") from None
+        with arriving.kept():
+            async with asyncio.timeout(arriving.left):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > limit:
+                        raise too_large
+                    grow(len(chunk))
+                    chunks.append(chunk)
     except ClientDisconnect:
         raise ServiceError("client_closed", "the client went away while it sent the body") from None
     return b"".join(chunks)
 
 
+async def _inflate(
+    body: bytes, encoding: str, settings: Settings, grow: Callable[[int], None], deadline: Deadline
+) -> bytes:
+    """The body without its Content-Encoding, in a thread; room for what it may become is taken before."""
+    most = min(settings.max_body_bytes, MOST_INFLATED * len(body))
+    grow(most)
+    work = partial(_inflated, body, encoding, settings.max_body_bytes)
+    inflated = await in_thread(work, _decoding(settings, deadline))
+    grow(len(inflated) - most - len(body))
+    return inflated
+
+
 def _inflated(body: bytes, encoding: str, limit: int) -> bytes:
-    """Undo Content-Encoding, never beyond `limit` bytes."""
-    if encoding == "identity":
-        return body
-    if encoding not in ("gzip", "deflate"):
-        raise ServiceError("unsupported_type", f"Content-Encoding: expected gzip, deflate or none, got {encoding!r}")
+    """Undo Content-Encoding, never beyond `limit` bytes.
+
+    Raises:
+        ServiceError: `malformed` or `too_large`.
+    """
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: the header says whether it is gzip or zlib
     try:
         inflated = inflater.decompress(body, limit + 1)
@@ -119,11 +154,11 @@ def content_type_of(headers: Headers) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def encoded_parts(headers: Headers, body: bytes, settings: Settings) -> list[bytes] | None:
+async def encoded_parts(headers: Headers, body: bytes, settings: Settings, deadline: Deadline) -> list[bytes] | None:
     """The encoded images in `body`, or None when it holds raw pixels.
 
     Raises:
-        ServiceError: `unsupported_type`, `malformed`, or `unacceptable` (no image, or too many).
+        ServiceError: `unsupported_type`, `malformed`, or `unacceptable` (no image, or too many); see `in_thread`, too.
     """
     content_type = content_type_of(headers)
     if content_type in IMAGE_TYPES:
@@ -133,7 +168,7 @@ async def encoded_parts(headers: Headers, body: bytes, settings: Settings) -> li
     if content_type == "application/json":
         if len(body) < THREAD_BYTES:
             return _json_images(body, settings.max_images)
-        return await in_thread(lambda: _json_images(body, settings.max_images), settings.decode_timeout)
+        return await in_thread(lambda: _json_images(body, settings.max_images), _decoding(settings, deadline))
     if content_type == "multipart/form-data":
         return await _multipart_images(headers, body, settings)
     raise ServiceError(
@@ -143,16 +178,14 @@ async def encoded_parts(headers: Headers, body: bytes, settings: Settings) -> li
     )
 
 
-async def in_thread(work: Callable[[], T], seconds: float) -> T:
+async def in_thread(work: Callable[[], T], deadline: Deadline) -> T:
     """The result of `work`, which one of DECODERS does.
 
     Raises:
-        ServiceError: `deadline`; and what `work` raises.
+        ServiceError: the deadline's, and what `work` raises.
     """
-    try:
-        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(DECODERS, work), seconds)
-    except TimeoutError:
-        raise ServiceError("deadline", f"the images could not be decoded within {seconds:g} s") from None
+    with deadline.kept():
+        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(DECODERS, work), deadline.left)
 
 
 def _json_images(body: bytes, most: int) -> list[bytes]:
@@ -206,22 +239,21 @@ async def _multipart_images(headers: Headers, body: bytes, settings: Settings) -
     return parts
 
 
-async def timely(work: Callable[[images.Limits], T], size: int, settings: Settings) -> T:
+async def timely(work: Callable[[images.Limits], T], size: int, settings: Settings, deadline: Deadline) -> T:
     """The result of decoding `size` bytes: at once where it is light, else in a thread (Pillow releases the GIL).
 
     Raises:
-        ServiceError: `deadline` past the setting's time, and what `work` raises.
+        ServiceError: `deadline` past the setting's time, the deadline's, and what `work` raises.
     """
     if size < THREAD_BYTES:
         try:
             return work(images.Limits(settings.max_images, settings.max_pixels, light=True, side=settings.side))
         except images.Heavy:
             pass
-    seconds = settings.decode_timeout
-    limits = images.Limits(
-        settings.max_images, settings.max_pixels, until=time.perf_counter() + seconds, side=settings.side
-    )
-    return await in_thread(lambda: work(limits), seconds)
+    decoding = _decoding(settings, deadline)
+    until = decoding.began + decoding.seconds
+    limits = images.Limits(settings.max_images, settings.max_pixels, until=until, side=settings.side)
+    return await in_thread(lambda: work(limits), decoding)
 
 
 def decode(

@@ -37,6 +37,7 @@ REASONS = {
         Reason("failed", 503, "The variant failed to start", retry_after=60),
         Reason("shutting_down", 503, "The service is shutting down", retry_after=5),
         Reason("deadline", 504, "The deadline of the request passed"),
+        Reason("client_deadline", 504, "The deadline that the client asked for passed"),
     )
 }
 

@@ -13,11 +13,13 @@ from service.errors import REASONS
 
 READABLE = "%(levelname)s %(name)s: %(message)s"
 UNKNOWN = "unknown"
-"""Stands for a variant that does not exist: a path must not get into a log or become a label."""
+"""Stands for a variant that does not exist: a path must not get into a log, a span or a label."""
+COMPARE = "compare"
+"""Stands for all variants, which a comparison asks."""
 
 
 class Ended(NamedTuple):
-    """A prediction that ended, whatever happened to it; `phases` are those that it got to, in seconds."""
+    """A prediction or comparison that ended, however it did; `phases` are those that it got to, in seconds."""
 
     request_id: str
     variant: str
@@ -54,14 +56,14 @@ def configure(level: str) -> None:
 
 
 class RequestLog:
-    """Writes a line for each prediction, if the level is `info` or lower.
+    """Writes a line for each prediction and comparison, if the level is `info` or lower.
 
     The line is put together by hand, as a record of the logging module would cost more than all metrics do
     (benchmarks/measuring.py). What goes into it needs no escaping: ids are checked, all other words are our own.
     """
 
     def __init__(self, variants: Iterable[str]) -> None:
-        self._variants = frozenset(variants)
+        self._variants = frozenset((*variants, COMPARE))
         self._logger = logging.getLogger(__name__)
         self._line = readable_line if sys.stderr.isatty() else json_line
 

@@ -74,6 +74,7 @@ class Row:
 V = ("variant",)
 ROWS = (
     Row(Counter, "precision_requests", (*V, "outcome"), "HTTP predictions that ended, each once, by outcome."),
+    Row(Counter, "precision_compare_requests", ("outcome",), "Comparisons that ended, each once, by outcome."),
     Row(Histogram, "precision_request_duration_seconds", V, "From a prediction's headers to its answer.", SECONDS),
     Row(
         Histogram, "precision_phase_duration_seconds", (*V, "phase"),
@@ -98,15 +99,22 @@ ROWS = (
     Row(Gauge, "precision_model_bytes", (*V, "kind"), "Model size: the file, and resident parameters and buffers."),
     Row(
         Gauge, "precision_variant_info", (*V, "device", "dtype", "backend", "checkpoint", "torch", "isa"),
-        "What runs; always 1.",
+        "What runs, by device; always 1.",
     ),
     Row(Gauge, "precision_variant_ready", V, "1 when the variant answers, else 0."),
     Row(Gauge, "precision_variant_state", (*V, "state"), "1 for the state that the variant is in, 0 for the others."),
-    Row(Gauge, "precision_load_seconds", V, "Reading and preparing the weights at the last start."),
-    Row(Gauge, "precision_warmup_seconds", V, "Running every batch size once at the last start."),
+    Row(Gauge, "precision_workers", (*V, "state"), "Workers of the variant that are in the state now."),
+    Row(
+        Gauge, "precision_load_seconds", V,
+        "Reading and preparing the weights at the last start, the slowest worker's.",
+    ),
+    Row(
+        Gauge, "precision_warmup_seconds", V,
+        "Running every batch size once at the last start, the slowest worker's.",
+    ),
     Row(
         Gauge, "precision_selftest_agreement_ratio", V,
-        "Share of the bundled images with the stored fp32 answer at the last start.",
+        "Share of the bundled images with the stored fp32 answer at the last start, the worst worker's.",
     ),
     Row(
         Gauge, "precision_activation_peak_bytes", (*V, "batch_size"),
@@ -132,11 +140,13 @@ MEMORY = Row(
     "device_used is everybody's: do not add it up.",
 )
 MODEL_KINDS = {"serialized": "serialized_bytes", "parameters": "parameter_bytes", "buffers": "buffer_bytes"}
-START_UP = {
-    "precision_load_seconds": "load_seconds",
-    "precision_warmup_seconds": "warmup_seconds",
-    "precision_selftest_agreement_ratio": "selftest_agreement",
+INFO = ("device", "dtype", "backend", "checkpoint_sha256", "torch", "isa")
+START_UP: dict[str, tuple[str, Callable[[Iterable[float]], float]]] = {
+    "precision_load_seconds": ("load_seconds", max),
+    "precision_warmup_seconds": ("warmup_seconds", max),
+    "precision_selftest_agreement_ratio": ("selftest_agreement", min),
 }
+"""Metric -> key of a worker's card, and which worker's number stands for the variant."""
 
 
 class Bound(NamedTuple):
@@ -152,15 +162,21 @@ class Bound(NamedTuple):
 
 
 class Metrics:
-    """The registry and what may be told to it. `variants` are the names served; every child exists from the start."""
+    """The registry and what may be told to it. `variants` are the names served; every child exists from the start.
+
+    `failed_seconds` is each variant's part of the request duration that was spent on other outcomes than `ok`.
+    """
 
     def __init__(self, variants: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
         self.names = tuple(variants)
         self._metrics = {row.name: row.register(self.registry) for row in ROWS}
         self._child = cache(self._labelled)  # prometheus_client's own look-up takes a lock each time
+        self._infos: dict[str, set[tuple[str, ...]]] = {}
         ProcessCollector(registry=self.registry)
         self._unknown: dict[str, Counter] = self._children("precision_requests", UNKNOWN, OUTCOMES)
+        self._compared = {outcome: self._child("precision_compare_requests", outcome) for outcome in OUTCOMES}
+        self.failed_seconds = dict.fromkeys(self.names, 0.0)
         for variant in self.names:
             self._create_children(variant)
         self._bound = {variant: self._bind(variant) for variant in self.names}
@@ -191,6 +207,7 @@ class Metrics:
             "precision_phase_duration_seconds": PHASES,
             "precision_worker_restarts": ("died", "hung", "device_lost"),
             "precision_variant_state": STATES,
+            "precision_workers": STATES,
             "precision_shadow_agreement": ("true", "false"),
         }
         for name, values in second.items():
@@ -220,6 +237,12 @@ class Metrics:
         bound.requests[outcome].inc()
         bound.in_flight.dec()
         bound.duration.observe(seconds)
+        if outcome != "ok":
+            self.failed_seconds[variant] += seconds
+
+    def compared(self, outcome: str) -> None:
+        """One comparison ended, whatever happened to it."""
+        self._compared[outcome].inc()
 
     def answered(
         self, variant: str, card: dict[str, Any], images: int, phases: dict[str, float], memory_bytes: int
@@ -252,25 +275,46 @@ class Metrics:
         """A worker was lost: it `died`, `hung` or had its `device_lost`."""
         self._child("precision_worker_restarts", variant, reason).inc()
 
-    def state(self, variant: str, state: str, card: dict[str, Any]) -> None:
-        """A variant entered `state`; `card` describes its engine once it is ready."""
+    def state(self, variant: str, state: str, workers: list[str], cards: list[dict[str, Any]]) -> None:
+        """A variant, or one of its workers, entered a state.
+
+        Args:
+            variant: its name.
+            state: the variant's.
+            workers: each worker's.
+            cards: what the ready workers run; without any, what is known stays.
+        """
         self._child("precision_variant_ready", variant).set(state == "ready")
         for other in STATES:
             self._child("precision_variant_state", variant, other).set(state == other)
-        if state != "ready":
-            return
-        self._child("precision_inference_duration_seconds", variant, card["device"])
-        self._child("precision_inference_memory_bytes", variant, card["device"], card["memory_kind"])
-        info = [str(card[key]) for key in ("device", "dtype", "backend", "checkpoint_sha256", "torch", "isa")]
-        self._child("precision_variant_info", variant, *info).set(1)
+            self._child("precision_workers", variant, other).set(workers.count(other))
+        if cards:
+            self._describe(variant, cards)
+
+    def _describe(self, variant: str, cards: list[dict[str, Any]]) -> None:
+        self._inform(variant, cards)
+        for card in cards:
+            device = card["device"]
+            self._child("precision_inference_duration_seconds", variant, device)
+            self._child("precision_inference_memory_bytes", variant, device, card["memory_kind"])
+            if "clock_ratio" in card:
+                self._child("precision_inference_clock_ratio", variant, device).set(card["clock_ratio"])
         for kind, key in MODEL_KINDS.items():
-            self._child("precision_model_bytes", variant, kind).set(card[key])
-        for name, key in START_UP.items():
-            self._child(name, variant).set(card[key])
-        for size, peak in card["activation_peaks"].items():
+            self._child("precision_model_bytes", variant, kind).set(cards[0][key])
+        for name, (key, of_all) in START_UP.items():
+            self._child(name, variant).set(of_all(card[key] for card in cards))
+        for size, peak in cards[0]["activation_peaks"].items():
             self._child("precision_activation_peak_bytes", variant, size).set(peak)
-        if "clock_ratio" in card:
-            self._child("precision_inference_clock_ratio", variant, card["device"]).set(card["clock_ratio"])
+
+    def _inform(self, variant: str, cards: list[dict[str, Any]]) -> None:
+        """One series per device, the current one: queries join on it."""
+        gauge = self._metrics["precision_variant_info"]
+        infos = set({card["device"]: tuple(str(card[key]) for key in INFO) for card in cards}.values())
+        for info in self._infos.get(variant, set()) - infos:
+            gauge.remove(variant, *info)
+        for info in infos:
+            gauge.labels(variant, *info).set(1)
+        self._infos[variant] = infos
 
     def values(self, series: str, label: str, variant: str) -> dict[str, float]:
         """A variant's values of one series by another label; `series` is a name as the exposition has it."""

@@ -16,7 +16,6 @@ from starlette.requests import Request
 from service import __version__
 from service.engine.wire import Result
 from service.errors import REASONS
-from service.logs import UNKNOWN
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -123,7 +122,7 @@ def attributes_of(request: Request, variant: str, outcome: str) -> dict[str, Any
         "http.request.method": request.method,
         "http.route": route_of(request),
         "http.response.status_code": 200 if outcome == "ok" else REASONS[outcome].status,
-        "precision.variant": UNKNOWN if outcome == "unknown_variant" else variant,
+        "precision.variant": variant,
         "precision.outcome": outcome,
         "precision.images": state.images,
         "precision.request_id": state.request_id,

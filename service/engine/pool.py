@@ -25,7 +25,7 @@ class Observer(Protocol):
 
     def batch(self, variant: str, images: int, seconds: float) -> None: ...
     def restart(self, variant: str, reason: str) -> None: ...
-    def state(self, variant: str, state: str, card: dict[str, Any]) -> None: ...
+    def state(self, variant: str, state: str, workers: list[str], cards: list[dict[str, Any]]) -> None: ...
 
 
 class Unobserved:
@@ -33,7 +33,7 @@ class Unobserved:
 
     def batch(self, variant: str, images: int, seconds: float) -> None: ...
     def restart(self, variant: str, reason: str) -> None: ...
-    def state(self, variant: str, state: str, card: dict[str, Any]) -> None: ...
+    def state(self, variant: str, state: str, workers: list[str], cards: list[dict[str, Any]]) -> None: ...
 
 
 @dataclass
@@ -101,9 +101,24 @@ class Pool:
 
     async def supervise(self) -> None:
         """Run the workers until cancelled."""
+        self.changed()
         async with asyncio.TaskGroup() as group:
             for worker in self.workers:
                 group.create_task(worker.supervise())
+
+    def check(self) -> None:
+        """Whether a request can be taken at all.
+
+        Raises:
+            ServiceError: `overloaded`, or the variant is not ready.
+        """
+        worker = self._best
+        if worker.state != "ready":
+            reason = f": {worker.reason}" if worker.reason else ""
+            raise ServiceError(worker.state, f"{self.variant} is {worker.state}{reason}")
+        waiting, most = self.queue.images, self.queue.capacity
+        if waiting >= most:
+            raise ServiceError("overloaded", f"{waiting} images are waiting, at most {most} may")
 
     def submit(self, pixels: NDArray[np.uint8], timeout: float) -> list[Entry]:
         """Queue one request's `[n, 3, 32, 32] uint8` images, split into parts that fit a batch.
@@ -115,10 +130,7 @@ class Pool:
         Raises:
             ServiceError: `overloaded`, or the variant is not ready.
         """
-        worker = self._best
-        if worker.state != "ready":
-            reason = f": {worker.reason}" if worker.reason else ""
-            raise ServiceError(worker.state, f"{self.variant} is {worker.state}{reason}")
+        self.check()
         size = self.max_batch_size
         parts = [pixels] if len(pixels) <= size else [pixels[i : i + size] for i in range(0, len(pixels), size)]
         entries = self.queue.put(parts)
@@ -163,7 +175,8 @@ class Pool:
 
     def changed(self) -> None:
         worker = self._best
-        self._observer.state(self.variant, worker.state, worker.card)
+        cards = [worker.card for worker in self.workers if worker.state == "ready"]
+        self._observer.state(self.variant, worker.state, [worker.state for worker in self.workers], cards)
         if worker.state in ("failed", "unavailable"):
             self.queue.fail_all(ServiceError(worker.state, f"{self.variant} is {worker.state}: {worker.reason}"))
 

@@ -25,6 +25,8 @@ MAX_FAILURES = 5
 """Starts in a row that may fail, or die within HEALTHY_SECONDS of being ready, before a worker is given up."""
 HEALTHY_SECONDS = 30.0
 MAX_BACKOFF = 10.0
+RETRY_SECONDS = 60.0
+"""Between attempts to start a worker that was given up: what a client is told to wait (service.errors)."""
 SHORTAGE_SECONDS = 1.0
 """Between attempts while the machine has no process, file or memory to spare."""
 
@@ -64,7 +66,7 @@ class Worker:
     """A supervised worker process; holds at most one batch.
 
     `state` is `starting`, `ready`, `failed` or `unavailable`, with `reason` in words. `card` describes its engine once
-    it was ready, `allocator` what its GPU's allocator held at the last change.
+    it was ready, `allocator` what the running process's GPU allocator held at the last change.
     """
 
     def __init__(self, name: str, settings: Settings, spawn: Spawn, owner: Owner) -> None:
@@ -75,6 +77,7 @@ class Worker:
         self.card: dict[str, Any] = {}
         self.allocator: dict[str, int] = {}
         self.pid: int | None = None
+        self._failures = 0
         self._spawn = spawn
         self._owner = owner
         self._held: list[Entry] = []
@@ -93,34 +96,49 @@ class Worker:
         self._expect_within(self.settings.hang_timeout, "the worker hung: no answer")
 
     async def supervise(self) -> None:
-        """Keep the process running until cancelled, or until the worker refuses or is given up."""
-        failures = 0
+        """Keep the process running until cancelled, or until the worker says that this machine cannot run it.
+
+        One that is given up stays `failed` until a later attempt is ready.
+        """
         while True:
             self._ready_since = math.inf
             try:
                 await self._run()
             except Refused as refused:
                 self._enter(**refused.args[0])
-                return
+                if self.state == "unavailable":
+                    return
+                self._failures = MAX_FAILURES
             except OSError as error:  # not the worker's fault, and it may pass: never given up
                 logger.error("%s: no worker could be started: %s", self.name, error)
-                self._enter("starting", f"no worker could be started: {error}")
+                self._enter("failed" if self._is_given_up else "starting", f"no worker could be started: {error}")
                 await asyncio.sleep(SHORTAGE_SECONDS)
                 continue
             except WorkerDied as death:
-                failures = 1 if time.monotonic() - self._ready_since > HEALTHY_SECONDS else failures + 1
-                logger.error("%s: %s (failure %d)", self.name, death, failures)
-                self._owner.restarted(death.reason)
-                if failures >= MAX_FAILURES:
-                    self._enter("failed", f"{failures} starts in a row ended: {death}")
-                    return
-                self._enter("starting", str(death))
-            await asyncio.sleep(min(MAX_BACKOFF, 0.1 * 2**failures))
+                self._count(death)
+            except Exception as error:
+                logger.exception("%s: its supervision raised", self.name)
+                self._count(WorkerDied("died", f"{type(error).__name__}: {error}"))
+            await asyncio.sleep(RETRY_SECONDS if self._is_given_up else min(MAX_BACKOFF, 0.1 * 2**self._failures))
+
+    @property
+    def _is_given_up(self) -> bool:
+        return self._failures >= MAX_FAILURES
+
+    def _count(self, death: WorkerDied) -> None:
+        was_healthy = time.monotonic() - self._ready_since > HEALTHY_SECONDS
+        self._failures = 1 if was_healthy else self._failures + 1
+        logger.error("%s: %s (failure %d)", self.name, death, self._failures)
+        self._owner.restarted(death.reason)
+        if self._is_given_up:
+            self._enter("failed", f"{self._failures} starts in a row ended: {death}")
+        else:
+            self._enter("starting", str(death))
 
     async def _run(self) -> None:
         """One life of the process. Raises WorkerDied or Refused; OSError where it could not begin."""
-        loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.allocator = {}
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -129,19 +147,26 @@ class Worker:
             ours.close()
             raise
         self.pid = process.pid
+        try:
+            await self._talk(ours)
+        finally:
+            self.pid = None
+            self._ended.cancel()  # where it has not ended: nobody waits for that any more
+            await _reap(process)
+
+    async def _talk(self, ours: socket.socket) -> None:
+        """From the connection to a started process until one side gives up."""
         link = wire.Link(self._receive, lambda: self._end(WorkerDied("died", "the worker died")))
-        self._transport, _ = await loop.create_unix_connection(lambda: link, sock=ours)
+        self._transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         self._expect_within(self.settings.load_timeout, "the worker hung: not loaded")
         try:
             await self._ended
         finally:
-            self.pid = None
             self._link_is_up = False
             self._stop_expecting()
             lost = f"the {self.name} worker was lost while it held this request; try again"
             self._lose_held(ServiceError("worker_lost", lost))
             self._transport.abort()
-            await _reap(process)
 
     def _receive(self, kind: bytes, payload: bytes) -> None:
         if kind == wire.ALLOCATOR:
@@ -154,13 +179,19 @@ class Worker:
             self._ready_since = time.monotonic()
             self._enter("ready", "")
         elif kind == wire.REFUSED:
-            self._end(Refused(json.loads(payload)))
+            self._end(self._refused(json.loads(payload)))
             return
         elif kind == wire.RESULT:
             self._deliver(wire.unpack_result(payload))
         else:
             self._fail_held(**json.loads(payload))
         self._owner.idle()
+
+    def _refused(self, refusal: dict[str, str]) -> Exception:
+        """A refusal is the machine's or the weights'; of what was ready before, it is a loss like any other."""
+        if not self.card:
+            return Refused(refusal)
+        return WorkerDied("died" if self.card["device"] == "cpu" else "device_lost", refusal["reason"])
 
     def _deliver(self, result: Result) -> None:
         entries, self._held = self._held, []
@@ -199,8 +230,11 @@ class Worker:
 
     def _end(self, error: Exception) -> None:
         self._link_is_up = False
-        if not self._ended.done():
-            self._ended.set_exception(error)
+        if self._ended.done():
+            return
+        self._ended.set_exception(error)
+        if self.state == "ready":  # now: how long the process takes to be gone is not known
+            self._enter("starting", str(error))
 
     def _enter(self, state: str, reason: str) -> None:
         if state in ("failed", "unavailable"):
@@ -222,9 +256,13 @@ def _part(result: Result, first: int, last: int) -> Result:
 
 
 async def _reap(process: multiprocessing.process.BaseProcess) -> None:
-    """A worker that lost its socket ends by itself; one that does not (hung, loading) is killed."""
-    await asyncio.to_thread(process.join, 0.5)
-    if process.is_alive():
-        process.kill()
-        await asyncio.to_thread(process.join)
+    """A worker that lost its socket ends by itself; one that does not (hung, loading) is killed, whatever happens here.
+
+    One that cannot be killed (the kernel waits for a disk, a GPU) is waited for: another beside it would end alike.
+    """
+    try:
+        await asyncio.to_thread(process.join, 0.5)
+    finally:
+        process.kill()  # nothing happens to one that has ended
+    await asyncio.to_thread(process.join)
     process.close()

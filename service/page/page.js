@@ -12,6 +12,7 @@ let picture = null; // a Blob
 let running = false;
 
 const milliseconds = (value) => `${value < 10 ? value.toFixed(2) : value.toFixed(1)} ms`;
+const pause = (time) => new Promise((done) => setTimeout(done, time));
 const mebibytes = (bytes) => `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0)} MiB`;
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const make = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
@@ -34,6 +35,10 @@ function say(text) {
   if (element("message").textContent !== text) element("message").textContent = text;
 }
 
+function unanswered(error) {
+  say(error.status === 401 ? "The service needs an API key: type it in above." : `The service does not answer: ${error.message}`);
+}
+
 async function loadVariants() {
   try {
     const { variants } = await (await ask("/variants")).json();
@@ -41,7 +46,7 @@ async function loadVariants() {
     say("");
     if (variants.some((card) => card.state === "starting")) setTimeout(loadVariants, RETRY_MS);
   } catch (error) {
-    say(error.status === 401 ? "The service needs an API key: type it in above." : `The service does not answer: ${error.message}`);
+    unanswered(error);
     if (error.status !== 401) setTimeout(loadVariants, RETRY_MS);
   }
 }
@@ -137,9 +142,12 @@ async function run() {
         say("");
       } catch (error) {
         root.querySelector(".reason").textContent = error.message;
-        if (error.status < 500) say(error.message);
-        if (error.status < 500) element("repeat").checked = false;
-        if (error.status >= 500) await new Promise((done) => setTimeout(done, RETRY_MS));
+        if (error.status < 500) {
+          say(error.message);
+          element("repeat").checked = false;
+        } else {
+          await pause(RETRY_MS); // a service that is gone gives no status at all
+        }
       }
       if (picture !== shown) break;
     }
@@ -169,7 +177,7 @@ function addSample(label) {
   const image = Object.assign(document.createElement("img"), { src: path, alt: label });
   Object.assign(button, { type: "button", title: label, ariaPressed: "false" });
   button.append(image);
-  button.addEventListener("click", async () => choose(await (await fetch(path)).blob(), button));
+  button.addEventListener("click", () => ask(path).then((response) => response.blob()).then((blob) => choose(blob, button), unanswered));
   element("samples").append(button);
 }
 
@@ -190,11 +198,10 @@ document.addEventListener("paste", (event) => accept(event.clipboardData.files))
 element("repeat").addEventListener("change", run);
 element("key").value = sessionStorage.getItem("key") ?? "";
 element("key").addEventListener("change", (event) => { sessionStorage.setItem("key", event.target.value); loadVariants().then(run); });
-element("metrics").addEventListener("click", async (event) => { // a link cannot carry the key
+element("metrics").addEventListener("click", (event) => { // a link cannot carry the key
   if (!element("key").value) return;
   event.preventDefault();
-  const text = await (await ask("/metrics")).blob();
-  location.assign(URL.createObjectURL(text));
+  ask("/metrics").then((response) => response.blob()).then((text) => location.assign(URL.createObjectURL(text)), unanswered);
 });
 element("legend").append(...PHASES.map((phase) => { const item = make("li"); item.append(tint(make("i"), phase, 0), phase.replace("_", " ")); return item; }));
 for (const label of CLASSES) addSample(label);

@@ -1,11 +1,11 @@
-"""Every HTTP prediction gets a request id, a problem+json body when it fails, and is counted and logged once."""
+"""Every prediction and comparison gets a request id, a problem+json when it fails, and is counted and logged once."""
 
 import asyncio
 import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from models.cifar10 import CLASSES
 from service.errors import ServiceError, problem
+from service.logs import COMPARE, UNKNOWN
 
 logger = logging.getLogger(__name__)
 
@@ -70,20 +71,46 @@ class PredictQuery(BaseModel):
             raise ServiceError("unacceptable", f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-Endpoint = Callable[[Request, str, PredictQuery], Coroutine[Any, Any, Response]]
+Endpoint = Callable[[Request, str], Awaitable[Response]]
+Queried = Callable[[Request, str, PredictQuery], Awaitable[Response]]
+
+
+def queried(endpoint: Queried) -> Endpoint:
+    """The endpoint, given the query of its request, too."""
+    return lambda request, variant: endpoint(request, variant, PredictQuery.of(request))
 
 
 async def counted(endpoint: Endpoint, request: Request, variant: str) -> Response:
-    """Call the endpoint; the request ends in exactly one outcome of the error table, or `ok`, and counts once."""
+    """Call the endpoint; the prediction ends in exactly one outcome of the error table, or `ok`, and counts once."""
+    metrics = request.app.state.metrics
+    name = variant if variant in request.app.state.pools else UNKNOWN
+
+    def count(outcome: str, seconds: float) -> None:
+        metrics.ended(name, outcome, seconds)
+        if trace := request.app.state.trace:
+            trace(request, name, outcome, seconds)
+
+    metrics.started(name)
+    return await _answered(lambda: endpoint(request, variant), request, name, count)
+
+
+async def compared(endpoint: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+    """Call the endpoint; a comparison ends as a prediction does, but has a count of its own and no span."""
+    metrics = request.app.state.metrics
+    return await _answered(lambda: endpoint(request), request, COMPARE, lambda outcome, _: metrics.compared(outcome))
+
+
+async def _answered(
+    answer: Callable[[], Awaitable[Response]], request: Request, name: str, count: Callable[[str, float], None]
+) -> Response:
+    """The answer, or the error that it ends in; counted, and logged as `name`."""
     began = time.perf_counter()
     request.state.began = began
     request.state.request_id = request_id_of(request)
     request.state.images, request.state.phases, request.state.results = 0, {}, []
-    metrics = request.app.state.metrics
-    metrics.started(variant)
     outcome = "internal"
     try:
-        response = await endpoint(request, variant, PredictQuery.of(request))
+        response = await answer()
         outcome = "ok"
         response.headers["X-Request-ID"] = request.state.request_id
         return response
@@ -95,11 +122,9 @@ async def counted(endpoint: Endpoint, request: Request, variant: str) -> Respons
         return response
     finally:
         seconds = time.perf_counter() - began
-        metrics.ended(variant, outcome, seconds)
+        count(outcome, seconds)
         state = request.state
-        request.app.state.log(state.request_id, variant, outcome, state.images, seconds, state.phases)
-        if trace := request.app.state.trace:
-            trace(request, variant, outcome, seconds)
+        request.app.state.log(state.request_id, name, outcome, state.images, seconds, state.phases)
 
 
 ENDINGS = (Exception, asyncio.CancelledError)
@@ -110,10 +135,22 @@ class CountedRoute(APIRoute):
     """A route `/.../{variant}` whose endpoint is `counted`; FastAPI only describes it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint = self.endpoint
+        endpoint = queried(self.endpoint)
 
         async def handler(request: Request) -> Response:
             return await counted(endpoint, request, request.path_params["variant"])
+
+        return handler
+
+
+class ComparedRoute(APIRoute):
+    """A route whose endpoint is `compared`; FastAPI only describes it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint = self.endpoint
+
+        async def handler(request: Request) -> Response:
+            return await compared(lambda request: endpoint(request, PredictQuery.of(request)), request)
 
         return handler
 
@@ -124,10 +161,10 @@ class Front:
     FastAPI's middleware, routing and dependency resolution cost more than an INT8 forward pass (benchmarks/hop.py).
     """
 
-    def __init__(self, app: Any, prefix: str, endpoint: Endpoint) -> None:
+    def __init__(self, app: Any, prefix: str, endpoint: Queried) -> None:
         self.app = app
         self.prefix = prefix
-        self.endpoint = endpoint
+        self.endpoint = queried(endpoint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(self.prefix):

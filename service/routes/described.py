@@ -53,7 +53,7 @@ HEADERS = [
     _header(
         "X-Request-Timeout",
         {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$", "examples": ["2.5"]},
-        "deadline in seconds, at most the service's own",
+        "deadline in seconds from the request's headers, at most the service's own",
     ),
 ]
 IMAGES = {

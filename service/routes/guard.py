@@ -11,15 +11,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import ServiceError
 from service.keys import Keys
-from service.routes.counted import PredictQuery, counted, error_response, request_id_of
+from service.routes.counted import compared, counted, error_response, request_id_of
 
 HEALTH = ("/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 """What an orchestrator asks, which knows no key."""
 PREDICTION = re.compile(r"/predict/([^/]+)|/v2/models/resnet18-([^/]+)(?:/versions/[^/]+)?/infer")
+COMPARISON = "/compare"
 
 
 class Guard:
-    """ASGI: requests without a key get 401, but for the open paths. A refused prediction counts as every other one."""
+    """ASGI: requests without a key get 401, but for the open paths. What is counted counts when refused, too."""
 
     def __init__(self, front: ASGIApp, app: FastAPI, keys: Keys, open_paths: Iterable[str]) -> None:
         self.front = front
@@ -38,13 +39,15 @@ class Guard:
             await response(scope, receive, send)
 
     async def _refuse(self, request: Request) -> Response:
-        prediction = PREDICTION.fullmatch(request.url.path)
-        if request.method == "POST" and prediction:
+        path, is_post = request.url.path, request.method == "POST"
+        if is_post and (prediction := PREDICTION.fullmatch(path)):
             return await counted(_raise, request, prediction[1] or prediction[2])
+        if is_post and path == COMPARISON:
+            return await compared(_raise, request)
         return error_response(request, _unauthorized(), request_id_of(request))
 
 
-async def _raise(request: Request, variant: str, query: PredictQuery) -> Response:
+async def _raise(*_: object) -> Response:
     raise _unauthorized()
 
 

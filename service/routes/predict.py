@@ -16,18 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import bodies
+from service.deadline import Deadline
 from service.engine.pool import Pool
 from service.engine.queue import Entry
+from service.engine.wire import Result
 from service.errors import ServiceError
-from service.routes.counted import (
-    ENDINGS,
-    CountedRoute,
-    PredictQuery,
-    as_service_error,
-    error_response,
-    request_id_of,
-    server_timing,
-)
+from service.routes.counted import ComparedRoute, CountedRoute, PredictQuery, server_timing
 from service.routes.described import IMAGES, PREDICTION, errors
 from service.schemas import (
     Candidate,
@@ -45,27 +39,29 @@ WATCH_SECONDS = 0.05
 
 def router() -> APIRouter:
     routes = APIRouter()
-    counted = APIRouter(route_class=CountedRoute)
+    counted, compared = APIRouter(route_class=CountedRoute), APIRouter(route_class=ComparedRoute)
     counted.add_api_route(
         "/predict/{variant}", predict, methods=["POST"], response_model=PredictResponse, openapi_extra=IMAGES,
         responses=errors(*PREDICTION), tags=["predict"],
         summary="Classify images with one variant",
     )  # fmt: skip
-    routes.add_api_route(
+    compared.add_api_route(
         "/compare", compare, methods=["POST"], response_model=CompareResponse, openapi_extra=IMAGES,
         responses=errors(400, 408, 413, 415, 422, 503, 504), tags=["predict"],
         summary="Every ready variant's answer side by side",
     )  # fmt: skip
     routes.include_router(counted)
+    routes.include_router(compared)
     return routes
 
 
 async def predict(
     request: Request, variant: Annotated[str, Path(examples=["int8"])], query: Annotated[PredictQuery, Query()]
 ) -> Response:
-    pool = pool_of(request, variant)
-    pixels, phases = await read_pixels(request)
-    done = await execute(request, pool, pixels, phases)
+    pool, deadline = pool_of(request, variant), deadline_of(request)
+    pool.check()
+    pixels, phases = await read_pixels(request, deadline)
+    done = await execute(request, pool, pixels, phases, deadline)
     assembling = time.perf_counter()
     body = assemble(request, pool, done, phases, query.top_k, query.logits).model_dump_json(exclude_none=True)
     headers = answered(request, variant, done, phases, assembling)
@@ -84,34 +80,30 @@ def answered(
 
 
 async def compare(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
-    request.state.began = time.perf_counter()
-    request.state.request_id = request_id_of(request)
-    try:
-        deadline = timeout_of(request)
-        pixels, phases = await read_pixels(request)
-        pools: dict[str, Pool] = request.app.state.pools
-        compared = await asyncio.gather(
-            *(_compare_one(request, pool, pixels, dict(phases), deadline, query.top_k) for pool in pools.values())
-        )
-    except ENDINGS as error:
-        return error_response(request, as_service_error(error), request.state.request_id)
-    columns = dict(zip(pools, compared, strict=True))
+    deadline = deadline_of(request)
+    pixels, phases = await read_pixels(request, deadline)
+    pools: dict[str, Pool] = request.app.state.pools
+    answers = await asyncio.gather(
+        *(_compare_one(request, pool, pixels, dict(phases), deadline, query.top_k) for pool in pools.values())
+    )
+    columns = dict(zip(pools, answers, strict=True))
     _hold_against_reference(columns)
     if not query.logits:
         for column in columns.values():
             for prediction in column.answer.predictions if column.answer else ():
                 prediction.logits = None
     document = CompareResponse(reference="fp32", variants=columns, request_id=request.state.request_id)
-    headers = {"X-Request-ID": request.state.request_id}
-    return Response(document.model_dump_json(exclude_none=True), headers=headers, media_type="application/json")
+    return Response(document.model_dump_json(exclude_none=True), media_type="application/json")
 
 
 async def _compare_one(
-    request: Request, pool: Pool, pixels: NDArray[np.uint8], phases: dict[str, float], deadline: float, top_k: int
+    request: Request, pool: Pool, pixels: NDArray[np.uint8], phases: dict[str, float], deadline: Deadline, top_k: int
 ) -> Compared:
     try:
         done = await execute(request, pool, pixels, phases, deadline)
     except ServiceError as error:
+        if error.reason.word == "client_closed":
+            raise
         return Compared(error=error.detail)
     return Compared(answer=assemble(request, pool, done, phases, top_k, logits=True))
 
@@ -135,15 +127,22 @@ def pool_of(request: Request, variant: str) -> Pool:
     return pools[variant]
 
 
-async def read_pixels(request: Request) -> tuple[NDArray[np.uint8], dict[str, float]]:
-    """The request's images as `[N, 3, S, S] uint8`, and the seconds of `receive` and `decode`."""
+async def read_pixels(request: Request, deadline: Deadline) -> tuple[NDArray[np.uint8], dict[str, float]]:
+    """The request's images as `[N, 3, S, S] uint8`, and its phases so far."""
     settings: Settings = request.app.state.settings
-    async with bodies.received(request, settings) as body:
+    async with bodies.received(request, settings, deadline) as body:
         received = time.perf_counter()
-        parts = await bodies.encoded_parts(request.headers, body, settings)
+        parts = await bodies.encoded_parts(request.headers, body, settings, deadline)
         encoded_bytes = 0 if parts is None else len(body)  # raw pixels are taken as they lie
-        pixels = await bodies.timely(partial(bodies.decode, parts, body), encoded_bytes, settings)
-    return pixels, {"receive": received - request.state.began, "decode": time.perf_counter() - received}
+        pixels = await bodies.timely(partial(bodies.decode, parts, body), encoded_bytes, settings, deadline)
+    return pixels, was_read(request, len(pixels), received)
+
+
+def was_read(request: Request, images: int, received: float) -> dict[str, float]:
+    """Note that the body, which was there when `received`, holds that many images; the request's phases so far."""
+    phases = {"receive": received - request.state.began, "decode": time.perf_counter() - received}
+    request.state.images, request.state.phases = images, phases
+    return phases
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,28 +156,29 @@ class Done:
 
 
 async def execute(
-    request: Request, pool: Pool, pixels: NDArray[np.uint8], phases: dict[str, float], deadline: float | None = None
+    request: Request, pool: Pool, pixels: NDArray[np.uint8], phases: dict[str, float], deadline: Deadline
 ) -> Done:
     """Run the images, and add the seconds of `queue`, `copy_in`, `inference`, `copy_out`, `deliver` to `phases`.
 
-    The request's own deadline in seconds holds unless `deadline` is given. Of a request that was split over several
-    batches the worker's phases add up, and `queue` is the first part's.
+    Of a request that was split over several batches the worker's phases are those of `in_turn`, added up.
 
     Raises:
-        ServiceError: see Pool; `client_closed` when the client went away: what was not started is not computed.
+        ServiceError: see Pool, and the deadline's; `client_closed` when the client went away. What was not started
+            then is not computed.
     """
-    request.state.images, request.state.phases = len(pixels), phases
-    entries = pool.submit(pixels, timeout_of(request) if deadline is None else deadline)
-    with watched(request, entries):
+    deadline.check()
+    entries = pool.submit(pixels, deadline.left)
+    with deadline.kept(), watched(request, entries):
         try:
             answers = [await entry.answer for entry in entries]
         except ServiceError as error:
             _abandon(entries, error)
             raise
-    results = request.state.results = [answer.result for answer in answers]
-    phases["queue"] = results[0].started - entries[0].enqueued
+    results = [answer.result for answer in answers]
+    timed = request.state.results = in_turn(results)
+    phases["queue"] = timed[0].started - entries[0].enqueued
     for name in ("copy_in", "inference", "copy_out"):
-        phases[name] = sum([getattr(result, name) for result in results])
+        phases[name] = sum([getattr(result, name) for result in timed])
     done = Done(
         logits=results[0].logits if len(results) == 1 else np.concatenate([result.logits for result in results]),
         card=answers[0].card,
@@ -186,8 +186,20 @@ async def execute(
         memory_bytes=max([result.memory_bytes for result in results]),
     )
     request.app.state.shadow.offer(pool.variant, pixels, done.logits)
-    phases["deliver"] = time.perf_counter() - max([result.computed for result in results])
+    phases["deliver"] = time.perf_counter() - timed[-1].computed
     return done
+
+
+def in_turn(results: Sequence[Result]) -> list[Result]:
+    """The parts of a request that its end waited for: the last to finish, the one before which that began, and so on.
+
+    With one worker these are all; what other workers ran meanwhile did not take the request any longer.
+    """
+    turn: list[Result] = []
+    for result in sorted(results, key=lambda result: result.finished, reverse=True):
+        if not turn or result.finished <= turn[-1].started:
+            turn.append(result)
+    return turn[::-1]
 
 
 def _abandon(entries: list[Entry], error: ServiceError) -> None:
@@ -218,15 +230,19 @@ def watched(request: Request, entries: list[Entry]) -> Iterator[None]:
             watcher.cancel()
 
 
-def timeout_of(request: Request) -> float:
-    """The deadline of a request in seconds: X-Request-Timeout where it is given and shorter than the setting."""
-    settings: Settings = request.app.state.settings
+def deadline_of(request: Request) -> Deadline:
+    """A request's deadline, counted from its headers: X-Request-Timeout where it is given and sooner than the setting.
+
+    Raises:
+        ServiceError: `malformed`.
+    """
+    deadline = Deadline(request.state.began, request.app.state.settings.request_timeout)
     given = request.headers.get("x-request-timeout")
     if given is None:
-        return settings.request_timeout
+        return deadline
     if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", given):
         raise ServiceError("malformed", f"X-Request-Timeout: expected seconds as a decimal number, got {given!r}")
-    return min(float(given), settings.request_timeout)
+    return deadline.or_clients(float(given))
 
 
 def assemble(

@@ -14,12 +14,13 @@ from starlette.responses import JSONResponse, Response
 from models.cifar10 import CLASSES
 from models.variants import VARIANTS
 from service import __version__, bodies
+from service.deadline import Deadline
 from service.engine.pool import Pool
 from service.errors import ServiceError
-from service.routes.counted import PredictQuery, counted
+from service.routes.counted import counted
 from service.routes.described import INFER, PREDICTION, errors, reference
 from service.routes.info import is_ready, pools_of
-from service.routes.predict import answered, execute, timeout_of
+from service.routes.predict import answered, deadline_of, execute, was_read
 from service.settings import Settings
 from service.v2 import documents, tensors
 from service.v2.statistics import statistics
@@ -62,7 +63,8 @@ def router() -> APIRouter:
     add("/v2/models/stats", stats, response_model=documents.Statistics, summary="Statistics of all models")
     add(
         "/v2/repository/index", index, methods=["POST"], response_model=list[documents.IndexEntry],
-        openapi_extra=INDEX, responses=errors(400, 408, 413, 415, 503, v2=True), summary="Every model and its state",
+        openapi_extra=INDEX, responses=errors(400, 408, 413, 415, 503, 504, v2=True),
+        summary="Every model and its state",
     )  # fmt: skip
     for path, parameters in PATHS.items():
         extra, unknown = {"parameters": parameters}, errors(404, v2=True)
@@ -181,8 +183,10 @@ async def stats(request: Request) -> documents.Statistics:
 
 
 async def index(request: Request) -> list[documents.IndexEntry]:
+    settings: Settings = request.app.state.settings
+    deadline = Deadline(time.perf_counter(), settings.request_timeout)
     try:
-        async with bodies.received(request, request.app.state.settings) as body:
+        async with bodies.received(request, settings, deadline) as body:
             wanted = documents.IndexRequest.model_validate_json(body or b"{}")
     except ValidationError as error:
         raise ServiceError(
@@ -202,15 +206,18 @@ async def infer(request: Request) -> Response:
     return await counted(_infer, request, name.removeprefix(PREFIX) if name.startswith(PREFIX) else "")
 
 
-async def _infer(request: Request, variant: str, _: PredictQuery) -> Response:
-    pool = pool_of(request)
+async def _infer(request: Request, variant: str) -> Response:
+    pool, deadline = pool_of(request), deadline_of(request)
+    pool.check()
     settings: Settings = request.app.state.settings
-    async with bodies.received(request, settings) as body:
+    async with bodies.received(request, settings, deadline) as body:
         received = time.perf_counter()
-        wanted, pixels = await bodies.timely(partial(tensors.parse, request.headers, body), len(body), settings)
-    phases = {"receive": received - request.state.began, "decode": time.perf_counter() - received}
-    timeout = min(timeout_of(request), wanted.parameters.timeout / 1e6 or settings.request_timeout)
-    done = await execute(request, pool, pixels, phases, timeout)
+        parse = partial(tensors.parse, request.headers, body)
+        wanted, pixels = await bodies.timely(parse, len(body), settings, deadline)
+    phases = was_read(request, len(pixels), received)
+    if microseconds := wanted.parameters.timeout:
+        deadline = deadline.or_clients(microseconds / 1e6)
+    done = await execute(request, pool, pixels, phases, deadline)
     assembling = time.perf_counter()
     answer, headers = tensors.respond(
         wanted, done.logits, request.app.state.checkpoint["classes"], model_of(pool), version_of(request, pool)

@@ -29,15 +29,15 @@ def statistics(pool: Pool, metrics: Metrics, name: str, version: str) -> ModelSt
 
 
 def _inference(metrics: Metrics, variant: str) -> InferenceStatistics:
-    """Phases are observed for answered requests only and add up to their duration; the rest of the time failed."""
+    """Phases are observed for answered requests only."""
     requests = metrics.values("precision_requests_total", "outcome", variant)
     counts = metrics.values("precision_phase_duration_seconds_count", "phase", variant)
     seconds = metrics.values("precision_phase_duration_seconds_sum", "phase", variant)
-    succeeded, answered = requests.pop("ok"), sum(seconds.values())
+    succeeded, failed = requests.pop("ok"), metrics.failed_seconds[variant]
     whole = metrics.value("precision_request_duration_seconds_sum", variant=variant)
     return InferenceStatistics(
-        success=duration(succeeded, answered),
-        fail=duration(sum(requests.values()), max(0.0, whole - answered)),
+        success=duration(succeeded, whole - failed),
+        fail=duration(sum(requests.values()), failed),
         **{word: duration(counts[phase], seconds[phase]) for word, phase in PHASES.items()},
     )
 

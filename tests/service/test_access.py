@@ -106,6 +106,13 @@ def test_a_refused_prediction_is_counted(service: Service, path: str) -> None:
     assert service.outcomes("fp32")["unauthorized"] == before + 1
 
 
+def test_a_refused_comparison_is_counted(service: Service) -> None:
+    """Among the comparisons."""
+    before = service.sample("precision_compare_requests_total", outcome="unauthorized")
+    stranger(service, "POST", "/compare", **PNG)
+    assert service.sample("precision_compare_requests_total", outcome="unauthorized") == before + 1
+
+
 def test_metrics_can_be_opened() -> None:
     """--open-metrics lets a scraper in, and nothing else; keys from the environment work as those of a file."""
     flags = ("--variants", "fp32", "--open-metrics", "--api-keys", f"{FIRST},{THIRD}")

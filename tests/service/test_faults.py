@@ -339,6 +339,7 @@ def test_a_slow_batch_of_one_variant_does_not_hold_up_another() -> None:
 def test_two_workers_share_a_variant_and_its_cores() -> None:
     """Each has cores of its own, and when one is killed in the middle of a request the other goes on answering."""
     with running("--variants", "fp32", "--workers", "2", module=FAKES) as service, ThreadPoolExecutor(1) as pool:
+        until(lambda: service.sample("precision_workers", variant="fp32", state="ready") == 2, what="both workers")
         first, second = service.workers()
         if len(os.sched_getaffinity(0)) > 1:
             assert not set(first.cpu_affinity()) & set(second.cpu_affinity())

@@ -22,6 +22,7 @@ from PIL import Image
 from starlette.datastructures import Headers
 
 from service import bodies, images
+from service.deadline import Deadline
 from service.errors import ServiceError
 from service.settings import Settings
 from tests import fuzz
@@ -233,7 +234,8 @@ def test_a_decoder_that_does_not_end_is_not_waited_for() -> None:
 
     async def wait_for_it() -> None:
         try:
-            await bodies.timely(lambda _: done.wait(60), bodies.THREAD_BYTES, Settings(decode_timeout=0.05))
+            patient = Deadline(time.perf_counter(), 60)
+            await bodies.timely(lambda _: done.wait(60), bodies.THREAD_BYTES, Settings(decode_timeout=0.05), patient)
         finally:
             done.set()
 
@@ -319,7 +321,8 @@ def test_a_large_part_of_a_multipart_body_stays_in_memory(monkeypatch: pytest.Mo
     request = httpx.Request("POST", "http://x", files=[("image", ("x.png", bytes(3_000_000)))])
     written = []
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", written.append)
-    parts = asyncio.run(bodies.encoded_parts(Headers(dict(request.headers)), request.read(), Settings()))
+    deadline = Deadline(time.perf_counter(), 60)
+    parts = asyncio.run(bodies.encoded_parts(Headers(dict(request.headers)), request.read(), Settings(), deadline))
     assert parts == [bytes(3_000_000)]
     assert written == []
 

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.metrics import PHASES
+from service.metrics import OUTCOMES, PHASES
 from tests.service import fakes
 from tests.service.pictures import encode, png, solid
 from tests.service.processes import Service, running
@@ -191,6 +191,25 @@ def test_compare_answers_with_every_variant(service: Service) -> None:
     assert document["variants"]["int8"]["max_logit_difference"] == [0]
     assert "logits" not in document["variants"]["int8"]["answer"]["predictions"][0]
     assert "CUDA" in document["variants"]["fp16"]["error"]
+
+
+def test_a_comparison_counts_once_whatever_happens_to_it(service: Service) -> None:
+    """As `ok` or the error table's word, what FastAPI would refuse included; as no variant's prediction."""
+
+    def compared() -> dict[str, float]:
+        return {word: service.sample("precision_compare_requests_total", outcome=word) for word in OUTCOMES}
+
+    before, predicted = compared(), service.outcomes("fp32")
+    answers = [
+        post(service, png(3), "image/png", "/compare", **{"x-request-id": "abc-2"}),
+        post(service, b"no image", "image/png", "/compare"),
+        post(service, png(3), "image/png", "/compare?top_k=11"),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 400, 422]
+    assert answers[0].headers["x-request-id"] == answers[0].json()["request_id"] == "abc-2"
+    grown = {word: count - before[word] for word, count in compared().items() if count > before[word]}
+    assert grown == {"ok": 1, "not_an_image": 1, "unacceptable": 1}
+    assert service.outcomes("fp32") == predicted
 
 
 def test_compare_refuses_a_deadline_that_cannot_be_read(service: Service) -> None:

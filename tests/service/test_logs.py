@@ -20,13 +20,14 @@ ENDED = ("abc-1", "int8", "ok", 2, 0.0123456789, {"decode": 0.001, "inference": 
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """All that a service whose stderr is a file logs: 4 predictions, one that the engine spoils among them."""
+    """All that a service whose stderr is a file logs: predictions, one that the engine spoils, and a comparison."""
     path = tmp_path_factory.mktemp("log") / "log"
     with path.open("w") as log, running("--variants", "fp32,int8", module="tests.service.fakes", log=log) as service:
-        for variant, body in (
-            ("int8", png(3)), ("int8", b"no image"), ('fp64" }', png(3)), ("fp32", png(fakes.RAISE)),
+        for route, body in (
+            ("/predict/int8", png(3)), ("/predict/int8", b"no image"), ('/predict/fp64" }', png(3)),
+            ("/predict/compare", png(3)), ("/predict/fp32", png(fakes.RAISE)), ("/compare", png(3)),
         ):  # fmt: skip
-            service.client.post(f"/predict/{variant}", content=body, headers=PNG | {"x-request-id": "abc-1"})
+            service.client.post(route, content=body, headers=PNG | {"x-request-id": "abc-1"})
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -42,8 +43,9 @@ def test_a_prediction_is_one_line(lines: list[dict[str, Any]]) -> None:
     assert {line["request_id"] for line in found} == {"abc-1"}
     assert [(line["variant"], line["outcome"], line["status"], line["images"]) for line in found] == [
         ("int8", "ok", 200, 1), ("int8", "not_an_image", 400, 0), ("unknown", "unknown_variant", 404, 0),
-        ("fp32", "internal", 500, 1),
+        ("unknown", "unknown_variant", 404, 0), ("fp32", "internal", 500, 1), ("compare", "ok", 200, 1),
     ]  # fmt: skip
+    assert list(found[-1]["phases"]) == ["receive", "decode"]
 
 
 def test_an_answered_line_has_every_phase(lines: list[dict[str, Any]]) -> None:

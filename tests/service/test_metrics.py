@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtest import scrape
 from service import memory
 from service.engine.pool import BEST_FIRST
 from service.errors import REASONS
@@ -39,7 +40,7 @@ CARD = {
 def metrics() -> Metrics:
     metrics = Metrics(["fp32", "int8"])
     metrics.watch(lambda: {"fp32": 3, "int8": 0}, dict)
-    metrics.state("int8", "ready", CARD)
+    metrics.state("int8", "ready", ["ready"], [CARD])
     return metrics
 
 
@@ -60,6 +61,7 @@ def test_every_outcome_and_phase_exists_from_the_start(metrics: Metrics) -> None
         assert [o for o in OUTCOMES if found.get(key("precision_requests_total", variant, o)) != 0] == []
         assert [p for p in PHASES if found.get(key("precision_phase_duration_seconds_count", variant, p)) != 0] == []
     assert [word for word in REASONS if key("precision_requests_total", "unknown", word) not in found] == []
+    assert [o for o in OUTCOMES if found.get(key("precision_compare_requests_total", o)) != 0] == []
 
 
 def test_an_ended_request_counts_once(metrics: Metrics) -> None:
@@ -154,10 +156,62 @@ def test_what_was_not_measured_is_not_zero(metrics: Metrics) -> None:
 
 def test_a_lost_variant_is_not_ready(metrics: Metrics) -> None:
     """Readiness follows the state; what is known of the engine stays."""
-    metrics.state("int8", "starting", CARD)
+    metrics.state("int8", "starting", ["starting"], [])
     found = samples(metrics)
     assert found[key("precision_variant_ready", "int8")] == 0
     assert found[key("precision_model_bytes", "int8", "serialized")] == 3
+    assert infos(metrics, "int8") == ["cpu"]
+
+
+def infos(metrics: Metrics, variant: str) -> list[str]:
+    """The devices of a variant's info series, sorted."""
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    series = [s.labels for family in families for s in family.samples if s.name == "precision_variant_info"]
+    return sorted(labels["device"] for labels in series if labels["variant"] == variant)
+
+
+def test_workers_are_counted_by_state(metrics: Metrics) -> None:
+    """A worker that is given up shows, though another keeps the variant ready; 0 for all before the first news."""
+    metrics.state("int8", "ready", ["ready", "failed", "ready"], [CARD, CARD])
+    found = samples(metrics)
+    assert {state: found[key("precision_workers", "int8", state)] for state in STATES} == {
+        "starting": 0, "ready": 2, "failed": 1, "unavailable": 0,
+    }  # fmt: skip
+    assert {found[key("precision_workers", "fp32", state)] for state in STATES} == {0}
+
+
+def test_the_worst_worker_stands_for_its_variant(metrics: Metrics) -> None:
+    """The lowest agreement and the longest start of those that are ready, whichever comes first."""
+    other = CARD | {"selftest_agreement": 0.5, "load_seconds": 0.25, "warmup_seconds": 4.0}
+    for cards in ([CARD, other], [other, CARD]):
+        metrics.state("int8", "ready", ["ready", "ready"], cards)
+        found = samples(metrics)
+        assert found[key("precision_selftest_agreement_ratio", "int8")] == 0.5
+        assert found[key("precision_load_seconds", "int8")] == 0.5
+        assert found[key("precision_warmup_seconds", "int8")] == 4.0
+
+
+def test_each_device_has_an_info_of_what_runs_there_now(metrics: Metrics) -> None:
+    """One for two workers on one device, none for what no ready worker runs any more."""
+    first, second = CARD | {"device": "cuda:0"}, CARD | {"device": "cuda:1"}
+    metrics.state("fp32", "ready", ["ready"] * 3, [first, second, second])
+    assert infos(metrics, "fp32") == ["cuda:0", "cuda:1"]
+    metrics.state("fp32", "ready", ["ready", "starting", "starting"], [first])
+    assert infos(metrics, "fp32") == ["cuda:0"]
+    metrics.state("fp32", "ready", ["ready"], [first | {"checkpoint_sha256": "cd" * 32}])
+    assert infos(metrics, "fp32") == ["cuda:0"]
+    assert "cd" * 32 in metrics.exposition().decode()
+    metrics.state("fp32", "ready", ["ready"] * 2, [first, second])
+    assert infos(metrics, "fp32") == ["cuda:0", "cuda:1"]
+
+
+def test_the_load_test_reads_several_infos_of_a_variant(metrics: Metrics) -> None:
+    """Its reading keeps them apart by their labels."""
+    cards = [CARD | {"device": f"cuda:{index}"} for index in range(2)]
+    metrics.state("fp32", "ready", ["ready", "ready"], cards)
+    reading = scrape.parse(metrics.exposition().decode()).about("fp32")
+    assert reading.label_values("precision_variant_info", "device") == ["cuda:0", "cuda:1"]
+    assert reading.total("precision_workers", state="ready") == 2
 
 
 def test_activation_peaks_have_a_series_per_batch_size(metrics: Metrics) -> None:
@@ -166,7 +220,7 @@ def test_activation_peaks_have_a_series_per_batch_size(metrics: Metrics) -> None
     assert found[key("precision_activation_peak_bytes", "int8", "1")] == 100
     assert found[key("precision_activation_peak_bytes", "int8", "2")] == 190
     assert not any("precision_inference_clock_ratio" in sample for sample in found)
-    metrics.state("fp32", "ready", CARD | {"device": "cuda:0", "clock_ratio": 0.97})
+    metrics.state("fp32", "ready", ["ready"], [CARD | {"device": "cuda:0", "clock_ratio": 0.97}])
     assert samples(metrics)[key("precision_inference_clock_ratio", "fp32", "cuda:0")] == 0.97
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +122,23 @@ def test_it_keeps_measuring(page: Page) -> None:
     expect(page.locator('[data-variant="int8"] .time')).to_contain_text("median of 50", timeout=30_000)
     expect(page.locator('[data-variant="int8"] dl')).to_contain_text(re.compile(r"1\.0 . fp32"))
     page.get_by_label("Keep measuring").uncheck()
+
+
+def test_a_service_that_is_gone_is_asked_now_and_then(page: Page) -> None:
+    """While the box is ticked, 2 s after each attempt, not with every frame; what it does not give is told."""
+    page.goto("/")
+    page.get_by_role("button", name="frog").click()
+    expect(page.locator('[data-variant="int8"] .label')).to_be_visible()
+    page.route("**/*", lambda route: route.abort())
+    page.get_by_role("button", name="ship").click()
+    expect(page.locator("#message")).to_contain_text("The service does not answer")
+    with page.expect_request("**/predict/**"):
+        page.get_by_label("Keep measuring").check()
+    began = time.monotonic()
+    for _ in range(2):
+        with page.expect_request("**/predict/**"):
+            pass
+    assert time.monotonic() - began > 3.5
 
 
 def test_the_keyboard_is_enough(page: Page) -> None:

@@ -125,6 +125,7 @@ def test_a_split_request_has_the_workers_spans_of_each_batch(service: Service, c
     [
         ("/predict/int8", b"no image", "not_an_image", 400, False, []),
         ("/predict/nonsense", png(1), "unknown_variant", 404, False, []),
+        ("/predict/nonsense?top_k=0", png(1), "unacceptable", 422, False, []),
         ("/predict/int8", png(fakes.RAISE), "internal", 500, True, ["receive", "decode"]),
     ],
 )
@@ -144,7 +145,7 @@ def test_a_failure_is_a_span_with_what_it_got_to(
 
 
 def test_an_inference_of_the_open_protocol_is_a_prediction(service: Service, collector: Collector) -> None:
-    """As in the metrics and in the log; a comparison is none there, and has no span."""
+    """As in the metrics; a comparison is none there, and has no span."""
     compared, _ = post(service, "/compare", png(1))
     headers = {"inference-header-content-length": "0", "content-type": "image/png"}
     trace_id = "f" * 32

@@ -285,6 +285,12 @@ def test_a_mistake_is_told_and_counted(
     assert sum(service.outcomes("fp32").values()) == before + 1
 
 
+def test_a_query_means_nothing(service: Service) -> None:
+    """The protocol has none; what /predict would refuse is ignored."""
+    headers = {"inference-header-content-length": "0", "content-type": "image/png"}
+    assert service.client.post(f"{INFER}?top_k=x", content=png(7), headers=headers).status_code == 200
+
+
 def test_a_binary_element_longer_than_the_body_is_refused(service: Service) -> None:
     """The length of a BYTES element is not believed."""
     head = body(datatype="BYTES", shape=[1], data=None, parameters={"binary_data_size": 6})
