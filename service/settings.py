@@ -73,7 +73,9 @@ class Settings(BaseSettings):
     max_waiting_images: int = Field(
         1024, ge=1, description="images that may wait per variant; past it requests get 503"
     )
-    request_timeout: float = Field(30.0, gt=0, description="a request's deadline, seconds from its headers; past it 504")
+    request_timeout: float = Field(
+        30.0, gt=0, description="a request's deadline, seconds from its headers; past it 504"
+    )
     hang_timeout: float = Field(60.0, gt=0, description="a worker that needs longer for one batch is killed, seconds")
     load_timeout: float = Field(300.0, gt=0, description="a worker that needs longer to load is killed, seconds")
     drain_timeout: int = Field(10, ge=0, description="how long requests in flight may take at shutdown, seconds")
