@@ -257,7 +257,7 @@ def artifact_card(path: Path) -> Card:
     """What an INT8 artifact says of itself."""
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - not needed to read a card
 
-    read(path)
+    size = len(read(path))
     try:
         with safe_open(path, "np") as file:
             about = file.metadata() or {}
@@ -265,7 +265,7 @@ def artifact_card(path: Path) -> Card:
         check_classes(classes)
         return Card(
             classes=classes, architecture=STEMS[about["stem"]], input_size=taken.side, mean=taken.mean, std=taken.std,
-            sha256=about["checkpoint_sha256"], bytes=path.stat().st_size,
+            sha256=about["checkpoint_sha256"], bytes=size,
         )  # fmt: skip
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

@@ -80,7 +80,7 @@ def test_a_damaged_artifact_is_refused(artifact: Path, position: int) -> None:
 def test_a_truncated_artifact_is_refused(artifact: Path) -> None:
     """An artifact cut short stops the load."""
     artifact.write_bytes(artifact.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="not a safetensors file"):
+    with pytest.raises(CheckpointError, match=r"damaged or no INT8 artifact \(.+\); write it again"):
         variants.load("int8", checkpoint=artifact)
 
 
