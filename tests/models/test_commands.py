@@ -1,8 +1,9 @@
 """Training and calibration from end to end, on a tiny data set in the official layout."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(
     tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in an epoch that leaves easy images out, and resumed, it ends as a run that was never stopped."""
-    cpu, recipe = torch.device("cpu"), replace(RECIPE, epochs=3)
+    cpu, recipe = torch.device("cpu"), replace(RECIPE, epochs=3, pruned=0.5)
     steps = train.train(recipe, tiny_dataset, tmp_path / "whole", cpu, save_every=1e9).step
     step = Run.train_step
 
@@ -59,7 +60,9 @@ def test_from_training_to_an_int8_engine(
     train.main(["--data", str(tiny_dataset), "--out", str(out), *flags])
     path = out / "resnet18_cifar10.safetensors"
     card = checkpoint.load(path)[1]
-    assert card.command.endswith("--epochs 1 --batch-size 20 --resolutions 16@1")
+    assert card.command is not None
+    again = train.parse(card.command.split()[3:])[1]
+    assert again == Recipe(epochs=1, batch_size=20, resolutions="16@1")
     assert card.test_images == 20
     assert json.loads(capsys.readouterr().out)["sha256"] == card.sha256
     artifact = tmp_path / "alone" / "resnet18_cifar10.int8.safetensors"
@@ -81,6 +84,17 @@ def test_from_training_to_an_int8_engine(
     with pytest.raises(SystemExit):
         quantize.main(["--artifact", str(out / "int8.safetensors")])
     assert "a name that ends in .int8.safetensors" in capsys.readouterr().err
+
+
+def test_the_bundled_cards_commands_are_its_recipes() -> None:
+    """Every stage of the bundled checkpoint can be run again from its card, whatever the defaults are."""
+    card: Any = asdict(checkpoint.read_card(checkpoint.BUNDLED))
+    stages = 0
+    while card:
+        recipe = asdict(train.parse(card["command"].split()[3:])[1])
+        assert card["recipe"].items() <= recipe.items()
+        card, stages = card["started_from"], stages + 1
+    assert stages == 5
 
 
 def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
