@@ -33,7 +33,7 @@ def ran_on(report: Mapping[str, Any]) -> dict[str, str]:
         lines[name + " checkpoint"] = facts(server.get("checkpoint", {}))
         for card in server["variants"]:
             if card["state"] == "ready":
-                keys = ("device_name", "dtype", "backend", "isa", "threads", "torch")
+                keys = ("device_name", "dtype", "backend", "backend_version", "isa", "threads", "torch")
                 lines[f"{card['name']} {server['label']}".strip()] = facts({key: card.get(key) for key in keys})
     lines["load generator"] = f"{client['cpu']}, {client['cores']} cores, {client['os']}, locust {client['locust']}"
     lines["images"] = f"{report['images']:,} as {settings['payload']}, {settings['images_per_request']} per request"

@@ -44,6 +44,8 @@ class EngineCard:
     device_name: str
     dtype: str
     backend: str
+    backend_version: str
+    """The library that runs the layers, with its version: `OpenVINO 2026.4.1`, `cuDNN 92400`, `torch 2.14.1`."""
     isa: str
     """Instruction sets that matter here (`avx512_vnni+avx2`), or the GPU's compute capability (`sm_90`)."""
     tensor_cores: bool

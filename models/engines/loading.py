@@ -1,6 +1,6 @@
 """From a row of VARIANTS to a running engine."""
 
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -178,6 +178,7 @@ def _card(
         device_name=gpu.name if gpu else cpu.name(),
         dtype=variant.dtype,
         backend=backend,
+        backend_version=_backend_version(backend, gpu),
         isa=gpu.isa if gpu else cpu.isa(),
         tensor_cores=gpu.has_tensor_cores if gpu else False,
         device_memory_bytes=gpu.memory_bytes if gpu else 0,
@@ -192,3 +193,11 @@ def _card(
         architecture=STEMS["plain" if network.is_pooled else "cifar"],
         **known,
     )
+
+
+def _backend_version(backend: str, gpu: Gpu | None) -> str:
+    if gpu:
+        return f"cuDNN {torch.backends.cudnn.version()}"  # the convolutions' in every backend
+    if backend == "openvino":
+        return f"OpenVINO {metadata.version('openvino')}"
+    return f"torch {torch.__version__}"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,8 @@ def test_the_card_says_what_runs(name: str, load: Load, card: Card) -> None:
     assert (found["variant"], found["checkpoint_sha256"], found["device"]) == (name, card.sha256, "cpu")
     assert found["threads"] == 1
     assert found["torch"] == torch.__version__
+    of_openvino = f"OpenVINO {metadata.version('openvino')}"
+    assert found["backend_version"] == (of_openvino if found["backend"] == "openvino" else f"torch {torch.__version__}")
     width = {"int8": 1, "float16": 2, "bfloat16": 2}.get(name if name == "int8" else found["dtype"], 4)
     assert found["parameter_bytes"] > 11_173_962 * width * 0.99
 

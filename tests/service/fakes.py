@@ -37,6 +37,7 @@ class FakeEngine:
             "device_name": "fake",
             "dtype": self.variant.dtype,
             "backend": "fake",
+            "backend_version": "none",
             "isa": "none",
             "torch": "none",
             "checkpoint_sha256": "0" * 64,
