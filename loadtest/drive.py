@@ -55,8 +55,7 @@ class Drive:
             self.progress.step(running(played, self._options.images_per_request))
         if self._options.slo:
             search = Search(self._options, generator, self.progress, self._check)
-            for arm in self._measured.arms:
-                self._measured.levels.append(search.level(self._options.slo, arm))
+            self._measured.levels += search.levels(self._options.slo, self._measured.arms)
 
     def _check(self) -> None:
         if self._stop():

@@ -1,16 +1,18 @@
 """Plays the search for the highest load within a service level against a running service."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from loadtest.fleet import Fleet
-from loadtest.generator import Generator
 from loadtest.options import Options
 from loadtest.plan import Arm, Round, Workload
 from loadtest.progress import Progress
-from loadtest.slo import Probe, Slo, search, sizes
+from loadtest.slo import Probe, Searching, Slo, search, sizes
 from loadtest.statistics import quantile
 from loadtest.validity import BUSY, LATE, LATE_SECONDS
+
+if TYPE_CHECKING:  # they bring gevent, which patches the process that imports it
+    from loadtest.fleet import Fleet
+    from loadtest.generator import Generator
 
 SHORTEST, LONGEST = 2.0, 120.0
 """Seconds of one run of the search."""
@@ -22,20 +24,32 @@ class Stopped(Exception):
 
 
 class Search:
-    """The search for one service level, arm by arm; `check` may raise Stopped between two runs."""
+    """The search for one service level; `check` may raise Stopped between two runs."""
 
     def __init__(
-        self, options: Options, generator: Generator | Fleet, progress: Progress, check: Callable[[], None]
+        self, options: Options, generator: "Generator | Fleet", progress: Progress, check: Callable[[], None]
     ) -> None:
         self._options, self._generator, self._progress, self._check = options, generator, progress, check
         self._runs = 0
 
-    def level(self, slo: Slo, arm: Arm) -> dict[str, Any]:
-        """The highest load of one arm that holds `slo`.
+    def levels(self, slo: Slo, arms: Sequence[Arm]) -> list[dict[str, Any]]:
+        """The highest load of each arm that holds `slo`. The arms take turns, so that a slow minute hits them all.
 
         Raises:
             Stopped: the user has had enough.
         """
+        searching = {arm: self._level(slo, arm) for arm in arms}
+        found = {}
+        while searching:
+            for arm, level in list(searching.items()):
+                try:
+                    next(level)
+                except StopIteration as end:
+                    found[arm] = end.value
+                    del searching[arm]
+        return [found[arm] for arm in arms]
+
+    def _level(self, slo: Slo, arm: Arm) -> Searching:
         is_rate = self._options.slo_load == "rate"
         per_second = capacity(self._options, arm, self._generator)
         self._progress.extend(sum(lasting(n, 0.7 * per_second) for n in sizes(slo)) / self._options.round)
@@ -45,7 +59,8 @@ class Search:
             workload = Workload(rate=load) if is_rate else Workload(concurrency=round(load))
             return self._probe(slo, arm, workload, seconds)
 
-        found = search(slo, 1.1 * per_second if is_rate else self._options.users + 1.0, probe, whole=not is_rate)
+        ceiling = 1.1 * per_second if is_rate else self._options.users + 1.0
+        found = yield from search(slo, ceiling, probe, whole=not is_rate)
         unit = "requests/s" if is_rate else "users"
         return {"arm": arm.name, "slo": str(slo), "unit": unit, "capacity": per_second, **found}
 
@@ -68,7 +83,7 @@ def lasting(requests: float, rate: float) -> float:
     return min(LONGEST, max(SHORTEST, requests / rate))
 
 
-def capacity(options: Options, arm: Arm, generator: Generator | Fleet) -> float:
+def capacity(options: Options, arm: Arm, generator: "Generator | Fleet") -> float:
     """Requests a second that the arm answers at most: what many users without think time get out of it."""
     busy = Workload(concurrency=min(32, options.users))
     stretch, _ = generator.play(Round((arm,), busy, 0, 0.5, CAPACITY_SECONDS, options.seed))

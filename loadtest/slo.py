@@ -2,18 +2,22 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from loadtest.statistics import enough
 
 STEPS = 6
 """Halvings of the searched range: the answer is found to a 64th of the highest load that can be answered at all."""
-CONFIRMATIONS = 5
+CONFIRMATIONS = 7
 BACK = 0.9
 """What is left of a load after a longer run did not confirm it."""
+PATIENCE = 3
+"""Runs in a row that may fail before a step back is twice as long as the one before."""
 CONFIDENCE = 1 - 0.01 / CONFIRMATIONS
 """Of one confirming run, so that all of them together are wrong once in 100 searches at most."""
+Searching = Generator[None, None, dict[str, Any]]
+"""A search that yields after each run and returns what it found."""
 TERM = re.compile(r"p(\d{2}(?:\.\d+)?)=(\d+(?:\.\d+)?)(ms|s)")
 
 
@@ -59,18 +63,20 @@ def parse(text: str) -> Slo:
     return Slo(f"p{match[1]}", float(match[1]) / 100, float(match[2]) / (1000 if match[3] == "ms" else 1))
 
 
-def search(slo: Slo, ceiling: float, probe: Callable[[float, float], Probe], *, whole: bool = False) -> dict[str, Any]:
+def search(slo: Slo, ceiling: float, probe: Callable[[float, float], Probe], *, whole: bool = False) -> Searching:
     """The highest load up to `ceiling` that holds `slo`: by halving, then confirmed by longer runs, backing off.
 
     `probe(load, requests)` plays a load until about so many requests were due. `whole`: only whole loads (users).
+    Yields after each run, so that several searches can take turns.
     """
     tried: list[dict[str, Any]] = []
 
-    def run(load: float, requests: float, *, proof: bool) -> bool:
+    def run(load: float, requests: float, *, proof: bool) -> Generator[None, None, bool]:
         found = probe(load, requests)
         good = found.proves(slo) if proof else found.holds(slo)
         row = {"load": load, "requests": found.requests, "over": found.over, "confirming": proof, "held": good}
         tried.append(row | {"limited": found.is_limited})
+        yield
         return good
 
     *_, trial, confirming = sizes(slo)
@@ -79,12 +85,13 @@ def search(slo: Slo, ceiling: float, probe: Callable[[float, float], Probe], *, 
         middle = rounded((low + high) / 2, whole)
         if not low < middle < high:
             break
-        low, high = (middle, high) if run(middle, trial, proof=False) else (low, middle)
+        low, high = (middle, high) if (yield from run(middle, trial, proof=False)) else (low, middle)
     load = low
-    for _ in range(CONFIRMATIONS):
-        if load <= 0 or run(load, confirming, proof=True):
+    for failures in range(1, CONFIRMATIONS + 1):
+        if load <= 0 or (yield from run(load, confirming, proof=True)):
             break
-        load = rounded(load * BACK, whole) if rounded(load * BACK, whole) < load else 0.0
+        less = rounded(load * BACK ** max(1, 2 ** (failures - PATIENCE)), whole)
+        load = less if less < load else 0.0
     else:
         load = 0.0
     return {"load": load or None, "confirmed": load > 0, "bound": bound(tried), "tried": tried}
@@ -120,11 +127,12 @@ def binomial(k: int, n: int, p: float) -> float:
 
 def words(found: dict[str, Any]) -> str:
     """One sentence about one arm."""
+    loads = [row["load"] for row in found["tried"] if not row["held"]]
     if found["load"] is None:
         text = f"{found['arm']} was not shown to hold {found['slo']} under any load that was tried"
-        return text + (f" ({found['bound']})" if found["bound"] else "")
+        why = found["bound"] or f"the least: {min(loads):g} {found['unit']}"
+        return f"{text} ({why})"
     last = next(t for t in reversed(found["tried"]) if t["confirming"])
     proof = f"{last['over']} of {last['requests']:,} requests were over, which proves it with 99 % confidence"
-    least = f"at least up to {found['load']:g} {found['unit']}, {found['bound']}"
-    most = least if found["bound"] else f"up to {found['load']:g} {found['unit']}"
-    return f"{found['arm']} holds {found['slo']} {most} ({proof})"
+    up_to = f"{'at least ' if found['bound'] else ''}up to {found['load']:g} {found['unit']}"
+    return f"{found['arm']} holds {found['slo']} {up_to} ({proof}), {found['bound'] or f'not shown at {min(loads):g}'}"
