@@ -55,7 +55,8 @@ class Drive:
             self.progress.step(running(played, self._options.images_per_request))
         if self._options.slo:
             search = Search(self._options, generator, self.progress, self._check)
-            self._measured.levels += search.levels(self._options.slo, self._measured.arms)
+            for level in search.levels(self._options.slo, self._measured.arms):
+                self._measured.levels.append(level)
 
     def _check(self) -> None:
         if self._stop():

@@ -1,6 +1,6 @@
 """Plays the search for the highest load within a service level against a running service."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loadtest.options import Options
@@ -32,22 +32,22 @@ class Search:
         self._options, self._generator, self._progress, self._check = options, generator, progress, check
         self._runs = 0
 
-    def levels(self, slo: Slo, arms: Sequence[Arm]) -> list[dict[str, Any]]:
-        """The highest load of each arm that holds `slo`. The arms take turns, so that a slow minute hits them all.
+    def levels(self, slo: Slo, arms: Sequence[Arm]) -> Iterator[dict[str, Any]]:
+        """The highest load of each arm that holds `slo`, as soon as it is found.
+
+        The arms take turns, so that a slow minute hits them all.
 
         Raises:
             Stopped: the user has had enough.
         """
-        searching = {arm: self._level(slo, arm) for arm in arms}
-        found = {}
+        searching = [self._level(slo, arm) for arm in arms]
         while searching:
-            for arm, level in list(searching.items()):
+            for level in list(searching):
                 try:
                     next(level)
                 except StopIteration as end:
-                    found[arm] = end.value
-                    del searching[arm]
-        return [found[arm] for arm in arms]
+                    searching.remove(level)
+                    yield end.value
 
     def _level(self, slo: Slo, arm: Arm) -> Searching:
         is_rate = self._options.slo_load == "rate"

@@ -47,7 +47,8 @@ def build(measured: Measured, options: Options) -> dict[str, Any]:
         "accuracy": accuracies(measured.arms, held_against, measured.images, measured.bodies, measured.played),
         "comparisons": comparisons(cells, held_against, options.seed),
     }
-    report["levels"] = measured.levels
+    names = [arm.name for arm in measured.arms]
+    report["levels"] = sorted(measured.levels, key=lambda level: names.index(level["arm"]))
     report["invalid"] = [*measured.problems, *invalid(report), *unstable(measured, options)]
     report["notes"] = notes(report)
     report["verdicts"] = verdicts(report)

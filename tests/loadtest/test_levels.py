@@ -25,7 +25,8 @@ def request(intended: float, latency: float) -> Request:
 class Queues:
     """A generator whose arms are M/M/1 queues; `played` names the arms of the searches' runs, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacities: dict[str, float] = CAPACITIES) -> None:
+        self.capacities = capacities
         self.played: list[str] = []
         self._rng = np.random.default_rng(0)
 
@@ -33,8 +34,9 @@ class Queues:
         (arm,) = planned.arms
         if planned.workload.rate:
             self.played.append(arm.name)
-        free = CAPACITIES[arm.name] - (planned.workload.rate or 0.0)
-        count = round((planned.workload.rate or CAPACITIES[arm.name]) * planned.seconds)
+        capacity = self.capacities[arm.name]
+        free = capacity - (planned.workload.rate or 0.0)
+        count = round((planned.workload.rate or capacity) * planned.seconds)
         latencies = self._rng.exponential(1 / free, count) if free > 0 else np.full(count, 1.0)
         due = np.linspace(0, planned.seconds, count, endpoint=False)
         requests = [request(float(at), float(latency)) for at, latency in zip(due, latencies, strict=True)]
@@ -54,7 +56,7 @@ def search(queues: Queues, most_runs: int = 1000) -> Search:
 def test_the_arms_take_turns_and_each_gets_its_answer() -> None:
     """Run by run, while both search: what slows the machine for a while slows either."""
     queues = Queues()
-    fp32, int8 = search(queues).levels(P99, ARMS)
+    fp32, int8 = sorted(search(queues).levels(P99, ARMS), key=lambda level: list(CAPACITIES).index(level["arm"]))
     turns = min(len(level["tried"]) for level in (fp32, int8))
     assert queues.played[: 2 * turns] == ["fp32", "int8"] * turns
     assert (fp32["arm"], int8["arm"]) == ("fp32", "int8")
@@ -67,5 +69,15 @@ def test_a_search_can_be_stopped_between_two_runs() -> None:
     """The user does not wait for the rest."""
     queues = Queues()
     with pytest.raises(Stopped):
-        search(queues, most_runs=5).levels(P99, ARMS)
+        list(search(queues, most_runs=5).levels(P99, ARMS))
     assert len(queues.played) == 5
+
+
+def test_an_answer_is_there_before_the_others_are() -> None:
+    """Who stops the search of one arm keeps what was found of another: here that fp32 is too slow at any rate."""
+    queues = Queues(CAPACITIES | {"fp32": 30.0})
+    levels = search(queues, most_runs=13).levels(P99, ARMS)
+    first = next(levels)
+    assert (first["arm"], first["load"]) == ("fp32", None)
+    with pytest.raises(Stopped):
+        next(levels)

@@ -92,7 +92,8 @@ def test_the_bundled_cards_commands_are_its_recipes() -> None:
     stages = 0
     while card:
         recipe = asdict(train.parse(card["command"].split()[3:])[1])
-        assert card["recipe"].items() <= recipe.items()
+        unsaid = {"cutout": 0, "pruned": 0}  # of cards that are older than the flags
+        assert (unsaid | card["recipe"]).items() <= recipe.items()
         card, stages = card["started_from"], stages + 1
     assert stages == 5
 
