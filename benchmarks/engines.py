@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks import tables
 from benchmarks.rows import ROWS, WARM_UP, Row
-from models import cpu
+from common import machine
 
 ROOT = Path(__file__).parents[1]
 CALLS = {1: (20, 16), 8: (5, 12), 32: (2, 12), 256: (1, 4)}
@@ -126,7 +126,8 @@ def merged(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def fingerprint() -> dict[str, Any]:
     """What the numbers are measured on."""
     return {
-        "cpu": cpu.name(), "isa": cpu.isa(), "cores": cpu.available_cores(), "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "cpu": machine.name(), "isa": machine.isa(), "cores": machine.available_cores(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "kernel": os.uname().release, "python": sys.version.split()[0], "warm_up": WARM_UP,
         **{name: _version(name) for name in PACKAGES},
     }  # fmt: skip
@@ -161,7 +162,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", help="(%(default)s)")
     args = parser.parse_args(argv)
     rows = [row for row in ROWS.values() if not args.rows or any(part in row.name for part in args.rows)]
-    batches, name = [int(size) for size in args.batches.split(",")], short_name(cpu.name())
+    batches, name = [int(size) for size in args.batches.split(",")], short_name(machine.name())
     for threads in map(int, args.threads.split(",")):
         folder: Path = args.work / f"{name}-{threads}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,15 +20,18 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import gpu_ceilings
-from models import checkpoint, cpu
+from common import machine
+from models import checkpoint
+from models.card import read_card
 from models.engines import graphs
 from models.engines.base import Engine, EngineError
 from models.engines.device import gpus
 from models.engines.network import mean_and_scale
+from models.loading import load
 from models.measure import CudaClock
 from models.resnet import resnet18
 from models.topology import Input
-from models.variants import GPU_BACKENDS, VariantUnavailable, load
+from models.variants import GPU_BACKENDS, VariantUnavailable
 
 FEW_SIZES = (256, 32, 1)
 """For what is compiled anew for every size, and for the baseline."""
@@ -148,7 +151,7 @@ def _summary(cell: Cell, runs: list[tuple[float, float, int]], kind: str) -> Cel
     return Cell(**(asdict(cell) | measured))
 
 
-def machine(device: torch.device) -> dict[str, Any]:
+def describe_machine(device: torch.device) -> dict[str, Any]:
     gpu = gpus()[device.index]
     return {
         "gpu": gpu.name,
@@ -158,10 +161,10 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
-        "cpu": cpu.name(),
-        "cores": cpu.available_cores(),
+        "cpu": machine.name(),
+        "cores": machine.available_cores(),
         "python": sys.version.split()[0],
-        "checkpoint_sha256": checkpoint.read_card().sha256,
+        "checkpoint_sha256": read_card().sha256,
     }
 
 
@@ -178,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     for cell in measure(device):
         cells.append(asdict(cell))
         print(json.dumps(cells[-1]), flush=True)
-        document = {"machine": machine(device), "ceilings": asdict(ceilings), "cells": cells}
+        document = {"machine": describe_machine(device), "ceilings": asdict(ceilings), "cells": cells}
         args.out.write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -31,7 +31,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from models import cpu
+from common import machine
 from models.variants import thread_environment
 
 ROOT = Path(__file__).parents[1]
@@ -61,11 +61,17 @@ def png() -> bytes:
     return buffer.getvalue()
 
 
-def machine() -> dict[str, str | int]:
+def describe_machine() -> dict[str, str | int]:
     """What the numbers are measured on."""
     versions = {name: version(name) for name in ("torch", "litserve", "uvicorn")}
     python = sys.version.split()[0]
-    return {"cpu": cpu.name(), "isa": cpu.isa(), "cores": cpu.available_cores(), "python": python, **versions}
+    return {
+        "cpu": machine.name(),
+        "isa": machine.isa(),
+        "cores": machine.available_cores(),
+        "python": python,
+        **versions,
+    }
 
 
 def free_port() -> int:
@@ -177,7 +183,7 @@ def noop_table(rounds: int, seconds: int, folder: Path) -> str:
 BARE = """
 import sys, time
 import numpy as np
-from models.variants import load
+from models.loading import load
 name, size, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 engine, pixels = load(name), np.random.default_rng(0).integers(0, 256, (size, 3, 32, 32), np.uint8)
 engine.warm_up([size])
@@ -248,7 +254,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if shutil.which("wrk") is None:
         sys.exit("error: wrk is missing; on Debian and Ubuntu: apt install wrk")
-    print(json.dumps(machine() | {"rounds": args.rounds, "seconds": args.seconds}))
+    print(json.dumps(describe_machine() | {"rounds": args.rounds, "seconds": args.seconds}))
     with tempfile.TemporaryDirectory() as folder:
         print(noop_table(args.rounds, args.seconds, Path(folder)), flush=True)
         print(served_table(args.variants.split(","), args.rounds, args.seconds, Path(folder)))

@@ -22,10 +22,10 @@ from starlette.requests import Request
 from models.engines.base import Engine, EngineCard, Execution
 from models.variants import VARIANTS
 from service.__main__ import serve
-from service.api import PrecisionAPI
 from service.images import Limits, decode
 from service.metrics import Metrics
 from service.settings import Settings
+from service.workers.api import PrecisionAPI
 
 LIMITS = Limits(max_images=1, max_pixels=16_777_216)
 

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import checkpoint, cifar10, selftest
-from models.variants import load, thread_environment
+from models import cifar10, reference
+from models.card import read_card
+from models.loading import load
+from models.variants import thread_environment
 
 WARM_UP = 3
 """Untimed calls after a batch size was prepared."""
@@ -99,7 +101,7 @@ class Engine:
     def score(self) -> dict[str, float]:
         """Logit SQNR in dB and top-1 agreement with the stored FP32 logits of the bundled sample."""
         images, _ = cifar10.sample()
-        expected, size = selftest.reference(None, checkpoint.read_card().sha256), len(self._pixels)
+        expected, size = reference.reference(None, read_card().sha256), len(self._pixels)
         padded = np.resize(images, (-(-len(images) // size) * size, *images.shape[1:]))
         logits = np.concatenate([self._run(padded[i : i + size]) for i in range(0, len(padded), size)])[: len(images)]
         return {"sqnr": sqnr(expected, logits), "agreement": float((logits.argmax(1) == expected.argmax(1)).mean())}

@@ -14,8 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.hop import SETTLED, Contender, free_port, interleave, machine, png, process, wait_until_it_answers
-from models import cpu
+from benchmarks.hop import (
+    SETTLED,
+    Contender,
+    describe_machine,
+    free_port,
+    interleave,
+    png,
+    process,
+    wait_until_it_answers,
+)
+from common import machine
 
 CLIENTS = (1, 8, 32)
 RAW_CLIENTS = (4,)
@@ -30,7 +39,7 @@ def batches() -> list[tuple[str, ...]]:
 
 def workers(cores: int | None = None) -> list[tuple[str, ...]]:
     """The ways to divide the cores: workers, and the threads of each."""
-    cores = cores or cpu.available_cores()
+    cores = cores or machine.available_cores()
     powers = [2**n for n in range(cores.bit_length())]
     return [("--workers", str(count), "--threads", str(cores // count)) for count in powers]
 
@@ -80,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if shutil.which("wrk") is None:
         sys.exit("error: wrk is missing; on Debian and Ubuntu: apt install wrk")
-    print(json.dumps(machine() | {"rounds": args.rounds, "seconds": args.seconds}), flush=True)
+    print(json.dumps(describe_machine() | {"rounds": args.rounds, "seconds": args.seconds}), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for variant in args.variants.split(","):
             print(table(variant, STUDIES[args.study](), args.rounds, args.seconds, Path(folder)), flush=True)

@@ -2,9 +2,9 @@
 
 import sys
 
+from loadtest.client.images import ImagesError
+from loadtest.client.server import ServerError
 from loadtest.flags import parse
-from loadtest.images import ImagesError
-from loadtest.server import ServerError
 
 
 def main(argv: list[str] | None = None) -> int:

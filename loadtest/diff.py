@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tabulate import tabulate
 
-from loadtest.statistics import Interval, difference, mean_ratio, paired_difference, quantile_ratio
-from loadtest.summary import QUANTILES
-from loadtest.verdicts import accuracy_words, in_points, times, verdict
+from loadtest.analysis.statistics import Interval, difference, mean_ratio, paired_difference, quantile_ratio
+from loadtest.analysis.summary import QUANTILES
+from loadtest.analysis.verdicts import accuracy_words, in_points, times, verdict
 
 SCHEMA = 1
 METRICS = ("images_per_second", *QUANTILES, "accuracy")

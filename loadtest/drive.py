@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterator, Set
 
+from loadtest.analysis.statistics import quantile
+from loadtest.client.generator import Generator
+from loadtest.client.scrape import Scrape
+from loadtest.client.server import Service
 from loadtest.fleet import Fleet
-from loadtest.generator import Generator
 from loadtest.levels import Search, Stopped
 from loadtest.measured import Measured
 from loadtest.options import Options
 from loadtest.plan import Round, Workload, blocks
 from loadtest.progress import Progress
 from loadtest.records import Played
-from loadtest.scrape import Scrape
-from loadtest.server import Service
-from loadtest.statistics import quantile
 
 LONGEST_SETTLE = 5.0
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from loadtest import slo
-from loadtest.images import KINDS
+from loadtest.client.images import KINDS
 from loadtest.options import Options
 from loadtest.plan import Workload
 from loadtest.slo import Slo

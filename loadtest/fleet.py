@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from loadtest.generator import Generator, Stretch
-from loadtest.images import Bodies
+from loadtest.client.generator import Generator, Stretch
+from loadtest.client.images import Bodies
 from loadtest.plan import Round
 
 LEAD = 0.02

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from loadtest.analysis.statistics import quantile
+from loadtest.analysis.validity import BUSY, LATE, LATE_SECONDS
 from loadtest.options import Options
 from loadtest.plan import Arm, Round, Workload
 from loadtest.progress import Progress
 from loadtest.slo import Probe, Searching, Slo, search, sizes
-from loadtest.statistics import quantile
-from loadtest.validity import BUSY, LATE, LATE_SECONDS
 
 if TYPE_CHECKING:  # they bring gevent, which patches the process that imports it
+    from loadtest.client.generator import Generator
     from loadtest.fleet import Fleet
-    from loadtest.generator import Generator
 
 SHORTEST, LONGEST = 2.0, 120.0
 """Seconds of one run of the search."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from locust import FastHttpUser, task
 
-from loadtest.images import bodies, read
-from loadtest.server import credentials
+from loadtest.client.images import bodies, read
+from loadtest.client.server import credentials
 
 NAMES = os.environ.get("LOADTEST_VARIANTS", "fp32,fp16,int8").split(",")
 FILE = os.environ.get("LOADTEST_IMAGES")

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtest.images import Bodies, LabelledImages
+from loadtest.analysis.stability import drift
+from loadtest.client.images import Bodies, LabelledImages
+from loadtest.client.server import Excluded
 from loadtest.options import Options
 from loadtest.plan import Arm, Workload
 from loadtest.records import Played
-from loadtest.server import Excluded
-from loadtest.stability import drift
 
 
 @dataclass

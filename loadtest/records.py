@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from loadtest.client.scrape import Scrape
 from loadtest.plan import Arm, Round
-from loadtest.scrape import Scrape
 
 
 class Request(NamedTuple):

@@ -5,14 +5,14 @@ import time
 
 import gevent
 
+from loadtest.client.generator import Generator
+from loadtest.client.images import bodies, read
+from loadtest.client.server import ServerError, Service, choose
 from loadtest.drive import Drive
 from loadtest.fleet import Fleet, GeneratorLost
-from loadtest.generator import Generator
-from loadtest.images import bodies, read
 from loadtest.levels import Stopped
 from loadtest.measured import Measured
 from loadtest.options import Options
-from loadtest.server import ServerError, Service, choose
 
 WATCHED = ("state", "load_seconds", "checkpoint_sha256")
 """What of a variant's card changes when it is restarted or replaced."""

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from loadtest.statistics import enough
+from loadtest.analysis.statistics import enough
 
 STEPS = 6
 """Halvings of the searched range: the answer is found to a 64th of the highest load that can be answered at all."""

@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from models import checkpoint
-from models.checkpoint import CheckpointError
+from models import files
+from models.files import CheckpointError
 from models.topology import Input
 
 
@@ -27,14 +27,14 @@ class Calibration:
     @property
     def sha256(self) -> str:
         """Of all of it: what the INT8 weights depend on besides the checkpoint."""
-        return checkpoint.sha256(self.to_json())
+        return files.sha256(self.to_json())
 
     def to_json(self) -> bytes:
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
 
 
 def save(calibration: Calibration, path: Path) -> None:
-    checkpoint.write(path, calibration.to_json())
+    files.write(path, calibration.to_json())
 
 
 def load(path: Path, checkpoint_sha256: str) -> Calibration:
@@ -47,7 +47,7 @@ def load(path: Path, checkpoint_sha256: str) -> Calibration:
     if not path.exists():
         raise CheckpointError(f"{path} is missing: int8 needs calibrated activation ranges; {again}")
     try:
-        content = json.loads(checkpoint.read(path))
+        content = json.loads(files.read(path))
         content["ranges"] = {name: (float(low), float(high)) for name, (low, high) in content["ranges"].items()}
         if "input" in content:
             content["input"] = Input.of(content["input"])

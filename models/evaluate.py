@@ -16,14 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models import checkpoint, cifar10, preprocess
+from models import cifar10, files, preprocess
+from models.card import read_card
 from models.cifar10 import Images, Labels
 from models.engines.base import Engine
 from models.evaluation import batches, card, corruptions, sheet, statistics, table
 from models.evaluation.answers import answer
 from models.evaluation.report import CLEAN, Report, Result, VariantReport, card_entry, fingerprint
 from models.flags import add_preparation, device, positive, preparation_of
-from models.variants import CPU_BACKENDS, VARIANTS, VariantUnavailable, load
+from models.loading import load
+from models.variants import CPU_BACKENDS, VARIANTS, VariantUnavailable
 
 LOADS = 3
 REFERENCES = ("fp32", "fp32-cpu")
@@ -39,13 +41,13 @@ def evaluate(args: argparse.Namespace) -> Report:
     """
     images, labels = cifar10.read(args.data, "test")
     images, labels = images[: args.images], labels[: args.images]
-    args.columns = columns(args.checkpoint or checkpoint.default_path())
+    args.columns = columns(args.checkpoint or files.default_path())
     loaded = {name: timed_loads(name, args) for name in args.variants}
     engines = {name: engine for name, (engine, _) in loaded.items()}
     report = Report(
         command=f"python -m models.evaluate {shlex.join(args.given)}".strip(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        checkpoint=(args.checkpoint or checkpoint.default_path()).name,
+        checkpoint=(args.checkpoint or files.default_path()).name,
         checkpoint_sha256=next(iter(engines.values())).card.checkpoint_sha256,
         data="CIFAR-10 test_batch.bin, in official order, SHA-1 verified",
         reference=next((name for name in REFERENCES if name in engines), args.variants[0]),
@@ -71,9 +73,9 @@ def columns(path: Path) -> list[int]:
     Raises:
         CheckpointError: its classes are others, so that the test set says nothing about it.
     """
-    classes = checkpoint.read_card(path).classes
+    classes = read_card(path).classes
     if set(classes) != set(cifar10.CLASSES):
-        raise checkpoint.CheckpointError(
+        raise files.CheckpointError(
             f"{path} has the classes {', '.join(classes)}; the test set is of CIFAR-10's: {', '.join(cifar10.CLASSES)}"
         )
     return [classes.index(name) for name in cifar10.CLASSES]
@@ -191,13 +193,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     try:
         report = evaluate(args)
-    except (cifar10.DatasetError, checkpoint.CheckpointError, VariantUnavailable) as error:
+    except (cifar10.DatasetError, files.CheckpointError, VariantUnavailable) as error:
         sys.exit(f"error: {error}")
     report.write(args.out / "evaluation.json")
-    checkpoint.write(args.out / "evaluation.md", table.document(report).encode())
+    files.write(args.out / "evaluation.md", table.document(report).encode())
     print(table.main_table(report))
     if args.card:
-        path = args.checkpoint or checkpoint.default_path()
+        path = args.checkpoint or files.default_path()
         print(f"{card.write(path, {name: card_entry(report, name) for name in report.variants})}: the variants' cards")
     print(f"{args.out / 'evaluation.md'} has the rest: classes, corruptions, the images that differ")
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from models.checkpoint import Preparation
+from models.card import Preparation
 from models.topology import SIDES
 
 

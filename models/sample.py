@@ -7,21 +7,18 @@ on the CPU, neither folded nor fused: an oracle that shares no code with the eng
 
 import argparse
 import io
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from models import checkpoint, cifar10, preprocess
-from models.checkpoint import Card, CheckpointError, Preparation, State
+from models import checkpoint, cifar10, files
+from models.card import Preparation
+from models.files import CheckpointError
 from models.flags import add_input, input_of
-from models.resnet import resnet18
-from models.selftest import SUFFIX
-from models.topology import detect
+from models.oracle import packed_logits
+from models.reference import SUFFIX
 
 PER_CLASS = 30
 SEED = 2024
@@ -40,33 +37,14 @@ def write_sample(data: Path, path: Path) -> None:
     chosen = choose(labels)
     content = io.BytesIO()
     np.savez_compressed(content, images=images[chosen], labels=labels[chosen], indices=chosen)
-    checkpoint.write(path, content.getvalue())
+    files.write(path, content.getvalue())
 
 
 def write_logits(source: Path, preparation: Preparation, images: cifar10.Images) -> Path:
     """Write the plain FP32 network's logits on `images` beside the checkpoint `source`."""
-    path = checkpoint.beside(source, SUFFIX)
-    checkpoint.write(path, packed_logits(*checkpoint.load(source, preparation), images))
+    path = files.beside(source, SUFFIX)
+    files.write(path, packed_logits(*checkpoint.load(source, preparation), images))
     return path
-
-
-@torch.inference_mode()
-def packed_logits(state: State, card: Card, images: cifar10.Images) -> bytes:
-    """A .npz of the plain torchvision network's FP32 logits on `[N, 3, 32, 32] uint8` images, and whose they are."""
-    try:
-        stem = detect({name: tuple(array.shape) for name, array in state.items()})
-    except ValueError as error:
-        raise CheckpointError(f"the checkpoint does not fit: {error}") from error
-    taken = card.taken(stem)
-    net = resnet18(stem).eval()
-    net.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=False)
-    mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (taken.mean, taken.std))
-    pixels = torch.from_numpy(preprocess.resized(images, taken.side))
-    logits = torch.cat([net((batch.float() - mean) / std) for batch in pixels.split(50)]).numpy()
-    content = io.BytesIO()
-    of = json.dumps(asdict(taken))
-    np.savez_compressed(content, logits=logits, checkpoint_sha256=np.array(card.sha256), input=np.array(of))
-    return content.getvalue()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m models.sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="holds cifar-10-batches-bin/; without it only logits are written")
-    parser.add_argument("--checkpoint", type=Path, default=checkpoint.default_path(), help="(%(default)s)")
+    parser.add_argument("--checkpoint", type=Path, default=files.default_path(), help="(%(default)s)")
     add_input(parser)
     args = parser.parse_args(argv)
     try:

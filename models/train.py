@@ -27,9 +27,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models import checkpoint, cifar10, cpu, flags, preprocess
-from models.checkpoint import Card, CheckpointError, State
+from common import machine
+from models import checkpoint, cifar10, files, flags, preprocess
+from models.card import Card
+from models.checkpoint import State
 from models.engines import graphs
+from models.files import CheckpointError
 from models.infobatch import InfoBatch
 from models.resnet import resnet18
 from models.topology import STEMS, detect
@@ -146,7 +149,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies in bfloat16 faster than in float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return not cpu.flags().isdisjoint({"avx512_bf16", "amx_bf16"})
+    return not machine.flags().isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -177,7 +180,7 @@ class Run:
         self.step = 0
         self.epoch = 0
         self.seconds = 0.0
-        self.machines = [machine(device)]
+        self.machines = [describe_machine(device)]
         self.started_from = asdict(start[1]) if start else None
         self.net = resnet18()
         if start:
@@ -257,7 +260,7 @@ class Run:
         }
         content = io.BytesIO()
         torch.save(state, content)
-        checkpoint.write(path, content.getvalue())
+        files.write(path, content.getvalue())
 
     def resume(self, path: Path) -> None:
         """Go on from what `save` wrote.
@@ -335,18 +338,18 @@ def started(path: Path) -> Start:
     return state, card
 
 
-def machine(device: torch.device) -> str:
+def describe_machine(device: torch.device) -> str:
     """What a run trains on, as the card says it."""
-    hardware = f"{cpu.name()} ({cpu.isa()}), {torch.get_num_threads()} threads"
+    hardware = f"{machine.name()} ({machine.isa()}), {torch.get_num_threads()} threads"
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     return f"{hardware}, convolutions in {'bfloat16' if has_bfloat16(device) else 'float32'}"
 
 
-def describe(run: Run, test_accuracy: float, test_images: int) -> checkpoint.Card:
+def describe(run: Run, test_accuracy: float, test_images: int) -> Card:
     """The card of a finished run. Its command names every flag, so that it outlives the defaults."""
     recipe = asdict(run.recipe)
-    return checkpoint.Card(
+    return Card(
         command=command_of(recipe),
         recipe=recipe,
         seed=run.recipe.seed,
@@ -403,7 +406,7 @@ def main(argv: list[str] | None = None) -> None:
     images, labels = (torch.from_numpy(a).to(run.device) for a in test)
     graphs.set_convolutions(tf32=False, search=False)  # the card's accuracy is that of FP32
     card = describe(run, accuracy(run.net, images, labels), len(images))
-    card = checkpoint.save(run.net, args.out / checkpoint.BUNDLED.name, card)
+    card = checkpoint.save(run.net, args.out / files.BUNDLED.name, card)
     print(
         json.dumps(
             {"test_accuracy": card.test_accuracy, "training_seconds": card.training_seconds, "sha256": card.sha256}

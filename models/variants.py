@@ -1,19 +1,9 @@
-"""The precisions as rows of data, and `load`, which turns a row into a running engine. Imports torch only in `load`."""
+"""The precisions as rows of data. Imports no torch."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
-
-from models import cpu
-from models.checkpoint import AS_IT_SAYS, Preparation
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from models.engines.base import Engine
 
 
 class VariantUnavailable(Exception):
@@ -73,41 +63,3 @@ def thread_environment(cpu_backend: str | None = None) -> dict[str, str]:
     torch one core, which OpenVINO's threads would then share.
     """
     return {"OMP_PROC_BIND": "true"} if (cpu_backend or default_cpu_backend()) == "onednn" else {}
-
-
-def load(
-    name: str,
-    *,
-    device: str | None = None,
-    threads: int | None = None,
-    checkpoint: Path | None = None,
-    preparation: Preparation = AS_IT_SAYS,
-    gpu_backend: str | None = None,
-    cpu_backend: str | None = None,
-) -> Engine:
-    """Load a variant: weights verified, folded, quantized and placed, but not warmed up.
-
-    Args:
-        name: a key of VARIANTS.
-        device: `cpu`, `cuda` or `cuda:N`; None follows the row. `cpu` also runs fp16 and bf16, slowly, for
-            functional tests.
-        threads: CPU threads of this process; None takes the cores available (`models.cpu.available_cores`).
-        checkpoint: None takes the environment variable CHECKPOINT, else the bundled one. For `int8` it may be the INT8
-            artifact that `python -m models.quantize --artifact` writes.
-        preparation: what images the checkpoint takes, where its card does not say.
-        gpu_backend: one of GPU_BACKENDS; None takes DEFAULT_GPU_BACKEND. Means nothing on the CPU.
-        cpu_backend: one of CPU_BACKENDS; None takes `default_cpu_backend()`. Means nothing on a GPU.
-
-    Raises:
-        KeyError: no such variant.
-        ValueError: no such backend.
-        VariantUnavailable: the machine lacks what the variant needs.
-        models.checkpoint.CheckpointError: the weights, or what derives from them, are missing, damaged or mismatched.
-    """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which measures memory, logs to stderr otherwise
-    threads = (
-        threads or cpu.available_cores()
-    )  # before OpenMP comes with torch: OMP_PROC_BIND leaves this thread one core
-    from models.engines import loading  # noqa: PLC0415 - torch belongs to the processes that run engines
-
-    return loading.load(VARIANTS[name], device, threads, checkpoint, preparation, gpu_backend, cpu_backend)

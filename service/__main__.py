@@ -7,6 +7,7 @@ import sys
 import warnings
 from typing import Any
 
+from models.files import CheckpointError
 from models.variants import thread_environment
 from service import logs
 from service.settings import Settings, parse
@@ -24,8 +25,7 @@ def serve(settings: Settings, **parts: Any) -> None:
     logs.configure(settings.log_level)
     warnings.filterwarnings("ignore", module="PIL")  # damaged metadata in a client's image is no news
 
-    from models.checkpoint import CheckpointError  # noqa: PLC0415 - after the environment is set
-    from service.server import build_server  # noqa: PLC0415
+    from service.server import build_server  # noqa: PLC0415 - after the environment is set
     from service.tracing import TracingUnavailable  # noqa: PLC0415
 
     sock = _bind(settings)

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from models import cpu
+from common import machine
 from service import images
 from service.deadline import CLIENTS, Deadline
 from service.errors import ServiceError
@@ -32,7 +32,7 @@ MOST_INFLATED = 1032
 """Bytes that one byte of DEFLATE can become (zlib's technical details)."""
 THREAD_BYTES = 65_536
 """Bodies from this size on are decoded in a thread, whatever they hold."""
-DECODERS = ThreadPoolExecutor(1 + cpu.available_cores(), "decode")
+DECODERS = ThreadPoolExecutor(1 + machine.available_cores(), "decode")
 """Each may hold several copies of the largest image; one more than cores, so that a slow one stops no other."""
 MOST_MISTAKES = 100
 """Pydantic makes an object of each; past this many they are only counted."""

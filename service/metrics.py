@@ -16,10 +16,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from service import memory
 from service.errors import REASONS
 from service.logs import UNKNOWN
-from service.memory import Process
+from service.workers import memory
+from service.workers.memory import Process
 
 SECONDS = (
     0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05,

@@ -9,23 +9,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from models import checkpoint, gpu
+from models import checkpoint, files, nvml
 from models.evaluation import card as evaluation
 from service import __version__, bodies
-from service.api import PrecisionAPI
-from service.engine.litserver import PrecisionServer
 from service.errors import ServiceError, http_error
-from service.keys import Keys
+from service.http.guard import HEALTH, Guard
+from service.http.keys import Keys
+from service.litserver import PrecisionServer
 from service.logs import RequestLog
-from service.memory import Process
 from service.metrics import Metrics
 from service.routes import info, page, predict, v2
 from service.routes.counted import Front, as_service_error, error_response, problem_response, request_id_of
-from service.routes.described import describe
-from service.routes.guard import HEALTH, Guard
+from service.routes.openapi import describe
 from service.settings import Settings
 from service.shadow import REFERENCE, Shadow, in_background
 from service.tracing import Tracing, provider
+from service.workers.api import PrecisionAPI
+from service.workers.memory import Process
 
 REPLACED = {"swagger_ui_html", "swagger_ui_redirect", "redoc_html"}
 """FastAPI's own pages, which load from a content delivery network."""
@@ -45,10 +45,10 @@ def build_server(
         CheckpointError: the weights are missing or damaged.
         TracingUnavailable: traces were asked for, and cannot be sent.
     """
-    card = checkpoint.inspect(settings.checkpoint or checkpoint.default_path(), settings.preparation)
-    evaluations = evaluation.read(settings.checkpoint or checkpoint.default_path())
+    card = checkpoint.inspect(settings.checkpoint or files.default_path(), settings.preparation)
+    evaluations = evaluation.read(settings.checkpoint or files.default_path())
     settings = settings.model_copy(update={"input_size": card.input_size})
-    names = with_baseline(settings.variants, gpu.count())
+    names = with_baseline(settings.variants, nvml.count())
     observer = metrics(names)
     apis = [api(name, settings) for name in names]
     background = api(REFERENCE, in_background(settings)) if settings.shadow_share else None

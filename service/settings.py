@@ -10,11 +10,11 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from models.checkpoint import Preparation
+from models.card import Preparation
 from models.preprocess import SIDE
 from models.topology import SIDES
 from models.variants import CPU_BACKENDS, DEFAULT_GPU_BACKEND, DEFAULT_VARIANTS, GPU_BACKENDS, VARIANTS
-from service.keys import keys_in
+from service.http.keys import keys_in
 
 PREFIX = "PRECISION_"
 Share = Annotated[float, Field(ge=0, le=1)]

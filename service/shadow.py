@@ -7,11 +7,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.pool import Pool
-from service.engine.queue import Answer
 from service.errors import ServiceError
 from service.metrics import Metrics
 from service.settings import ALL, Settings
+from service.workers.pool import Pool
+from service.workers.queue import Answer
 
 REFERENCE = "fp32"
 MOST_IMAGES = 8

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 
 from service import __version__
-from service.engine.wire import Result
 from service.errors import REASONS
+from service.workers.wire import Result
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +14,38 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("models", "service", "loadtest")
-MAY_IMPORT = {"models": {"models"}, "service": {"service", "models"}, "loadtest": {"loadtest"}}
+PACKAGES = ("common", "models", "service", "loadtest")
+MAY_IMPORT = {
+    "common": {"common"},
+    "models": {"common", "models"},
+    "service": {"common", "models", "service"},
+    "loadtest": {"common", "loadtest"},
+}
+TORCH = "brings torch, which most processes do without"
+EXTRA = "OpenTelemetry's SDK is an extra"
+PATCH = "gevent patches the sockets before anything else is imported"
+ENVIRONMENT = "prometheus_client reads the environment when it is imported"
+LATE_IMPORTS = {
+    ("loadtest.cli", "loadtest.report.build"): PATCH,
+    ("loadtest.cli", "loadtest.report.table"): PATCH,
+    ("loadtest.cli", "loadtest.report.write"): PATCH,
+    ("loadtest.cli", "loadtest.run"): PATCH,
+    ("models.checkpoint", "safetensors.torch"): TORCH,
+    ("models.checkpoint", "torch"): TORCH,
+    ("models.cifar10", "torchvision.datasets.utils"): TORCH,
+    ("models.engines.gpu_layers", "torch._dynamo"): "seconds that the other ways to run the layers do without",
+    ("models.reference", "models.oracle"): TORCH,
+    ("service.__main__", "service.server"): ENVIRONMENT,
+    ("service.__main__", "service.tracing"): ENVIRONMENT,
+    ("service.tracing", "opentelemetry"): EXTRA,
+    ("service.tracing", "opentelemetry.exporter.otlp.proto.http.trace_exporter"): EXTRA,
+    ("service.tracing", "opentelemetry.sdk.resources"): EXTRA,
+    ("service.tracing", "opentelemetry.sdk.trace"): EXTRA,
+    ("service.tracing", "opentelemetry.sdk.trace.export"): EXTRA,
+    ("service.workers.api", "models.loading"): TORCH,
+    ("service.workers.api", "torch"): TORCH,
+}
+"""Module and name of each import inside a function, with its reason."""
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -41,6 +72,40 @@ def importers(package: str, library: str) -> set[str]:
 def test_dependencies_point_one_way(package: str, other: str) -> None:
     """service knows models; nothing else knows another package."""
     assert importers(package, other) == set()
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the packages by its dotted name."""
+    paths = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def test_no_import_circles() -> None:
+    """Modules can be put in an order in which each imports only earlier ones, imports inside functions included."""
+    known = modules()
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for name, path in known.items():
+        targets = {target if target in known else target.rpartition(".")[0] for target in imported(path)}
+        sorter.add(name, *(targets & known.keys() - {name}))
+    sorter.prepare()
+
+
+def late_imports(path: Path) -> Iterator[str]:
+    """The names that a module imports inside functions, in the order of the text."""
+    functions = [
+        n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    for node in (inner for function in functions for inner in ast.walk(function)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+
+
+def test_imports_inside_functions_are_listed() -> None:
+    """An import inside a function hides a dependency: only those with a reason are there."""
+    found = {(name, library) for name, path in modules().items() for library in late_imports(path)}
+    assert found == set(LATE_IMPORTS)
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "deploy"])
@@ -117,7 +182,8 @@ def distribution(requirement: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("package", "extras"), [("models", ["service"]), ("service", ["service", "tracing"]), ("loadtest", ["loadtest"])]
+    ("package", "extras"),
+    [("common", []), ("models", ["service"]), ("service", ["service", "tracing"]), ("loadtest", ["loadtest"])],
 )
 def test_imports_are_declared(package: str, extras: list[str]) -> None:
     """What a package imports, its extras install by name, and not by the grace of something else that needs it."""

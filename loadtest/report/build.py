@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from loadtest.accuracy import accuracies
+from loadtest.analysis.accuracy import accuracies
+from loadtest.analysis.summary import cell
+from loadtest.analysis.validity import invalid, notes
+from loadtest.analysis.verdicts import baselines, compare, sentences, verdicts
 from loadtest.machine import fingerprint
 from loadtest.measured import Measured
 from loadtest.options import Options
-from loadtest.summary import cell
-from loadtest.validity import invalid, notes
-from loadtest.verdicts import baselines, compare, sentences, verdicts
 
 SCHEMA = 1
 

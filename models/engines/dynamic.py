@@ -7,6 +7,7 @@ on oneDNN's operator, and with one scale per image rather than per batch, so tha
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save
 from torch import Tensor
 
 from models import measure
@@ -42,8 +43,6 @@ def build(features: Built, network: Network[FoldedLayer], limit: int) -> Built:
 
 def serialized_bytes(state: State) -> int:
     """The size of the safetensors file with the linear layer's weight in int8, its scales beside it."""
-    from safetensors.torch import save  # noqa: PLC0415 - the other variants do without
-
     tensors = {name: torch.from_numpy(array) for name, array in state.items()}
     tensors["fc.weight"], tensors["fc.weight_scale"] = rounded(tensors["fc.weight"], 127)
     return len(save(tensors))

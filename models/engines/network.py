@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.checkpoint import Card, CheckpointError, State
+from models.card import Card
+from models.checkpoint import State
+from models.files import CheckpointError
 from models.topology import Input, L, Network, Spec, detect, norm, topology
 
 EPSILON = 1e-5

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from openvino import opset13 as op
 from torch import Tensor
 
-from models import cpu, measure
+from common import machine
+from models import measure
 from models.engines.built import ArrayForward, Built
 from models.engines.network import FoldedLayer, assemble, mean_and_scale
 from models.engines.quantized import Frame, QuantizedLayer, head_kernel
@@ -42,7 +43,7 @@ class Compiled:
             "INFERENCE_PRECISION_HINT": "f32",  # some CPUs would run what is not quantized in bfloat16
             # Unpinned, two threads may share one of two cores for seconds; pinned, two processes of fewer threads than
             # cores would share the first ones.
-            "ENABLE_CPU_PINNING": threads >= cpu.affinity(),
+            "ENABLE_CPU_PINNING": threads >= machine.affinity(),
         }
         model = openvino.Model([result], [pixels], "resnet18")
         self.network = openvino.Core().compile_model(model, "CPU", hints)

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
-from models import checkpoint, cifar10
-from models.checkpoint import CheckpointError
+from models import cifar10, files
 from models.engines.network import FoldedLayer, mean_and_scale
+from models.files import CheckpointError
 from models.topology import Input, Network, Spec, topology
 from models.variants import VariantUnavailable
 
@@ -166,8 +168,6 @@ def serialize(
     classes: Sequence[str] = cifar10.CLASSES,
 ) -> bytes:
     """The INT8 artifact: a safetensors file that says what it was made from and carries its own SHA-256."""
-    from safetensors.torch import save  # noqa: PLC0415 - the other variants do without
-
     tensors = {f"{layer.spec.name}.{part}": getattr(layer, part) for layer in network for part in PARTS}
     outputs = {layer.spec.name: (layer.output_scale, layer.offset) for layer in network}
     about = {
@@ -191,9 +191,7 @@ def deserialize(path: Path) -> tuple[Network[QuantizedLayer], dict[str, str]]:
     Raises:
         CheckpointError: the file is missing, damaged, or no INT8 artifact.
     """
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - the other variants do without
-
-    checkpoint.read(path)
+    files.read(path)
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}

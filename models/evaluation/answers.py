@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models import checkpoint, preprocess
+from models import files, preprocess
 from models.cifar10 import Images
 from models.engines.base import Engine
 
@@ -42,7 +42,7 @@ def answer(engine: Engine, images: Images, batch_size: int, place: Path, title: 
     content = io.BytesIO()
     np.savez_compressed(content, logits=logits, key=np.array(key))
     place.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write(place, content.getvalue())
+    files.write(place, content.getvalue())
     return logits
 
 

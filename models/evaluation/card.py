@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from models import checkpoint
+from models import files
 
 SUFFIX = ".evaluation.json"
 IDENTITY = ("checkpoint_sha256", "calibration_sha256", "input_size", "mean", "std")
@@ -25,13 +25,13 @@ def read(path: Path) -> dict[str, Entry]:
     Raises:
         CheckpointError: the file is damaged.
     """
-    place = checkpoint.beside(path, SUFFIX)
+    place = files.beside(path, SUFFIX)
     if not place.exists():
         return {}
     try:
-        return dict(json.loads(checkpoint.read(place)))
+        return dict(json.loads(files.read(place)))
     except (ValueError, TypeError) as error:
-        raise checkpoint.CheckpointError(
+        raise files.CheckpointError(
             f"{place} cannot be read ({error}); delete it, or write it again: `python -m models.evaluate --card`"
         ) from error
 
@@ -43,10 +43,10 @@ def belongs(entry: Mapping[str, Any], engine: Mapping[str, Any]) -> bool:
 
 def write(path: Path, found: Mapping[str, Entry]) -> Path:
     """Put the entries beside the checkpoint; those of other variants stay, unless they are of other weights."""
-    place = checkpoint.beside(path, SUFFIX)
+    place = files.beside(path, SUFFIX)
     shas = {entry["checkpoint_sha256"] for entry in found.values()}
     kept = {}
-    with suppress(checkpoint.CheckpointError):  # what is damaged is written anew
+    with suppress(files.CheckpointError):  # what is damaged is written anew
         kept = {name: entry for name, entry in read(path).items() if entry.get("checkpoint_sha256") in shas}
-    checkpoint.write(place, (json.dumps(kept | dict(found), indent=1) + "\n").encode())
+    files.write(place, (json.dumps(kept | dict(found), indent=1) + "\n").encode())
     return place

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import torchvision
 
-from models import checkpoint, cpu
+from common import machine
+from models import files
 from models.engines.base import EngineCard
 from models.evaluation.batches import Batch, Summary
 from models.evaluation.card import IDENTITY
@@ -57,7 +58,7 @@ class Report:
     batches: list[Batch] = field(default_factory=list)
 
     def write(self, place: Path) -> None:
-        checkpoint.write(place, (json.dumps(asdict(self), indent=1) + "\n").encode())
+        files.write(place, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
 
 def card_entry(report: Report, name: str) -> dict[str, Any]:
@@ -108,9 +109,9 @@ def _corrupted(result: Result) -> dict[str, Any]:
 def fingerprint() -> dict[str, Any]:
     """The machine and the versions; what runs on which device stands on each engine's card."""
     return {
-        "cpu": cpu.name(),
-        "isa": cpu.isa(),
-        "cores": cpu.available_cores(),
+        "cpu": machine.name(),
+        "isa": machine.isa(),
+        "cores": machine.available_cores(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,

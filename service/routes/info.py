@@ -7,13 +7,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from models import cpu
+from common import machine
 from models.evaluation import card as evaluation
 from models.variants import VARIANTS
 from service import __version__
-from service.engine.pool import Pool
 from service.metrics import CONTENT_TYPE
 from service.schemas import Readiness, VariantCard, Variants
+from service.workers.pool import Pool
 
 
 def router() -> APIRouter:
@@ -90,8 +90,8 @@ def fingerprint() -> dict[str, Any]:
     return {
         "version": __version__,
         "python": platform.python_version(),
-        "cpu": cpu.name(),
-        "isa": cpu.isa(),
-        "cores": cpu.available_cores(),
+        "cpu": machine.name(),
+        "isa": machine.isa(),
+        "cores": machine.available_cores(),
         "platform": platform.platform(),
     }

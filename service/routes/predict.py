@@ -17,12 +17,9 @@ from starlette.responses import Response
 
 from service import bodies
 from service.deadline import Deadline
-from service.engine.pool import Pool
-from service.engine.queue import Entry
-from service.engine.wire import Result
 from service.errors import ServiceError
 from service.routes.counted import ComparedRoute, CountedRoute, PredictQuery, server_timing
-from service.routes.described import IMAGES, PREDICTION, errors
+from service.routes.openapi import IMAGES, PREDICTION, errors
 from service.schemas import (
     Candidate,
     Compared,
@@ -33,6 +30,9 @@ from service.schemas import (
     Timing,
 )
 from service.settings import Settings
+from service.workers.pool import Pool
+from service.workers.queue import Entry
+from service.workers.wire import Result
 
 WATCH_SECONDS = 0.05
 

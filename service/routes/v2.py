@@ -15,15 +15,15 @@ from models.cifar10 import CLASSES
 from models.variants import VARIANTS
 from service import __version__, bodies
 from service.deadline import Deadline
-from service.engine.pool import Pool
 from service.errors import ServiceError
 from service.routes.counted import counted
-from service.routes.described import INFER, PREDICTION, errors, reference
 from service.routes.info import is_ready, pools_of
+from service.routes.openapi import INFER, PREDICTION, errors, reference
 from service.routes.predict import answered, deadline_of, execute, was_read
 from service.settings import Settings
 from service.v2 import documents, tensors
 from service.v2.statistics import statistics
+from service.workers.pool import Pool
 
 PREFIX = "resnet18-"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]

@@ -1,8 +1,8 @@
 """Triton's statistics extension from the metrics and the pool: one set of numbers, in other words."""
 
-from service.engine.pool import Pool
 from service.metrics import Metrics
 from service.v2.documents import BatchStatistics, Duration, InferenceStatistics, ModelStatistics
+from service.workers.pool import Pool
 
 PHASES = {"queue": "queue", "compute_input": "copy_in", "compute_infer": "inference", "compute_output": "copy_out"}
 """Triton's word -> the phase of `precision_phase_duration_seconds`."""

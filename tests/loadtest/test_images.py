@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loadtest.images import ImagesError, LabelledImages, bodies, read
+from loadtest.client.images import ImagesError, LabelledImages, bodies, read
 
 
 def some(count: int) -> LabelledImages:

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from loadtest.scrape import Scrape, parse
+from loadtest.client.scrape import Scrape, parse
 
 
 def reading(observed: list[float]) -> Scrape:

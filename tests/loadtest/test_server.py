@@ -2,7 +2,7 @@
 
 import pytest
 
-from loadtest.server import ServerError, Service, choose
+from loadtest.client.server import ServerError, Service, choose
 
 DESCRIPTION = {
     "variants": [

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
+from loadtest.analysis.stability import drift, saturated
+from loadtest.client.scrape import Scrape
 from loadtest.plan import Arm, Round, Workload
 from loadtest.records import Played, Request
-from loadtest.scrape import Scrape
-from loadtest.stability import drift, saturated
 
 ARM = Arm("fp32", "http://a", "fp32", {})
 

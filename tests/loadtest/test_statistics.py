@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from loadtest.statistics import (
+from loadtest.analysis.statistics import (
     Interval,
     difference,
     enough,

@@ -2,10 +2,10 @@
 
 import math
 
+from loadtest.analysis.summary import cell
+from loadtest.client.scrape import Scrape
 from loadtest.plan import Arm, Round, Workload
 from loadtest.records import Played, Request
-from loadtest.scrape import Scrape
-from loadtest.summary import cell
 
 ARM, WORKLOAD = Arm("fp32", "http://a", "fp32", {}), Workload(concurrency=1)
 

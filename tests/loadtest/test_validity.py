@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.validity import invalid
+from loadtest.analysis.validity import invalid
 
 SERVER = {"requests": 1010, "requests_sent": 1010, "requests_of_others": 0, "shadowed": 0, "restarts": 0}
 

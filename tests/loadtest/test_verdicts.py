@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from loadtest.analysis.statistics import Interval
+from loadtest.analysis.verdicts import accuracy_verdict, baselines, compare, verdict
 from loadtest.plan import Arm
-from loadtest.statistics import Interval
-from loadtest.verdicts import accuracy_verdict, baselines, compare, verdict
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from models import checkpoint, cifar10, selftest, variants
-from models.checkpoint import Card
+from models import cifar10, files, loading, reference, variants
+from models.card import Card, read_card
 from models.engines.base import Engine
 
 Load = Callable[[str], Engine]
@@ -29,12 +29,12 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def checkpoint_path() -> Path:
     """The bundled checkpoint, or the one that CHECKPOINT names."""
-    return checkpoint.default_path()
+    return files.default_path()
 
 
 @pytest.fixture(scope="session")
 def card(checkpoint_path: Path) -> Card:
-    return checkpoint.read_card(checkpoint_path)
+    return read_card(checkpoint_path)
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def load(checkpoint_path: Path) -> Load:
     def get(name: str) -> Engine:
         if name not in loaded:
             variant, _, backend = name.partition("/")
-            loaded[name] = variants.load(
+            loaded[name] = loading.load(
                 variant, device="cpu", threads=1, checkpoint=checkpoint_path, cpu_backend=backend or None
             )
         return loaded[name]
@@ -75,7 +75,7 @@ def images() -> np.ndarray:
 @pytest.fixture(scope="session")
 def golden(checkpoint_path: Path, card: Card) -> np.ndarray:
     """`[300, 10]` logits of the plain torchvision network."""
-    return selftest.reference(checkpoint_path, card.sha256)
+    return reference.reference(checkpoint_path, card.sha256)
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from models import checkpoint, variants
-from models.checkpoint import Card, CheckpointError
+from models import checkpoint, files, loading
+from models.card import Card
+from models.files import CheckpointError
 from tests.models.conftest import ON_CPU
 
 
@@ -40,7 +41,7 @@ def test_what_was_saved_is_loaded(copy: Path) -> None:
     torch.manual_seed(0)
     state, card = checkpoint.load(copy)
     assert np.array_equal(state["weight"], torch.nn.Linear(3, 2).weight.detach().numpy())
-    assert card.sha256 == checkpoint.sha256(copy.read_bytes())
+    assert card.sha256 == files.sha256(copy.read_bytes())
     assert card.bytes == copy.stat().st_size
     assert (card.recipe, card.classes[3]) == ({"epochs": 1}, "cat")
 
@@ -64,7 +65,7 @@ def test_a_truncated_file_is_noticed(copy: Path) -> None:
 def test_a_file_that_is_no_checkpoint_is_refused(copy: Path) -> None:
     """A file whose hash is on the card but that is not safetensors is refused, and never unpickled."""
     copy.write_bytes(b"\x80\x04]\x94.")
-    card = json.loads(copy.with_suffix(".json").read_text()) | {"sha256": checkpoint.sha256(copy.read_bytes())}
+    card = json.loads(copy.with_suffix(".json").read_text()) | {"sha256": files.sha256(copy.read_bytes())}
     copy.with_suffix(".json").write_text(json.dumps(card))
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         checkpoint.load(copy)
@@ -73,7 +74,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize("missing", ["small.safetensors", "small.json"])
 def test_a_missing_file_says_what_to_do(copy: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the weights, or without the card of the bundled ones, the error names the file and the ways out."""
-    monkeypatch.setattr(checkpoint, "BUNDLED", copy)
+    monkeypatch.setattr(files, "BUNDLED", copy)
     (copy.parent / missing).unlink()
     with pytest.raises(CheckpointError, match=rf"{missing} is missing: restore it .* --checkpoint or CHECKPOINT"):
         checkpoint.load(copy)
@@ -92,7 +93,7 @@ def test_a_wrong_card_is_refused(copy: Path, content: str) -> None:
 
 def test_the_card_of_another_checkpoint_is_refused(copy: Path, checkpoint_path: Path) -> None:
     """Weights under a card that describes others are refused."""
-    shutil.copy(checkpoint.beside(checkpoint_path, ".json"), copy.with_suffix(".json"))
+    shutil.copy(files.beside(checkpoint_path, ".json"), copy.with_suffix(".json"))
     with pytest.raises(CheckpointError, match=r"is damaged or is not the checkpoint of small\.json"):
         checkpoint.load(copy)
 
@@ -102,7 +103,7 @@ def test_every_variant_refuses_a_damaged_checkpoint(copy: Path) -> None:
     copy.write_bytes(b"")
     for name in ON_CPU:
         with pytest.raises(CheckpointError):
-            variants.load(name, device="cpu", checkpoint=copy)
+            loading.load(name, device="cpu", checkpoint=copy)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +119,13 @@ def test_every_variant_refuses_a_damaged_checkpoint(copy: Path) -> None:
 )
 def test_a_name_may_have_dots(name: str, derived: str) -> None:
     """What lies beside a checkpoint shares all of its name but the suffix."""
-    assert checkpoint.beside(Path("a.b") / name, ".json") == Path("a.b") / derived
+    assert files.beside(Path("a.b") / name, ".json") == Path("a.b") / derived
 
 
 def test_a_card_with_a_hash_alone_gives_the_size(copy: Path) -> None:
     """Which is the file's, whatever the card says."""
     for known in ({}, {"bytes": 5}):
-        copy.with_suffix(".json").write_text(json.dumps({"sha256": checkpoint.sha256(copy.read_bytes())} | known))
+        copy.with_suffix(".json").write_text(json.dumps({"sha256": files.sha256(copy.read_bytes())} | known))
         assert checkpoint.load(copy)[1].bytes == copy.stat().st_size
 
 
@@ -132,11 +133,11 @@ def test_the_environment_names_the_checkpoint(copy: Path, monkeypatch: pytest.Mo
     """CHECKPOINT is the default where no argument names one."""
     monkeypatch.setenv("CHECKPOINT", str(copy))
     assert checkpoint.load()[1].seed == 0
-    assert checkpoint.default_path() == copy
+    assert files.default_path() == copy
 
 
 def test_reading_the_card_needs_no_torch() -> None:
     """The modules that the HTTP process imports leave torch alone."""
-    modules = "models.checkpoint, models.variants, models.cifar10, models.calibration, models.selftest, models.cpu"
+    modules = "models.checkpoint, models.variants, models.cifar10, models.calibration, models.selftest, common.machine"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,8 +10,21 @@ import pytest
 import torch
 from PIL import Image
 
-from models import calibration, checkpoint, cifar10, quantize, sample, selftest, train, variants
-from models.checkpoint import AS_IT_SAYS, Card, CheckpointError, Preparation
+from models import (
+    calibrate,
+    calibration,
+    checkpoint,
+    cifar10,
+    files,
+    loading,
+    quantize,
+    reference,
+    sample,
+    selftest,
+    train,
+)
+from models.card import AS_IT_SAYS, Card, Preparation, read_card
+from models.files import CheckpointError
 from models.resnet import resnet18
 from models.train import Recipe, Run
 
@@ -70,16 +83,16 @@ def test_from_training_to_an_int8_engine(
     quantize.main(
         ["--data", str(tiny_dataset), "--checkpoint", str(path), "--images", "16", "--artifact", str(artifact)]
     )
-    assert len(calibration.load(checkpoint.beside(path, ".int8.json"), card.sha256).ranges) == 20
+    assert len(calibration.load(files.beside(path, ".int8.json"), card.sha256).ranges) == 20
     sample.main(["--checkpoint", str(path)])
     pixels = cifar10.sample()[0][:4]
-    logits = [variants.load("int8", threads=1, checkpoint=place).run(pixels).logits for place in (path, artifact)]
+    logits = [loading.load("int8", threads=1, checkpoint=place).run(pixels).logits for place in (path, artifact)]
     assert np.array_equal(*logits)
-    alone = variants.load("int8", threads=1, checkpoint=artifact)
+    alone = loading.load("int8", threads=1, checkpoint=artifact)
     tested = [selftest.agreement(alone, artifact, said) for said in (AS_IT_SAYS, Preparation(input_size=32))]
     assert tested[0] == tested[1] > 0
-    checkpoint.beside(artifact, selftest.SUFFIX).unlink()
-    with pytest.raises(selftest.SelfTestFailed, match="is missing: the self-test needs reference logits"):
+    files.beside(artifact, reference.SUFFIX).unlink()
+    with pytest.raises(reference.SelfTestFailed, match="is missing: the self-test needs reference logits"):
         selftest.agreement(alone, artifact, Preparation(input_size=32))
     with pytest.raises(SystemExit):
         quantize.main(["--artifact", str(out / "int8.safetensors")])
@@ -88,7 +101,7 @@ def test_from_training_to_an_int8_engine(
 
 def test_the_bundled_cards_commands_are_its_recipes() -> None:
     """Every stage of the bundled checkpoint can be run again from its card, whatever the defaults are."""
-    card: Any = asdict(checkpoint.read_card(checkpoint.BUNDLED))
+    card: Any = asdict(read_card(files.BUNDLED))
     stages = 0
     while card:
         recipe = asdict(train.parse(card["command"].split()[3:])[1])
@@ -171,7 +184,7 @@ def test_a_run_goes_on_from_other_weights(
         train.train(recipe, tiny_dataset, tmp_path / "out", cpu, save_every=0)
     run = Run(recipe, cpu, 4)
     run.resume(tmp_path / "out" / "last.pt")
-    assert train.describe(run, 0.5, 20).started_from["sha256"] == checkpoint.sha256(checkpoint_path.read_bytes())
+    assert train.describe(run, 0.5, 20).started_from["sha256"] == files.sha256(checkpoint_path.read_bytes())
     with pytest.raises(CheckpointError, match="is missing"):
         train.train(recipe, tiny_dataset, tmp_path / "new", cpu, save_every=0)
     plain = tmp_path / "plain.pt"
@@ -185,7 +198,7 @@ def test_a_card_names_every_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """That a run was trained on, in order; a command repeated at the end adds none."""
     cpu, last = torch.device("cpu"), tmp_path / "last.pt"
     for name in ("A", "A", "B"):
-        monkeypatch.setattr(train, "machine", lambda _, name=name: name)
+        monkeypatch.setattr(train, "describe_machine", lambda _, name=name: name)
         run = Run(RECIPE, cpu, 4)
         if last.exists():
             run.resume(last)
@@ -193,7 +206,7 @@ def test_a_card_names_every_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert train.describe(run, 0.5, 20).hardware == "A; then B"
     run.epoch = RECIPE.epochs
     run.save(last)
-    monkeypatch.setattr(train, "machine", lambda _: "C")
+    monkeypatch.setattr(train, "describe_machine", lambda _: "C")
     run = Run(RECIPE, cpu, 4)
     run.resume(last)
     assert train.describe(run, 0.5, 20).hardware == "A; then B"
@@ -210,8 +223,8 @@ def test_own_images_calibrate_without_the_data_set(
     out = ["--checkpoint", str(checkpoint_path), "--out", str(tmp_path), "--data", str(tmp_path / "none")]
     quantize.main([*out, "--calibration-images", str(folder), "--images", "5"])
     assert f"over 5 images of {folder}" in capsys.readouterr().out
-    place = checkpoint.beside(tmp_path / checkpoint_path.name, ".int8.json")
-    assert calibration.load(place, checkpoint.read_card(checkpoint_path).sha256).images == 5
+    place = files.beside(tmp_path / checkpoint_path.name, ".int8.json")
+    assert calibration.load(place, read_card(checkpoint_path).sha256).images == 5
 
 
 @pytest.mark.parametrize("flags", ["--images -5", "--images 0", "--seed -1"])
@@ -241,9 +254,9 @@ def test_the_ranges_hold_the_method(tiny_dataset: Path, checkpoint_path: Path, c
     """Min-max ranges contain those that leave outliers out; none is empty, and only shortcuts go below zero."""
     network = quantize.fold(checkpoint.load(checkpoint_path)[0])
     images = np.ascontiguousarray(cifar10.read(tiny_dataset, "train")[0][:16])
-    found = {method: quantize.calibrate(network, images, method) for method in quantize.METHODS}
+    found = {method: calibrate.calibrate(network, images, method) for method in calibrate.METHODS}
     for name, (low, high) in found["minmax"].items():
-        for method in quantize.METHODS:
+        for method in calibrate.METHODS:
             inner = found[method][name]
             assert low <= inner[0] <= 0 < inner[1] <= high * 1.001
         assert (low < 0) == ("downsample" in name)
@@ -251,8 +264,8 @@ def test_the_ranges_hold_the_method(tiny_dataset: Path, checkpoint_path: Path, c
 
 def test_least_error_cuts_one_outlier() -> None:
     """One value far out does not stretch the range that a million others need; evenly spread values keep theirs."""
-    counts = np.zeros(quantize.BINS)
+    counts = np.zeros(calibrate.BINS)
     counts[1:1000], counts[-1] = 1000, 1
-    assert quantize.least_error(counts, (0.0, 8.0))[1] < 5
-    even = np.ones(quantize.BINS)
-    assert quantize.least_error(even, (0.0, 8.0))[1] > 7.8
+    assert calibrate.least_error(counts, (0.0, 8.0))[1] < 5
+    even = np.ones(calibrate.BINS)
+    assert calibrate.least_error(even, (0.0, 8.0))[1] > 7.8

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from models import cpu
+from common import machine
 
 
 @pytest.mark.parametrize(("content", "expected"), [("max 100000", None), ("150000 100000", 1.5), ("50000 100000", 0.5)])
 def test_the_quota_of_cgroup_v2(tmp_path: Path, content: str, expected: float | None) -> None:
     """cpu.max holds quota and period in microseconds, or max."""
     (tmp_path / "cpu.max").write_text(content + "\n")
-    assert cpu.cgroup_quota(tmp_path) == expected
+    assert machine.cgroup_quota(tmp_path) == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("-1", None), ("200000", 2.0)])
@@ -23,12 +23,12 @@ def test_the_quota_of_cgroup_v1(tmp_path: Path, quota: str, expected: float | No
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota + "\n")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert cpu.cgroup_quota(tmp_path) == expected
+    assert machine.cgroup_quota(tmp_path) == expected
 
 
 def test_no_cgroup_is_no_quota(tmp_path: Path) -> None:
     """Where there are no such files nothing is limited."""
-    assert cpu.cgroup_quota(tmp_path) is None
+    assert machine.cgroup_quota(tmp_path) is None
 
 
 @pytest.mark.parametrize(("quota", "expected"), [(None, 8), (2.5, 2), (0.5, 1), (64.0, 8)])
@@ -36,9 +36,9 @@ def test_cores_are_the_affinity_within_the_quota(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
 ) -> None:
     """The quota caps the affinity, rounded down, and one core is always left."""
-    monkeypatch.setattr(cpu.os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
-    monkeypatch.setattr(cpu, "cgroup_quota", lambda: quota)
-    assert cpu.available_cores() == expected
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
+    monkeypatch.setattr(machine, "cgroup_quota", lambda: quota)
+    assert machine.available_cores() == expected
 
 
 def test_flags_and_name_come_from_cpuinfo(tmp_path: Path) -> None:
@@ -47,9 +47,9 @@ def test_flags_and_name_come_from_cpuinfo(tmp_path: Path) -> None:
     place.write_text(
         "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 avx512_vnni\n\nprocessor\t: 1\n"
     )
-    assert cpu.flags(place) == {"fpu", "avx2", "avx512_vnni"}
-    assert cpu.name(place) == "Some CPU @ 2 GHz"
-    assert cpu.flags(tmp_path / "none") == frozenset()
+    assert machine.flags(place) == {"fpu", "avx2", "avx512_vnni"}
+    assert machine.name(place) == "Some CPU @ 2 GHz"
+    assert machine.flags(tmp_path / "none") == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -63,23 +63,23 @@ def test_flags_and_name_come_from_cpuinfo(tmp_path: Path) -> None:
 )
 def test_vnni_must_be_there_and_allowed(monkeypatch: pytest.MonkeyPatch, flags: str, cap: str, expected: bool) -> None:
     """VNNI counts if the CPU has it and oneDNN is not capped below it."""
-    monkeypatch.setattr(cpu, "flags", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(machine, "flags", lambda: frozenset(flags.split()))
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
-    assert cpu.has_vnni() == expected
+    assert machine.has_vnni() == expected
 
 
 def test_processes_divide_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal, disjoint shares; more processes than cores get one core each, in turns."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 4, 7})
-    assert [cpu.share(index, 2) for index in range(2)] == [{2, 3}, {4, 7}]
-    assert [cpu.share(index, 5) for index in range(5)] == [{2}, {3}, {4}, {7}, {2}]
+    assert [machine.share(index, 2) for index in range(2)] == [{2, 3}, {4, 7}]
+    assert [machine.share(index, 5) for index in range(5)] == [{2}, {3}, {4}, {7}, {2}]
 
 
 def test_what_is_started_on_some_cores_stays_there() -> None:
     """The binding is inherited, and undone for this process."""
     before = os.sched_getaffinity(0)
     one = {min(before)}
-    with cpu.bound_to(one):
+    with machine.bound_to(one):
         child = subprocess.run(
             [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"],
             capture_output=True,

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from models import checkpoint
-from models.engines import cudnn, graphs
+from models.engines import gpu_layers, graphs
 from models.engines.base import DeviceLost, EngineCard, NonFiniteLogits, OutOfMemory
 from models.engines.built import Built
-from models.engines.cuda import CudaEngine
+from models.engines.cpu import CpuEngine
+from models.engines.gpu import CudaEngine
 from models.engines.graphs import LADDER, captured_size
 from models.engines.network import fold
-from models.engines.runner import CpuEngine
 from models.measure import HostClock
 from models.variants import GPU_BACKENDS, VARIANTS
 from tests.models.conftest import Load
@@ -270,14 +270,14 @@ def test_the_switches_agree_with_each_other(tf32: bool) -> None:
 
 def test_every_backend_has_a_builder() -> None:
     """The names that a setting may take, and what they build."""
-    assert tuple(cudnn.BUILDERS) == GPU_BACKENDS
+    assert tuple(gpu_layers.BUILDERS) == GPU_BACKENDS
 
 
 def test_another_backend_is_refused(checkpoint_path: Path) -> None:
     """The error names those that exist."""
     network = fold(checkpoint.load(checkpoint_path)[0])
     with pytest.raises(ValueError, match="must be one of cudnn, cudnn-fused, inductor, not 'tensorrt'"):
-        cudnn.build("tensorrt", network, torch.device("cpu"), torch.float32)
+        gpu_layers.build("tensorrt", network, torch.device("cpu"), torch.float32)
 
 
 def test_torch_compile_traces_the_network_whole(
@@ -286,7 +286,7 @@ def test_torch_compile_traces_the_network_whole(
     """No graph break, for more batch sizes than torch.compile takes by default; the traced network runs uncompiled."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     network = fold(checkpoint.load(checkpoint_path)[0])
-    forward, _ = cudnn.build("inductor", network, torch.device("cpu"), torch.float32)
+    forward, _ = gpu_layers.build("inductor", network, torch.device("cpu"), torch.float32)
     with torch.inference_mode():
         for size in range(1, 13):
             found = forward(torch.from_numpy(images[:size])).numpy()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from models import gpu
+from models import nvml
 
 UUID = "GPU-1234"
 
@@ -19,9 +19,9 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda device: SimpleNamespace(used=900))
     monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda device: processes)
-    gpu._device.cache_clear()
+    nvml._device.cache_clear()
     yield monkeypatch
-    gpu._device.cache_clear()
+    nvml._device.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 )
 def test_memory_by_kind(driver: pytest.MonkeyPatch, pid: int, expected: dict[str, int]) -> None:
     """The process's share is left out where the driver does not tell it."""
-    assert gpu.memory(UUID, pid) == expected
+    assert nvml.memory(UUID, pid) == expected
 
 
 def test_a_gpu_that_is_gone_has_no_memory(driver: pytest.MonkeyPatch) -> None:
@@ -40,4 +40,4 @@ def test_a_gpu_that_is_gone_has_no_memory(driver: pytest.MonkeyPatch) -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
 
     driver.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lost)
-    assert gpu.memory(UUID, 7) == {}
+    assert nvml.memory(UUID, 7) == {}

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from models import calibration, checkpoint, variants
-from models.checkpoint import Card
+from models import calibration, checkpoint, files, loading, variants
+from models.card import Card
 from models.engines import openvino, quantized
 from models.engines.network import fold
 from models.variants import VARIANTS, VariantUnavailable
@@ -53,7 +53,7 @@ def test_the_backends_give_the_same_int8(answers: Answers) -> None:
 def test_openvino_runs_every_convolution_in_integers(checkpoint_path: Path, card: Card) -> None:
     """Of the 20 convolutions and the head, as the plugin compiled them, none was left in floating point."""
     network = fold(checkpoint.load(checkpoint_path)[0])
-    ranges = calibration.load(checkpoint.beside(checkpoint_path, ".int8.json"), card.sha256).ranges
+    ranges = calibration.load(files.beside(checkpoint_path, ".int8.json"), card.sha256).ranges
     graph = openvino.int8_graph(quantized.quantize(network, ranges, quantized.FULL_LIMIT), 34)
     nodes = [node.get_rt_info() for node in openvino.Compiled(*graph, 1).network.get_runtime_model().get_ops()]
     kernels = [node["primitiveType"].value for node in nodes if node["layerType"].value == "Convolution"]
@@ -117,7 +117,7 @@ def test_int8_logits_do_not_depend_on_the_threads(
 ) -> None:
     """Integer sums have no order: two threads give the logits of one, to the bit."""
     alone = load(f"int8/{backend}").run(images[:8]).logits
-    together = variants.load("int8", threads=2, checkpoint=checkpoint_path, cpu_backend=backend)
+    together = loading.load("int8", threads=2, checkpoint=checkpoint_path, cpu_backend=backend)
     assert np.array_equal(together.run(images[:8]).logits, alone)
 
 
@@ -207,7 +207,7 @@ def test_openvinos_weights_are_what_malloc_gave(variant: str) -> None:
     code = (
         "import numpy as np; from models import measure, variants; import models.engines.openvino, gc; "
         "hold = []; pixels = np.zeros((1, 3, 32, 32), np.uint8); "
-        "load = lambda: (hold.append(variants.load(sys.argv[1], threads=1)), hold[-1].run(pixels), gc.collect()); "
+        "load = lambda: (hold.append(loading.load(sys.argv[1], threads=1)), hold[-1].run(pixels), gc.collect()); "
         "load(); hold.clear(); gc.collect(); found = measure.growth(load); "
         "print(found, hold[0].card.parameter_bytes)"
     )
@@ -222,7 +222,7 @@ def test_nothing_is_sent(checkpoint_path: Path) -> None:
     """OpenVINO reports its import unless it is kept from it; a variant loads and answers without opening a socket."""
     code = (
         "import sys, numpy as np; sys.addaudithook(lambda event, _: event.startswith('socket.') and sys.exit(event)); "
-        "from models import variants; variants.load('int8', threads=1).run(np.zeros((1, 3, 32, 32), np.uint8))"
+        "from models import variants; loading.load('int8', threads=1).run(np.zeros((1, 3, 32, 32), np.uint8))"
     )
     environment = os.environ | {"CHECKPOINT": str(checkpoint_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
@@ -233,7 +233,7 @@ def test_a_backend_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     """Without OpenVINO the default is torch alone, and who asks for OpenVINO is told."""
     monkeypatch.setitem(sys.modules, "models.engines.openvino", None)
     with pytest.raises(VariantUnavailable, match="int8: the backend openvino is not installed"):
-        variants.load("int8", cpu_backend="openvino")
+        loading.load("int8", cpu_backend="openvino")
     monkeypatch.setattr(variants, "find_spec", lambda _name: None)
     assert variants.default_cpu_backend() == "onednn"
 
@@ -242,13 +242,13 @@ def test_a_backend_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_fp16_says_that_it_needs_a_gpu() -> None:
     """Without a GPU fp16 is unavailable, for a reason that people understand, unless the CPU is asked for."""
     with pytest.raises(VariantUnavailable, match="fp16 needs a CUDA GPU and this machine has none"):
-        variants.load("fp16")
+        loading.load("fp16")
 
 
 def test_int8_refuses_a_gpu() -> None:
     """int8 runs on the CPU only and says so."""
     with pytest.raises(VariantUnavailable, match="int8 runs on the CPU only"):
-        variants.load("int8", device="cuda")
+        loading.load("int8", device="cuda")
 
 
 def test_references_exist() -> None:

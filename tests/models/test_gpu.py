@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import gpu, selftest, variants
+from models import loading, nvml, selftest
 from models.engines.base import Engine, EngineError, OutOfMemory
 from models.engines.device import gpus
 from models.variants import DEFAULT_GPU_BACKEND, GPU_BACKENDS, VariantUnavailable
@@ -32,7 +32,7 @@ def load_gpu(checkpoint_path: Path) -> Iterator[LoadGpu]:
     def get(name: str, backend: str | None = None) -> Engine:
         if (name, backend) not in loaded:
             try:
-                engine = variants.load(name, device="cuda", checkpoint=checkpoint_path, gpu_backend=backend)
+                engine = loading.load(name, device="cuda", checkpoint=checkpoint_path, gpu_backend=backend)
             except VariantUnavailable as reason:
                 pytest.skip(str(reason))
             is_default = backend in (None, DEFAULT_GPU_BACKEND)
@@ -94,10 +94,10 @@ def test_the_same_batch_gives_the_same_logits(name: str, load_gpu: LoadGpu, imag
 @pytest.mark.parametrize("name", ["fp32", "fp16"])
 def test_the_scales_of_a_gpu_agree(name: str, checkpoint_path: Path, images: np.ndarray) -> None:
     """Weights, what the allocator keeps, what the process has, what is used of the GPU: none is less than the last."""
-    engine = variants.load(name, device="cuda", checkpoint=checkpoint_path)
+    engine = loading.load(name, device="cuda", checkpoint=checkpoint_path)
     engine.warm_up([1, 64])
     engine.run(images[:64])
-    if not (driver := gpu.memory(engine.card.device_uuid, os.getpid())):
+    if not (driver := nvml.memory(engine.card.device_uuid, os.getpid())):
         pytest.skip("the driver knows no GPU of this UUID")
     assert engine.card.parameter_bytes <= engine.allocator["allocated"] <= engine.allocator["reserved"]
     assert engine.allocator["reserved"] <= driver.get("process_gpu", driver["device_used"]) <= driver["device_used"]
@@ -106,7 +106,7 @@ def test_the_scales_of_a_gpu_agree(name: str, checkpoint_path: Path, images: np.
 @pytest.mark.parametrize("name", ["fp32", "fp16"])
 def test_a_graph_needs_what_the_batch_needs(name: str, checkpoint_path: Path, images: np.ndarray) -> None:
     """The peak that was measured at the capture is that of the same batch without a graph."""
-    engine, direct = (variants.load(name, device="cuda", checkpoint=checkpoint_path) for _ in range(2))
+    engine, direct = (loading.load(name, device="cuda", checkpoint=checkpoint_path) for _ in range(2))
     engine.warm_up([64])
     direct.run(images[:1])  # the workspace that its stream keeps is no batch's memory
     done = direct.run(images[:64])
@@ -181,7 +181,7 @@ def test_the_card_describes_the_gpu(load_gpu: LoadGpu) -> None:
 
 def test_a_full_gpu_is_out_of_memory_and_goes_on(checkpoint_path: Path, images: np.ndarray, golden: np.ndarray) -> None:
     """A batch that does not fit is an OutOfMemory; the next one, smaller, is answered."""
-    engine = variants.load("fp32", device="cuda", checkpoint=checkpoint_path)
+    engine = loading.load("fp32", device="cuda", checkpoint=checkpoint_path)
     engine.run(images[:1])
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
@@ -202,7 +202,7 @@ import contextlib
 import numpy as np, torch
 from models import variants
 from models.engines.base import DeviceLost
-engine = variants.load("fp16", device="cuda")
+engine = loading.load("fp16", device="cuda")
 engine.warm_up([1])
 pixels = np.zeros((1, 3, 32, 32), np.uint8)
 engine.run(pixels)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.checkpoint import CheckpointError, State
+from models.checkpoint import State
 from models.engines import floating
 from models.engines.built import on_arrays
 from models.engines.network import fold
+from models.files import CheckpointError
 from models.resnet import PARAMETERS, resnet18
 from models.topology import topology
 from models.train import normalise

@@ -12,9 +12,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import ResNet
 
-from models import calibration, cifar10, preprocess, selftest, variants
-from models.checkpoint import CheckpointError, Preparation, inspect
+from models import calibration, cifar10, loading, preprocess, reference, selftest
+from models.card import Preparation
+from models.checkpoint import inspect
 from models.engines.network import max_pool
+from models.files import CheckpointError
 from models.resnet import resnet18
 from models.topology import STEMS, detect, shapes
 
@@ -73,7 +75,7 @@ def test_the_table_of_tensors_is_torchvisions(stem: str) -> None:
 def test_it_answers_as_torchvision(net: ResNet, path: Path, side: int, name: str, tolerance: float) -> None:
     """Both stems, both files and odd sizes: logits within rounding of the plain network's."""
     preparation = Preparation(side, IMAGENET.mean, IMAGENET.std)
-    engine = variants.load(name, threads=1, checkpoint=path, preparation=preparation)
+    engine = loading.load(name, threads=1, checkpoint=path, preparation=preparation)
     images = preprocess.resized(cifar10.sample()[0][:6], side)
     expected = expected_logits(net, images, preparation)
     assert engine.card.architecture == STEMS[net.stem]
@@ -84,13 +86,13 @@ def test_it_answers_as_torchvision(net: ResNet, path: Path, side: int, name: str
 def test_int8_is_calibrated_at_load(net: ResNet, path: Path, side: int, own_cache: Path) -> None:
     """Without a calibration beside it INT8 calibrates on the sample: noise 20 dB below the logits, and kept."""
     preparation = Preparation(side, IMAGENET.mean, IMAGENET.std)
-    engine = variants.load("int8", threads=1, checkpoint=path, preparation=preparation)
+    engine = loading.load("int8", threads=1, checkpoint=path, preparation=preparation)
     images = preprocess.resized(cifar10.sample()[0][:20], side)
     expected, found = expected_logits(net, images, preparation), engine.run(images).logits
     assert 10 * np.log10((expected**2).sum() / ((found - expected) ** 2).sum()) > 20
     (kept,) = own_cache.iterdir()
     written = kept.stat().st_mtime_ns
-    again = variants.load("int8", threads=1, checkpoint=path, preparation=preparation)
+    again = loading.load("int8", threads=1, checkpoint=path, preparation=preparation)
     assert np.array_equal(again.run(images).logits, found)
     assert kept.stat().st_mtime_ns == written
     assert again.card.calibration_sha256 == engine.card.calibration_sha256
@@ -100,10 +102,10 @@ def test_int8_is_calibrated_at_load(net: ResNet, path: Path, side: int, own_cach
 def test_it_passes_the_selftest(net: ResNet, path: Path, name: str) -> None:
     """The reference of weights that came without one is made at load; a spoilt engine fails against it."""
     preparation = OWN[net.stem]
-    engine = variants.load(name, threads=1, checkpoint=path, preparation=preparation)
+    engine = loading.load(name, threads=1, checkpoint=path, preparation=preparation)
     assert selftest.agreement(engine, path, preparation) > 0.5
     engine._forward = lambda pixels: np.zeros((len(pixels), 10), np.float32)
-    with pytest.raises(selftest.SelfTestFailed, match="too far from"):
+    with pytest.raises(reference.SelfTestFailed, match="too far from"):
         selftest.agreement(engine, path, preparation)
 
 
@@ -115,7 +117,7 @@ def test_a_folder_of_images_calibrates(net: ResNet, path: Path, tmp_path: Path) 
         Image.fromarray(image.transpose(1, 2, 0)).resize((50, 40)).save(folder / f"{index}.png")
     mine = Preparation(32, IMAGENET.mean, IMAGENET.std, folder)
     theirs = Preparation(32, IMAGENET.mean, IMAGENET.std)
-    cards = [variants.load("int8", threads=1, checkpoint=path, preparation=p).card for p in (mine, theirs)]
+    cards = [loading.load("int8", threads=1, checkpoint=path, preparation=p).card for p in (mine, theirs)]
     assert cards[0].calibration_sha256 != cards[1].calibration_sha256
 
 
@@ -129,7 +131,7 @@ def test_a_folder_without_images_is_refused(net: ResNet, path: Path, tmp_path: P
         (folder / "a.png").write_text(content)
     preparation = Preparation(32, IMAGENET.mean, IMAGENET.std, folder)
     with pytest.raises(CheckpointError, match=r"images.*(holds no|cannot be read)"):
-        variants.load("int8", threads=1, checkpoint=path, preparation=preparation)
+        loading.load("int8", threads=1, checkpoint=path, preparation=preparation)
 
 
 def test_an_unusable_cache_costs_time_only(
@@ -139,7 +141,7 @@ def test_an_unusable_cache_costs_time_only(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
-        variants.load("int8", threads=1, checkpoint=path, preparation=OWN[net.stem])
+        loading.load("int8", threads=1, checkpoint=path, preparation=OWN[net.stem])
     assert "will be made again at every start" in caplog.text
 
 
@@ -152,7 +154,7 @@ def test_a_folder_that_may_not_be_entered_costs_time_only(
         raise PermissionError(13, "Permission denied", str(place))
 
     monkeypatch.setattr(calibration, "load", forbidden)
-    card = variants.load("int8", threads=1, checkpoint=path, preparation=OWN[net.stem]).card
+    card = loading.load("int8", threads=1, checkpoint=path, preparation=OWN[net.stem]).card
     assert card.notes == ("ranges of the 300 bundled images, which are of CIFAR-10's test set",)
 
 
@@ -160,15 +162,15 @@ def test_a_card_says_what_images_it_takes(net: ResNet, path: Path) -> None:
     """Size and normalisation on a card of the user's own, found by both processes; a flag wins over it."""
     card = {"input_size": 45, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
     path.with_suffix(".json").write_text(json.dumps(card))
-    assert variants.load("fp32-cpu", threads=1, checkpoint=path).card.input_size == inspect(path).input_size == 45
-    engine = variants.load("fp32-cpu", threads=1, checkpoint=path, preparation=Preparation(input_size=64))
+    assert loading.load("fp32-cpu", threads=1, checkpoint=path).card.input_size == inspect(path).input_size == 45
+    engine = loading.load("fp32-cpu", threads=1, checkpoint=path, preparation=Preparation(input_size=64))
     assert (engine.card.input_size, engine.card.mean) == (64, (0.5, 0.5, 0.5))
 
 
 def test_the_bundled_network_can_read_larger_images(own_cache: Path) -> None:
     """Another size than the stored calibration's makes another calibration, and another reference."""
     preparation = Preparation(input_size=40)
-    engine = variants.load("int8", threads=1, preparation=preparation)
+    engine = loading.load("int8", threads=1, preparation=preparation)
     assert selftest.agreement(engine, None, preparation) > 0.9
     assert sorted(place.name.partition("-")[0] for place in own_cache.iterdir()) == ["calibration", "reference"]
 
@@ -179,7 +181,7 @@ def test_an_unknown_preparation_is_asked_for(name: str, tmp_path: Path) -> None:
     place = tmp_path / name
     (torch.save if place.suffix == ".pt" else save_file)(resnet18("plain").state_dict(), place)
     with pytest.raises(CheckpointError, match=r"give --input-size, --mean and --std, or a card"):
-        variants.load("fp32-cpu", checkpoint=place)
+        loading.load("fp32-cpu", checkpoint=place)
 
 
 def test_it_does_not_fit(tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ def test_it_does_not_fit(tmp_path: Path) -> None:
     differs = r"fc.bias is \(100,\), expected \(10,\); fc.weight is \(100, 512\), expected \(10, 512\)"
     for place in (tmp_path / "own.safetensors", tmp_path / "own.pt"):
         with pytest.raises(CheckpointError, match=differs):
-            variants.load("fp32-cpu", checkpoint=place)
+            loading.load("fp32-cpu", checkpoint=place)
     with pytest.raises(CheckpointError, match=differs):
         inspect(tmp_path / "own.safetensors")
 
@@ -214,7 +216,7 @@ def test_impossible_images_are_refused(tmp_path: Path, card: dict, words: str) -
     """A size or a normalisation that cannot be meant is refused with what was expected."""
     save_file(resnet18().state_dict(), tmp_path / "own.safetensors")
     (tmp_path / "own.json").write_text(json.dumps(card))
-    for read in (inspect, lambda place: variants.load("fp32-cpu", checkpoint=place)):
+    for read in (inspect, lambda place: loading.load("fp32-cpu", checkpoint=place)):
         with pytest.raises(CheckpointError, match=words):
             read(tmp_path / "own.safetensors")
 
@@ -231,7 +233,7 @@ def test_wrapped_state_dicts_are_read(tmp_path: Path) -> None:
     net = resnet18()
     state = {f"module.{name}": tensor.half() for name, tensor in net.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "own.pth")
-    engine = variants.load("fp32-cpu", threads=1, checkpoint=tmp_path / "own.pth")
+    engine = loading.load("fp32-cpu", threads=1, checkpoint=tmp_path / "own.pth")
     assert engine.card.parameter_bytes > 44_000_000
 
 
@@ -247,7 +249,7 @@ def test_other_pickles_are_refused(content: object, tmp_path: Path, capsys: pyte
     """Code, whole modules and other things are no state dict, and nothing of them runs."""
     torch.save(content, tmp_path / "own.pt")
     with pytest.raises(CheckpointError, match=r"own.pt is no state dict .*expected what torch.save\(net.state_dict"):
-        variants.load("fp32-cpu", checkpoint=tmp_path / "own.pt")
+        loading.load("fp32-cpu", checkpoint=tmp_path / "own.pt")
     assert "ran" not in capsys.readouterr().out
 
 
@@ -267,7 +269,7 @@ def test_damaged_pickles_are_refused(data: bytes, tmp_path: Path) -> None:
     """A file cut short or of another kind ends in a sentence."""
     (tmp_path / "own.pt").write_bytes(data)
     with pytest.raises(CheckpointError, match=r"own.pt is no state dict"):
-        variants.load("fp32-cpu", checkpoint=tmp_path / "own.pt")
+        loading.load("fp32-cpu", checkpoint=tmp_path / "own.pt")
 
 
 @pytest.mark.parametrize("side", [1, 2, 5, 16])

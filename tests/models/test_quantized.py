@@ -11,11 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models import calibration, checkpoint, selftest, variants
-from models.checkpoint import Card, CheckpointError, Preparation
+from models import calibration, checkpoint, files, loading, selftest, variants
+from models.card import Card, Preparation
 from models.engines import quantized
 from models.engines.network import FoldedLayer, fold, mean_and_scale
 from models.engines.quantized import FULL_LIMIT, SAFE_LIMIT, QuantizedLayer
+from models.files import CheckpointError
 from models.topology import Network
 from tests.models.conftest import Load
 
@@ -27,7 +28,7 @@ def folded(checkpoint_path: Path) -> Network[FoldedLayer]:
 
 @pytest.fixture(scope="module")
 def ranges(checkpoint_path: Path, card: Card) -> dict[str, tuple[float, float]]:
-    return calibration.load(checkpoint.beside(checkpoint_path, ".int8.json"), card.sha256).ranges
+    return calibration.load(files.beside(checkpoint_path, ".int8.json"), card.sha256).ranges
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +48,17 @@ def test_the_artifact_says_what_it_is(artifact: Path, network: Network[Quantized
     mine = tuple("abcdefghij")
     artifact.write_bytes(quantized.serialize(network, card.sha256, "c" * 64, mine))
     assert checkpoint.inspect(artifact).classes == mine
-    variants.load("int8", threads=1, checkpoint=artifact, preparation=Preparation(input_size=32))
+    loading.load("int8", threads=1, checkpoint=artifact, preparation=Preparation(input_size=32))
     for said in (Preparation(input_size=40), Preparation(mean=(0.5, 0.5, 0.5)), Preparation(calibration_images=Path())):
         with pytest.raises(CheckpointError, match=r"INT8 artifact: input size .* leave those flags out"):
-            variants.load("int8", threads=1, checkpoint=artifact, preparation=said)
+            loading.load("int8", threads=1, checkpoint=artifact, preparation=said)
     with pytest.raises(CheckpointError, match="is an INT8 artifact: of the variants, it has int8 only"):
-        variants.load("fp32-cpu", threads=1, checkpoint=artifact)
+        loading.load("fp32-cpu", threads=1, checkpoint=artifact)
 
 
 def test_the_artifact_is_enough(artifact: Path, load: Load, images: np.ndarray, card: Card) -> None:
     """From the artifact alone, without the checkpoint or its calibration, int8 gives the same logits to the bit."""
-    alone = variants.load("int8", threads=1, checkpoint=artifact)
+    alone = loading.load("int8", threads=1, checkpoint=artifact)
     assert np.array_equal(alone.run(images[:32]).logits, load("int8").run(images[:32]).logits)
     assert alone.card.checkpoint_sha256 == card.sha256
 
@@ -74,20 +75,20 @@ def test_a_damaged_artifact_is_refused(artifact: Path, position: int) -> None:
     data[position] ^= 1
     artifact.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"model.int8.safetensors is (damaged|not a safetensors file)"):
-        variants.load("int8", checkpoint=artifact)
+        loading.load("int8", checkpoint=artifact)
 
 
 def test_a_truncated_artifact_is_refused(artifact: Path) -> None:
     """An artifact cut short stops the load."""
     artifact.write_bytes(artifact.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"damaged or no INT8 artifact \(.+\); write it again"):
-        variants.load("int8", checkpoint=artifact)
+        loading.load("int8", checkpoint=artifact)
 
 
 def test_a_missing_artifact_is_refused(tmp_path: Path) -> None:
     """An artifact that is not there stops the load."""
     with pytest.raises(CheckpointError, match="is missing"):
-        variants.load("int8", checkpoint=tmp_path / "none.int8.safetensors")
+        loading.load("int8", checkpoint=tmp_path / "none.int8.safetensors")
 
 
 def test_weights_use_the_whole_range(network: Network[QuantizedLayer]) -> None:
@@ -133,7 +134,7 @@ def test_a_calibration_that_does_not_fit_is_refused(
 ) -> None:
     """int8 loads only with the calibration of its own checkpoint, and the error says how to make one."""
     place = tmp_path / "x.int8.json"
-    content = json.loads(checkpoint.beside(checkpoint_path, ".int8.json").read_text())
+    content = json.loads(files.beside(checkpoint_path, ".int8.json").read_text())
     if damage == "other checkpoint":
         place.write_text(json.dumps(content | {"checkpoint_sha256": "0" * 64}))
     elif damage == "no ranges":
@@ -158,7 +159,7 @@ def test_a_calibration_without_a_layer_is_refused(
 def test_it_works_without_vnni(backend: str, checkpoint_path: Path) -> None:
     """On a CPU without VNNI (oneDNN capped to AVX2) int8 passes its self-test with safe weights, and says so."""
     code = (
-        f"from models import selftest, variants; e = variants.load('int8', threads=1, cpu_backend='{backend}'); "
+        f"from models import selftest, variants; e = loading.load('int8', threads=1, cpu_backend='{backend}'); "
         "print(selftest.agreement(e), e.card.notes); assert 'no VNNI' in e.card.notes[0]"
     )
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "CHECKPOINT": str(checkpoint_path)}

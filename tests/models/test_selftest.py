@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import selftest
+from models import reference, selftest
 from models.engines.base import Execution
 from models.selftest import SelfTestFailed
 from tests.models.conftest import ON_CPU, Load
@@ -49,9 +49,9 @@ def test_infinite_logits_fail(load: Load, checkpoint_path: Path) -> None:
 def test_another_checkpoints_logits_are_no_reference(checkpoint_path: Path, tmp_path: Path) -> None:
     """Reference logits of another checkpoint, or none, fail the self-test with what to run."""
     with pytest.raises(SelfTestFailed, match="belongs to the checkpoint"):
-        selftest.reference(checkpoint_path, "0" * 64)
+        reference.reference(checkpoint_path, "0" * 64)
     with pytest.raises(SelfTestFailed, match=r"is missing: .*python -m models.sample"):
-        selftest.reference(tmp_path / "none.safetensors", "0" * 64)
+        reference.reference(tmp_path / "none.safetensors", "0" * 64)
 
 
 def test_no_warning_reaches_a_user(checkpoint_path: Path) -> None:
@@ -61,7 +61,7 @@ from pathlib import Path
 from models import selftest, variants
 path = Path({str(checkpoint_path)!r})
 for name in {ON_CPU!r}:
-    engine = variants.load(name, device="cpu", threads=1, checkpoint=path)
+    engine = loading.load(name, device="cpu", threads=1, checkpoint=path)
     engine.warm_up([1, 2])
     if name == "int8":
         selftest.agreement(engine, path)

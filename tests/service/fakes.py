@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from models.engines.base import DeviceLost, Engine, EngineCard, Execution, OutOfMemory, check_logits
 from models.variants import VARIANTS
-from service.api import PrecisionAPI
 from service.settings import Settings, parse
+from service.workers.api import PrecisionAPI
 
 DIFFER, RAISE, UNPICKLABLE, DIE, HANG, STALL = 249, 250, 251, 252, 253, 254
 """Values of an image's first byte: int8 answers with the next class, the engine raises, raises the unpicklable, exits,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tritonclient.utils import InferenceServerException
 
-from service.keys import Keys
+from service.http.keys import Keys
 from service.settings import Settings, parse
 from tests.service.pictures import png
 from tests.service.processes import Service, running

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from service import logs
-from service.api import PrecisionAPI, gpu_fault
 from service.settings import Settings
+from service.workers.api import PrecisionAPI, gpu_fault
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,9 @@ import tritonclient.http as triton
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from models import checkpoint, cifar10, selftest
+from models import cifar10, files, selftest
+from models.card import read_card
+from models.reference import reference as stored_logits
 from tests.service.processes import Service, running
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -32,7 +34,7 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def reference() -> np.ndarray:
-    return selftest.reference(None, checkpoint.read_card().sha256)
+    return stored_logits(None, read_card().sha256)
 
 
 def logits_of(service: Service, variant: str, count: int) -> np.ndarray:
@@ -140,9 +142,9 @@ def test_promtool_finds_nothing_in_a_scrape(service: Service) -> None:
 def test_damaged_weights_stop_the_start(tmp_path_factory: pytest.TempPathFactory) -> None:
     """One flipped byte: exit code 1 and a sentence that names the file, the hashes and the way out."""
     folder = tmp_path_factory.mktemp("weights")
-    source = checkpoint.default_path()
+    source = files.default_path()
     for suffix in (".safetensors", ".json"):
-        shutil.copy(checkpoint.beside(source, suffix), folder)
+        shutil.copy(files.beside(source, suffix), folder)
     damaged = folder / source.name
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2] ^= 1

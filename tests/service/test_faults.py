@@ -15,9 +15,9 @@ import httpx
 import psutil
 import pytest
 
-from service.engine import supervisor
-from service.engine.pool import Pool, Unobserved
 from service.settings import Settings
+from service.workers import supervisor
+from service.workers.pool import Pool, Unobserved
 from tests.service import fakes
 from tests.service.pictures import png, solid
 from tests.service.processes import Service, running, until

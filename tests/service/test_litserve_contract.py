@@ -6,10 +6,10 @@ import litserve
 from litserve.loops import inference_worker
 from litserve.loops.base import LitLoop
 
-from service.api import PrecisionAPI
 from service.metrics import Metrics
 from service.server import build_server
 from service.settings import Settings
+from service.workers.api import PrecisionAPI
 
 
 def test_the_pinned_version_is_installed() -> None:

@@ -34,7 +34,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def test_every_line_is_an_object(lines: list[dict[str, Any]]) -> None:
     """Time, level, logger and message are on each, those of the workers and of uvicorn included."""
     assert [line for line in lines if not {"time", "level", "logger", "message"} <= set(line)] == []
-    assert {"uvicorn.error", "service.engine.loop", "service.requests"} <= {line["logger"] for line in lines}
+    assert {"uvicorn.error", "service.workers.loop", "service.requests"} <= {line["logger"] for line in lines}
 
 
 def test_a_prediction_is_one_line(lines: list[dict[str, Any]]) -> None:
@@ -57,7 +57,7 @@ def test_an_answered_line_has_every_phase(lines: list[dict[str, Any]]) -> None:
 
 def test_an_engines_error_carries_its_traceback(lines: list[dict[str, Any]]) -> None:
     """In one line, as one field."""
-    (line,) = [line for line in lines if line["logger"] == "service.engine.loop"]
+    (line,) = [line for line in lines if line["logger"] == "service.workers.loop"]
     assert line["level"] == "error"
     assert "RuntimeError: told to" in line["exception"]
 

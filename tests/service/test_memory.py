@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from models import gpu
-from service import memory
-from service.memory import Process
+from models import nvml
+from service.workers import memory
+from service.workers.memory import Process
 
 
 def test_a_process_on_the_cpu_has_two_kinds() -> None:
@@ -21,7 +21,7 @@ def test_a_process_on_the_cpu_has_two_kinds() -> None:
 def test_a_process_on_a_gpu_has_its_allocators_and_its_drivers_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver is asked about the worker's GPU and process."""
     asked = []
-    monkeypatch.setattr(gpu, "memory", lambda uuid, pid: asked.append((uuid, pid)) or {"device_used": 9})
+    monkeypatch.setattr(nvml, "memory", lambda uuid, pid: asked.append((uuid, pid)) or {"device_used": 9})
     kinds = memory.read(Process(os.getpid(), "GPU-1", {"allocated": 3, "reserved": 4}))
     assert asked == [("GPU-1", os.getpid())]
     assert (kinds["allocated"], kinds["reserved"], kinds["device_used"]) == (3, 4, 9)

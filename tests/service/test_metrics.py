@@ -10,12 +10,12 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtest import scrape
-from service import memory
-from service.engine.pool import BEST_FIRST
+from loadtest.client import scrape
 from service.errors import REASONS
-from service.memory import Process
 from service.metrics import OUTCOMES, PHASES, SECONDS, STATES, Counter, Gauge, Histogram, Metrics
+from service.workers import memory
+from service.workers.memory import Process
+from service.workers.pool import BEST_FIRST
 
 PROMTOOL = shutil.which("promtool") or ""
 CARD = {

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.engine.queue import Queue
 from service.errors import ServiceError
+from service.workers.queue import Queue
 
 
 def images(count: int) -> list[Any]:

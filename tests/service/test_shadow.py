@@ -12,13 +12,13 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
-from models import cpu
-from service.engine.queue import Answer
-from service.engine.supervisor import WorkerDied
+from common import machine
 from service.errors import ServiceError
 from service.server import build_server
 from service.settings import Settings
 from service.shadow import MOST_IMAGES, Shadow
+from service.workers.queue import Answer
+from service.workers.supervisor import WorkerDied
 from tests.service import fakes
 from tests.service.pictures import solid
 from tests.service.processes import Service, running, until
@@ -93,7 +93,7 @@ def test_a_worker_that_cannot_be_put_in_the_background_is_not_left_running(monke
     def refuse(pid: int) -> NoReturn:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(cpu, "yield_to_others", refuse)
+    monkeypatch.setattr(machine, "yield_to_others", refuse)
     settings = Settings(variants=("int8",), shadow_share=1)
     background = build_server(settings, api=fakes.FakeAPI).background
     assert background is not None

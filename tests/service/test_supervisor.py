@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from service.engine import supervisor, wire
-from service.engine.pool import Pool, Unobserved
 from service.errors import REASONS
 from service.settings import Settings
+from service.workers import supervisor, wire
+from service.workers.pool import Pool, Unobserved
 
 ENDS = b""
 """At the end of what a life says: its socket closes. Without it the process stays."""

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from service.engine.pool import Pool, Unobserved
-from service.engine.wire import Result
 from service.metrics import PHASES, Metrics
 from service.routes.predict import in_turn
 from service.settings import Settings
 from service.v2.statistics import statistics
+from service.workers.pool import Pool, Unobserved
+from service.workers.wire import Result
 
 CARD = {"device": "cpu", "memory_kind": "activation_peak"}
 

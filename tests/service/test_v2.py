@@ -17,11 +17,11 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from models import checkpoint
+from models.card import read_card
 from tests.service.pictures import encode, png, solid
 from tests.service.processes import Service, running
 
-VERSION = checkpoint.read_card().sha256[:12]
+VERSION = read_card().sha256[:12]
 RAW = {"content-type": "application/octet-stream"}
 PIXELS = np.stack([solid(value) for value in (3, 4, 9)])
 INFER = "/v2/models/resnet18-fp32/infer"

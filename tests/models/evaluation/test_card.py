@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import checkpoint, cifar10, evaluate
-from models.checkpoint import Card, CheckpointError
+from models import cifar10, evaluate, files
+from models.card import Card
 from models.evaluation import card as evaluation
+from models.files import CheckpointError
 from tests.models.conftest import Load
 
 EVALUATED = ("fp32", "int8", "int8-dynamic")
@@ -77,7 +78,7 @@ def test_the_command_writes_cards(
     """`--card` writes beside the checkpoint; a later run of other variants adds to it, other weights replace it."""
     own = tmp_path / checkpoint_path.name
     for suffix in (".safetensors", ".json", ".int8.json"):
-        checkpoint.beside(own, suffix).write_bytes(checkpoint.beside(checkpoint_path, suffix).read_bytes())
+        files.beside(own, suffix).write_bytes(files.beside(checkpoint_path, suffix).read_bytes())
     stale = tmp_path / f"{own.name.partition('.')[0]}.evaluation.json"
     stale.write_text(json.dumps({"fp16": {"checkpoint_sha256": "0" * 64}}))
     flags = ["--data", str(tiny_dataset), "--out", str(tmp_path / "out"), "--checkpoint", str(own), "--threads", "1"]

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from models import cifar10, evaluate
-from models.checkpoint import CheckpointError
 from models.engines.base import Engine
 from models.evaluation import answers, batches, sheet, statistics
+from models.files import CheckpointError
 from tests.models.conftest import Load
 
 FLAGS = "--variants fp32-cpu,int8 --threads 1 --batch-sizes 2,5 --batch-images 10 --corruptions jpeg@1 --device cpu"

@@ -1,4 +1,4 @@
-"""How a network function is driven on the CPU: timing, memory, checks. On a GPU it is `models.engines.cuda`."""
+"""How a network function is driven on the CPU: timing, memory, checks. On a GPU it is `models.engines.gpu`."""
 
 from collections.abc import Sequence
 

@@ -11,10 +11,10 @@ import gevent
 from gevent.event import Event
 from locust.env import Environment
 
-from loadtest.images import Bodies
+from loadtest.client.images import Bodies
+from loadtest.client.users import Desk, LoadUser, Turn
 from loadtest.plan import Arm, Round, Workload
 from loadtest.records import Request
-from loadtest.users import Desk, LoadUser, Turn
 
 HEARTBEAT = 0.02
 """Seconds between two looks at how late this process wakes up."""

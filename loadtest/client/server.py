@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loadtest.client.scrape import Scrape, parse
 from loadtest.plan import Arm
-from loadtest.scrape import Scrape, parse
 
 KEY_VARIABLE = "LOADTEST_API_KEY"
 TIMEOUT = 30.0

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.images import Bodies, LabelledImages
+from loadtest.analysis.statistics import mcnemar, paired_difference, proportion
+from loadtest.client.images import Bodies, LabelledImages
 from loadtest.plan import Arm
 from loadtest.records import Played
-from loadtest.statistics import mcnemar, paired_difference, proportion
 
 UNSEEN = -1
 

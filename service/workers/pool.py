@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.queue import Entry, Queue
-from service.engine.supervisor import Spawn, Worker
-from service.engine.wire import Result
 from service.errors import ServiceError
-from service.memory import Process
 from service.settings import Settings, for_variant
+from service.workers.memory import Process
+from service.workers.queue import Entry, Queue
+from service.workers.supervisor import Spawn, Worker
+from service.workers.wire import Result
 
 BEST_FIRST = ("ready", "starting", "failed", "unavailable")
 """A variant is in the best state that one of its workers is in."""

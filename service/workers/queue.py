@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.wire import Result
 from service.errors import ServiceError
+from service.workers.wire import Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from loadtest.analysis.stability import saturated
+from loadtest.analysis.statistics import quantile, stated_quantile
+from loadtest.client.scrape import Scrape
 from loadtest.plan import Arm, Workload
 from loadtest.records import Played, Request
-from loadtest.scrape import Scrape
-from loadtest.stability import saturated
-from loadtest.statistics import quantile, stated_quantile
 
 PHASES = ("decode", "queue", "copy_in", "inference", "copy_out", "deliver", "encode")
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}

@@ -21,13 +21,14 @@ from litserve.loops import inference_worker
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
-from models import cpu, gpu
+from common import machine
+from models import nvml
 from models.variants import Variant
-from service.api import PrecisionAPI
-from service.engine.patience import patient
-from service.engine.pool import Observer, Pool, Unobserved
-from service.engine.supervisor import Spawn, WorkerDied
+from service.http.slow_clients import patient
 from service.settings import Settings
+from service.workers.api import PrecisionAPI
+from service.workers.pool import Observer, Pool, Unobserved
+from service.workers.supervisor import Spawn, WorkerDied
 
 logger = logging.getLogger(__name__)
 
@@ -64,18 +65,18 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         """One route serves all variants (service.routes.predict), so LitServe registers none."""
 
     def _pool(self, api: PrecisionAPI, observer: Observer) -> Pool:
-        places = devices(api.variant, self.settings, gpu.count())
+        places = devices(api.variant, self.settings, nvml.count())
         spawns = [self._spawner(api, device, index) for index, device in enumerate(places)]
         return Pool(api.variant.name, self.settings, spawns, observer)
 
     def _background_pool(self, api: PrecisionAPI) -> Pool:
-        spawn = self._spawner(api, devices(api.variant, api.settings, gpu.count())[0], 0)
+        spawn = self._spawner(api, devices(api.variant, api.settings, nvml.count())[0], 0)
 
         def spawn_in_background(link: socket.socket) -> multiprocessing.process.BaseProcess:
             process = spawn(link)
             assert process.pid is not None
             try:
-                cpu.yield_to_others(process.pid)
+                machine.yield_to_others(process.pid)
             except OSError as error:
                 process.kill()
                 process.join()
@@ -86,14 +87,14 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
 
     def _spawner(self, api: PrecisionAPI, device: str, index: int) -> Spawn:
         context = multiprocessing.get_context("spawn")
-        cores = cpu.share(index, api.settings.workers) if api.settings.workers > 1 else None
+        cores = machine.share(index, api.settings.workers) if api.settings.workers > 1 else None
 
         def spawn(link: socket.socket) -> multiprocessing.process.BaseProcess:
             arguments: tuple[Any, ...] = (api, device, 0, link, None, {}, self._callback_runner, False)
             process = context.Process(
                 target=inference_worker, args=arguments, name=f"worker-{api.variant.name}", daemon=True
             )
-            with cpu.bound_to(cores):
+            with machine.bound_to(cores):
                 process.start()
             return process
 

@@ -9,7 +9,7 @@ from typing import Any
 from litserve.loops.base import LitLoop
 
 from models.engines.base import DeviceLost, EngineError, NonFiniteLogits, OutOfMemory
-from service.engine import wire
+from service.workers import wire
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from loadtest.analysis.statistics import enough, quantile
 from loadtest.records import Played
-from loadtest.statistics import enough, quantile
 
 PARTS = 3
 SATURATED = 0.95

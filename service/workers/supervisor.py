@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from service.engine import wire
-from service.engine.queue import Answer, Entry
-from service.engine.wire import Result
 from service.errors import ServiceError
 from service.settings import Settings
+from service.workers import wire
+from service.workers.queue import Answer, Entry
+from service.workers.wire import Result
 
 logger = logging.getLogger(__name__)
 

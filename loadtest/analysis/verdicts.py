@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from loadtest.analysis.statistics import Interval, mean_ratio, quantile_ratio
+from loadtest.analysis.summary import QUANTILES
 from loadtest.plan import Arm
 from loadtest.slo import words
-from loadtest.statistics import Interval, mean_ratio, quantile_ratio
-from loadtest.summary import QUANTILES
 
 METRICS = ("images_per_second", *QUANTILES)
 SIGNIFICANT = 0.05

@@ -10,12 +10,13 @@ import litserve
 import numpy as np
 from numpy.typing import NDArray
 
-from models import cpu, selftest
+from common import machine
+from models import selftest
 from models.engines.base import Engine, Execution
-from models.variants import VARIANTS, VariantUnavailable, load
+from models.variants import VARIANTS, VariantUnavailable
 from service import logs
-from service.engine.loop import SocketLoop
 from service.settings import Settings, for_variant
+from service.workers.loop import SocketLoop
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         self.variant = VARIANTS[name]
         self.settings = settings
         # Counted here: in the worker, OpenMP may already have bound the thread to one core (OMP_PROC_BIND).
-        self.threads = settings.threads or max(1, cpu.available_cores() // settings.workers)
+        self.threads = settings.threads or max(1, machine.available_cores() // settings.workers)
         self.refusal: dict[str, str] | None = None
         self.card: dict[str, Any] = {}
 
@@ -72,6 +73,8 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         return engine, card
 
     def load_engine(self) -> Engine:
+        from models.loading import load  # noqa: PLC0415 - torch belongs to the processes that run engines
+
         return load(
             self.variant.name,
             device=self.place,

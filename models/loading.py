@@ -1,5 +1,6 @@
 """From a row of VARIANTS to a running engine."""
 
+import os
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
@@ -7,19 +8,21 @@ from typing import Any
 
 import torch
 
-from models import calibration, checkpoint, cpu
+from common import machine
+from models import calibrate, calibration, checkpoint, files
 from models.calibration import Calibration
-from models.checkpoint import Card, Preparation, State
-from models.engines import cudnn, dynamic, floating, quantized
+from models.card import AS_IT_SAYS, Card, Preparation, read_card
+from models.checkpoint import State
+from models.engines import dynamic, floating, gpu_layers, quantized
 from models.engines.base import Engine, EngineCard
 from models.engines.built import Built
-from models.engines.cuda import CudaEngine
+from models.engines.cpu import CpuEngine
 from models.engines.device import Gpu, choose, expectations, gpus
+from models.engines.gpu import CudaEngine
 from models.engines.graphs import CudaStream
 from models.engines.network import FoldedLayer, fold
-from models.engines.runner import CpuEngine
 from models.topology import STEMS, Network
-from models.variants import DEFAULT_GPU_BACKEND, Variant, VariantUnavailable, default_cpu_backend
+from models.variants import DEFAULT_GPU_BACKEND, VARIANTS, Variant, VariantUnavailable, default_cpu_backend
 
 DTYPES = {
     "float32": torch.float32,
@@ -30,18 +33,39 @@ DTYPES = {
 
 
 def load(
-    variant: Variant,
-    device: str | None,
-    threads: int,
-    path: Path | None,
-    preparation: Preparation,
-    gpu_backend: str | None,
-    cpu_backend: str | None,
+    name: str,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    checkpoint: Path | None = None,
+    preparation: Preparation = AS_IT_SAYS,
+    gpu_backend: str | None = None,
+    cpu_backend: str | None = None,
 ) -> Engine:
-    """See `models.variants.load`."""
+    """Load a variant: weights verified, folded, quantized and placed, but not warmed up.
+
+    Args:
+        name: a key of VARIANTS.
+        device: `cpu`, `cuda` or `cuda:N`; None follows the row. `cpu` also runs fp16 and bf16, slowly, for
+            functional tests.
+        threads: CPU threads of this process; None takes the cores available (`common.machine.available_cores`).
+        checkpoint: None takes the environment variable CHECKPOINT, else the bundled one. For `int8` it may be the INT8
+            artifact that `python -m models.quantize --artifact` writes.
+        preparation: what images the checkpoint takes, where its card does not say.
+        gpu_backend: one of GPU_BACKENDS; None takes DEFAULT_GPU_BACKEND. Means nothing on the CPU.
+        cpu_backend: one of CPU_BACKENDS; None takes `default_cpu_backend()`. Means nothing on a GPU.
+
+    Raises:
+        KeyError: no such variant.
+        ValueError: no such backend.
+        VariantUnavailable: the machine lacks what the variant needs.
+        models.files.CheckpointError: the weights, or what derives from them, are missing, damaged or mismatched.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which measures memory, logs to stderr otherwise
+    variant, path = VARIANTS[name], checkpoint or files.default_path()
+    threads = threads or machine.available_cores()
     gpu = choose(variant, device, gpus())
     torch.set_num_threads(threads)
-    path = path or checkpoint.default_path()
     if gpu:
         return _on_gpu(variant, gpu, path, preparation, gpu_backend or DEFAULT_GPU_BACKEND)
     build = CPU_BUILDERS.get(variant.name, _floating)
@@ -51,7 +75,7 @@ def load(
 def _on_gpu(variant: Variant, gpu: Gpu, path: Path, preparation: Preparation, backend: str) -> Engine:
     state, card = checkpoint.load(path, preparation)
     network, dtype = fold(state, card), DTYPES[variant.dtype]
-    forward, held = cudnn.build(backend, network, gpu.device, dtype)
+    forward, held = gpu_layers.build(backend, network, gpu.device, dtype)
     described = _card(
         variant,
         network,
@@ -90,8 +114,8 @@ def _floating(variant: Variant, path: Path, preparation: Preparation, backend: s
 def _int8(variant: Variant, path: Path, preparation: Preparation, backend: str, threads: int) -> Engine:
     functions = _functions(variant, backend)
     notes: list[str] = []
-    if path.name.endswith(checkpoint.ARTIFACT_SUFFIX):
-        checkpoint.read_card(path, preparation)  # refuses what the user says otherwise
+    if path.name.endswith(files.ARTIFACT_SUFFIX):
+        read_card(path, preparation)  # refuses what the user says otherwise
         network, about = quantized.deserialize(path)
         sha256, calibration_sha256, size = about["checkpoint_sha256"], about["calibration_sha256"], path.stat().st_size
     else:
@@ -101,7 +125,7 @@ def _int8(variant: Variant, path: Path, preparation: Preparation, backend: str, 
         network = quantized.quantize(folded, found.ranges, quantized.FULL_LIMIT)
         sha256, calibration_sha256 = card.sha256, found.sha256
         size = len(quantized.serialize(network, sha256, calibration_sha256, card.classes))
-    if not cpu.has_vnni():
+    if not machine.has_vnni():
         network = quantized.narrowed(network)
         notes.append("no VNNI on this CPU: weights of 7 bits, so that no sum saturates")
     built = functions.int8(network, threads)
@@ -125,14 +149,12 @@ def _calibration(
 
     And what a reader of the card should know about it.
     """
-    place = checkpoint.beside(path, ".int8.json")
+    place = files.beside(path, ".int8.json")
     if folder is None and place.exists():
         found = calibration.load(place, sha256)
         if found.input == network.input:
             return found, []
-    from models import quantize  # noqa: PLC0415 - most checkpoints come calibrated
-
-    found = quantize.at_load(network, sha256, folder)
+    found = calibrate.at_load(network, sha256, folder)
     return found, [] if folder else [f"ranges of the {found.images} bundled images, which are of CIFAR-10's test set"]
 
 
@@ -140,7 +162,7 @@ def _int8_dynamic(variant: Variant, path: Path, preparation: Preparation, backen
     _functions(variant, "onednn")  # the one integer layer runs there in any case
     state, card = checkpoint.load(path, preparation)
     network = fold(state, card)
-    limit = quantized.FULL_LIMIT if cpu.has_vnni() else quantized.SAFE_LIMIT
+    limit = quantized.FULL_LIMIT if machine.has_vnni() else quantized.SAFE_LIMIT
     built = dynamic.build(_functions(variant, backend).features(network, threads), network, limit)
     described = _card(
         variant,
@@ -175,11 +197,11 @@ def _card(
     return EngineCard(
         variant=variant.name,
         device=str(gpu.device) if gpu else "cpu",
-        device_name=gpu.name if gpu else cpu.name(),
+        device_name=gpu.name if gpu else machine.name(),
         dtype=variant.dtype,
         backend=backend,
         backend_version=_backend_version(backend, gpu),
-        isa=gpu.isa if gpu else cpu.isa(),
+        isa=gpu.isa if gpu else machine.isa(),
         tensor_cores=gpu.has_tensor_cores if gpu else False,
         device_memory_bytes=gpu.memory_bytes if gpu else 0,
         threads=torch.get_num_threads(),

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import ServiceError
-from service.keys import Keys
+from service.http.keys import Keys
 from service.routes.counted import compared, counted, error_response, request_id_of
 
 HEALTH = ("/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")

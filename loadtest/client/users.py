@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from gevent.event import AsyncResult
 from locust import FastHttpUser, task
 
-from loadtest.images import Bodies
+from loadtest.client.images import Bodies
+from loadtest.client.server import credentials
 from loadtest.plan import Arm
 from loadtest.records import Request
-from loadtest.server import credentials
 
 
 class Turn(NamedTuple):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from models import gpu
+from models import nvml
 
 
 @dataclass(frozen=True)
@@ -27,4 +27,4 @@ def read(process: Process) -> dict[str, int]:
     except psutil.Error:
         return {}
     kinds = {"rss": memory.rss, "pss": memory.pss} | process.allocator
-    return kinds | gpu.memory(process.gpu, process.pid) if process.gpu else kinds
+    return kinds | nvml.memory(process.gpu, process.pid) if process.gpu else kinds

@@ -1,0 +1,1 @@
+"""Facts and formulas that more than one package needs. Standard library only."""

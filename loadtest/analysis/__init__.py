@@ -1,0 +1,1 @@
+"""What the raw times and answers say: numbers, intervals, verdicts, validity."""

@@ -1,0 +1,1 @@
+"""What talks to a service: users, images, `/variants` and `/metrics`."""

@@ -1,0 +1,142 @@
+"""Calibrate INT8 activations: run the FP32 network on images and choose a range for each convolution's output."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from models import calibration, cifar10, files, preprocess
+from models.calibration import Calibration
+from models.engines.network import FoldedLayer, assemble, max_pool, mean_and_scale
+from models.files import CheckpointError
+from models.topology import Network
+
+BINS = 2048
+SHRINKS = np.linspace(0.3, 1.0, 141)
+# The default by measurement: logit SQNR 37.9 dB with mse, 37.0 with minmax, 31.1 with percentile; top-1 agreement 99.8,
+# 99.7 and 99.7 % (calibrated on 512 training images, 1,000 test images, a checkpoint of 84 %).
+METHODS = ("mse", "percentile", "minmax")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MOST_IMAGES = 512
+Range = tuple[float, float]
+
+
+@torch.inference_mode()
+def observe(network: Network[FoldedLayer], images: cifar10.Images, record: Callable[[str, Tensor], None]) -> None:
+    """Run the FP32 network on `[N, 3, H, W] uint8` and hand every convolution's output to `record`."""
+
+    def convolve(layer: FoldedLayer, x: Tensor) -> Tensor:
+        return F.conv2d(x, layer.weight, layer.bias, layer.spec.stride, layer.weight.shape[2] // 2)
+
+    def noted(layer: FoldedLayer, y: Tensor, *, relu: bool) -> Tensor:
+        y = F.relu(y) if relu else y
+        record(layer.spec.name, y)
+        return y
+
+    features = assemble(
+        network,
+        lambda layer: lambda x: noted(layer, convolve(layer, x), relu=layer.spec.relu),
+        lambda layer: lambda x, accumulator: noted(layer, convolve(layer, x) + accumulator, relu=True),
+        max_pool,
+    )
+    mean, scale = mean_and_scale(network.input)
+    for batch in torch.from_numpy(images).split(64):
+        features((batch.float() - mean) * scale)
+
+
+def calibrate(network: Network[FoldedLayer], images: cifar10.Images, method: str = "mse") -> dict[str, Range]:
+    """The range of every convolution's output over the images, by name.
+
+    Args:
+        network: the FP32 network.
+        images: `[N, 3, H, W] uint8`, as the network takes them; not those that it is judged on.
+        method: `minmax`; `percentile`, which cuts 0.01 % of the values; or `mse`, which makes the squared error of
+            8-bit rounding and cutting smallest.
+    """
+    extremes: dict[str, Range] = {}
+    histograms: dict[str, Tensor] = {}
+
+    def widen(name: str, y: Tensor) -> None:
+        low, high = extremes.get(name, (0.0, 0.0))
+        extremes[name] = (min(low, float(y.min())), max(high, float(y.max())))
+
+    def count(name: str, y: Tensor) -> None:
+        low, high = extremes[name]
+        histograms[name] = histograms.get(name, 0) + torch.histc(y, BINS, low, high).double()
+
+    observe(network, images, widen)
+    if method == "minmax":
+        return extremes
+    observe(network, images, count)
+    choose = {"mse": least_error, "percentile": percentile}[method]
+    return {name: choose(histograms[name].numpy(), extremes[name]) for name in extremes}
+
+
+def percentile(counts: np.ndarray, extremes: Range, cut: float = 1e-4) -> Range:
+    """The range that leaves out the share `cut` of the values, at the ends that are not 0."""
+    low, high = extremes
+    edges = np.linspace(low, high, BINS + 1)
+    below = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
+    bottom = float(edges[np.searchsorted(below, cut) - 1]) if low < 0 else 0.0
+    return bottom, float(edges[np.searchsorted(below, 1 - cut)])
+
+
+def least_error(counts: np.ndarray, extremes: Range) -> Range:
+    """The range, shrunk from `extremes`, whose 8-bit rounding and cutting has the least squared error."""
+    low, high = extremes
+    counts = counts.copy()
+    if low == 0:
+        counts[0] = 0  # mostly the exact zeros of the ReLU, which no range rounds
+    centres = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
+
+    def error(shrink: float) -> float:
+        step = shrink * (high - low) / 255
+        offset = round(-low * shrink / step)
+        rounded = (np.clip(np.round(centres / step) + offset, 0, 255) - offset) * step
+        # a bin is narrower than a step: within it values are spread, so inside the range the error is the step's own
+        inside = (centres > shrink * low) & (centres < shrink * high)
+        return float((counts * np.where(inside, step**2 / 12, (centres - rounded) ** 2)).sum())
+
+    best = min(SHRINKS, key=error)
+    return low * float(best), high * float(best)
+
+
+def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path | None) -> Calibration:
+    """The calibration on the images in `folder` (None: the bundled sample), kept for the next start.
+
+    Raises:
+        CheckpointError: the folder holds no images.
+    """
+    images = images_in(folder, network.input.side) if folder else cifar10.sample()[0]
+    place = files.place(
+        "calibration", ".json", checkpoint=checkpoint_sha256, input=asdict(network.input), method=METHODS[0],
+        bins=BINS, images=files.sha256(images.tobytes()), torch=torch.__version__,
+    )  # fmt: skip
+    with suppress(CheckpointError, OSError):  # none yet, damaged, or in a folder that may not be read
+        return calibration.load(place, checkpoint_sha256)
+    pixels = preprocess.resized(images, network.input.side)
+    ranges = calibrate(network, pixels, METHODS[0])
+    found = Calibration(checkpoint_sha256, METHODS[0], len(pixels), 0, ranges, network.input)
+    files.store(place, found.to_json())
+    return found
+
+
+def images_in(folder: Path, side: int, most: int = MOST_IMAGES) -> cifar10.Images:
+    """The first `most` images of a folder, by name, as `[N, 3, side, side] uint8`.
+
+    Raises:
+        CheckpointError: there are none, or one cannot be read.
+    """
+    try:
+        places = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)[:most]
+        if not places:
+            raise CheckpointError(f"{folder} holds no {', '.join(IMAGE_SUFFIXES)} files to calibrate INT8 on")
+        return np.stack([preprocess.to_pixels(Image.open(place), side) for place in places])
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the images to calibrate INT8 on cannot be read ({error})") from error
