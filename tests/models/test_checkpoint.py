@@ -74,7 +74,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize("missing", ["small.safetensors", "small.json"])
 def test_a_missing_file_says_what_to_do(copy: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the weights, or without the card of the bundled ones, the error names the file and the ways out."""
-    monkeypatch.setattr(files, "BUNDLED", copy)
+    monkeypatch.setattr("models.card.BUNDLED", copy)
     (copy.parent / missing).unlink()
     with pytest.raises(CheckpointError, match=rf"{missing} is missing: restore it .* --checkpoint or CHECKPOINT"):
         checkpoint.load(copy)

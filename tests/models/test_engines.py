@@ -205,7 +205,7 @@ def test_int8_is_a_quarter_of_fp32(names: tuple[str, str], load: Load) -> None:
 def test_openvinos_weights_are_what_malloc_gave(variant: str) -> None:
     """What the card says is resident is what a process holds more once it has loaded a variant and run a batch."""
     code = (
-        "import numpy as np; from models import measure, variants; import models.engines.openvino, gc; "
+        "import numpy as np; from models import loading, measure; import models.engines.openvino, gc; "
         "hold = []; pixels = np.zeros((1, 3, 32, 32), np.uint8); "
         "load = lambda: (hold.append(loading.load(sys.argv[1], threads=1)), hold[-1].run(pixels), gc.collect()); "
         "load(); hold.clear(); gc.collect(); found = measure.growth(load); "
@@ -222,7 +222,7 @@ def test_nothing_is_sent(checkpoint_path: Path) -> None:
     """OpenVINO reports its import unless it is kept from it; a variant loads and answers without opening a socket."""
     code = (
         "import sys, numpy as np; sys.addaudithook(lambda event, _: event.startswith('socket.') and sys.exit(event)); "
-        "from models import variants; loading.load('int8', threads=1).run(np.zeros((1, 3, 32, 32), np.uint8))"
+        "from models import loading; loading.load('int8', threads=1).run(np.zeros((1, 3, 32, 32), np.uint8))"
     )
     environment = os.environ | {"CHECKPOINT": str(checkpoint_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)

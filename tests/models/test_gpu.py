@@ -200,7 +200,7 @@ def test_a_device_side_fault_is_a_lost_device() -> None:
     code = """
 import contextlib
 import numpy as np, torch
-from models import variants
+from models import loading
 from models.engines.base import DeviceLost
 engine = loading.load("fp16", device="cuda")
 engine.warm_up([1])

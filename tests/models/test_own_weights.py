@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import ResNet
 
+from common import machine
 from models import calibration, cifar10, loading, preprocess, reference, selftest
 from models.card import Preparation
 from models.checkpoint import inspect
@@ -84,12 +85,15 @@ def test_it_answers_as_torchvision(net: ResNet, path: Path, side: int, name: str
 
 @pytest.mark.parametrize("side", [32, 45])
 def test_int8_is_calibrated_at_load(net: ResNet, path: Path, side: int, own_cache: Path) -> None:
-    """Without a calibration beside it INT8 calibrates on the sample: noise 20 dB below the logits, and kept."""
+    """Without a calibration beside it INT8 calibrates on the sample: noise 20 dB below the logits, and kept.
+
+    Without VNNI weights have 7 bits, which doubles their rounding: 17 dB.
+    """
     preparation = Preparation(side, IMAGENET.mean, IMAGENET.std)
     engine = loading.load("int8", threads=1, checkpoint=path, preparation=preparation)
     images = preprocess.resized(cifar10.sample()[0][:20], side)
     expected, found = expected_logits(net, images, preparation), engine.run(images).logits
-    assert 10 * np.log10((expected**2).sum() / ((found - expected) ** 2).sum()) > 20
+    assert 10 * np.log10((expected**2).sum() / ((found - expected) ** 2).sum()) > (20 if machine.has_vnni() else 17)
     (kept,) = own_cache.iterdir()
     written = kept.stat().st_mtime_ns
     again = loading.load("int8", threads=1, checkpoint=path, preparation=preparation)
@@ -154,6 +158,7 @@ def test_a_folder_that_may_not_be_entered_costs_time_only(
         raise PermissionError(13, "Permission denied", str(place))
 
     monkeypatch.setattr(calibration, "load", forbidden)
+    monkeypatch.setattr(machine, "has_vnni", lambda: True)  # without it there is a note more
     card = loading.load("int8", threads=1, checkpoint=path, preparation=OWN[net.stem]).card
     assert card.notes == ("ranges of the 300 bundled images, which are of CIFAR-10's test set",)
 

@@ -159,7 +159,7 @@ def test_a_calibration_without_a_layer_is_refused(
 def test_it_works_without_vnni(backend: str, checkpoint_path: Path) -> None:
     """On a CPU without VNNI (oneDNN capped to AVX2) int8 passes its self-test with safe weights, and says so."""
     code = (
-        f"from models import selftest, variants; e = loading.load('int8', threads=1, cpu_backend='{backend}'); "
+        f"from models import loading, selftest; e = loading.load('int8', threads=1, cpu_backend='{backend}'); "
         "print(selftest.agreement(e), e.card.notes); assert 'no VNNI' in e.card.notes[0]"
     )
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "CHECKPOINT": str(checkpoint_path)}

@@ -58,7 +58,7 @@ def test_no_warning_reaches_a_user(checkpoint_path: Path) -> None:
     """Loading and warming up every variant on the CPU, and testing int8, is silent, also under `-W error`."""
     code = f"""
 from pathlib import Path
-from models import selftest, variants
+from models import loading, selftest
 path = Path({str(checkpoint_path)!r})
 for name in {ON_CPU!r}:
     engine = loading.load(name, device="cpu", threads=1, checkpoint=path)
