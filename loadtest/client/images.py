@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-DEFAULT_FILE = Path(__file__).resolve().parent.parent / "models" / "weights" / "sample.npz"
+DEFAULT_FILE = Path(__file__).resolve().parents[2] / "models" / "weights" / "sample.npz"
 BOUNDARY = "loadtest-image-boundary"
 KINDS = ("png", "raw")
 
