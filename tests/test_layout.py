@@ -216,7 +216,7 @@ def test_the_image_installs_by_hash_what_is_tested() -> None:
 
 
 def test_litserve_is_pinned_twice() -> None:
-    """service/litserver.py overrides private methods of LitServe: without constraints, too, no other version is accepted."""
+    """The service overrides private methods of LitServe, so its requirements, too, accept one version only."""
     assert f"litserve=={pins()['litserve']}" in requirements()
 
 
