@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -123,21 +122,9 @@ def merged(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [runs[threads] for threads in sorted(runs)]
 
 
-def fingerprint() -> dict[str, Any]:
-    """What the numbers are measured on."""
-    return {
-        "cpu": machine.name(), "isa": machine.isa(), "cores": machine.available_cores(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "kernel": os.uname().release, "python": sys.version.split()[0], "warm_up": WARM_UP,
-        **{name: _version(name) for name in PACKAGES},
-    }  # fmt: skip
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+def conditions() -> dict[str, Any]:
+    """Return what the numbers are measured on."""
+    return machine.describe(*PACKAGES) | {"date": f"{datetime.now(UTC):%Y-%m-%d}", "warm_up": WARM_UP}
 
 
 def short_name(text: str) -> str:
@@ -167,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
         folder: Path = args.work / f"{name}-{threads}"
         folder.mkdir(parents=True, exist_ok=True)
         found = measure(rows, threads, batches, folder, 0 if args.prepare else args.share)
-        run = {"threads": threads, "machine": fingerprint(), "rows": found}
+        run = {"threads": threads, "machine": conditions(), "rows": found}
         print(tables.timings(run), tables.ratios(run), sep="\n\n", flush=True)
         if not (args.rows or args.prepare):
             (folder / f"measured-{args.batches}.json").write_text(json.dumps(run))

@@ -153,17 +153,13 @@ def _summary(cell: Cell, runs: list[tuple[float, float, int]], kind: str) -> Cel
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     gpu = gpus()[device.index]
-    return {
+    return machine.describe("torch") | {
         "gpu": gpu.name,
         "isa": gpu.isa,
         "tensor_cores": gpu.has_tensor_cores,
         "memory_bytes": gpu.memory_bytes,
-        "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
-        "cpu": machine.name(),
-        "cores": machine.available_cores(),
-        "python": sys.version.split()[0],
         "checkpoint_sha256": read_card().sha256,
     }
 

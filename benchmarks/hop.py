@@ -24,7 +24,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
@@ -61,17 +60,8 @@ def png() -> bytes:
     return buffer.getvalue()
 
 
-def describe_machine() -> dict[str, str | int]:
-    """What the numbers are measured on."""
-    versions = {name: version(name) for name in ("torch", "litserve", "uvicorn")}
-    python = sys.version.split()[0]
-    return {
-        "cpu": machine.name(),
-        "isa": machine.isa(),
-        "cores": machine.available_cores(),
-        "python": python,
-        **versions,
-    }
+PACKAGES = ("torch", "litserve", "uvicorn")
+"""Whose versions a published number carries."""
 
 
 def free_port() -> int:
@@ -254,7 +244,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if shutil.which("wrk") is None:
         sys.exit("error: wrk is missing; on Debian and Ubuntu: apt install wrk")
-    print(json.dumps(describe_machine() | {"rounds": args.rounds, "seconds": args.seconds}))
+    print(json.dumps(machine.describe(*PACKAGES) | {"rounds": args.rounds, "seconds": args.seconds}))
     with tempfile.TemporaryDirectory() as folder:
         print(noop_table(args.rounds, args.seconds, Path(folder)), flush=True)
         print(served_table(args.variants.split(","), args.rounds, args.seconds, Path(folder)))

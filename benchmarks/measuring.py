@@ -26,7 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.hop import Contender, describe_machine, free_port, png, process, wait_until_it_answers, wrk
+from benchmarks.hop import PACKAGES, Contender, free_port, png, process, wait_until_it_answers, wrk
+from common import machine
 from service.logs import JsonFormatter, RequestLog
 from service.metrics import PHASES
 
@@ -137,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if shutil.which("wrk") is None:
         sys.exit("error: wrk is missing; on Debian and Ubuntu: apt install wrk")
-    print(json.dumps(describe_machine() | {"rounds": args.rounds, "seconds": args.seconds}))
+    print(json.dumps(machine.describe(*PACKAGES) | {"rounds": args.rounds, "seconds": args.seconds}))
     with tempfile.TemporaryDirectory() as folder:
         for variant in ("", *args.variants.split(",")):
             print(cost_table(variant, args.rounds, args.seconds, Path(folder)), flush=True)

@@ -19,7 +19,7 @@ from fastapi import Depends, FastAPI
 from numpy.typing import NDArray
 from starlette.requests import Request
 
-from models.engines.base import Engine, EngineCard, Execution
+from models.engines.base import Engine, EngineInfo, Execution
 from models.variants import VARIANTS
 from service.__main__ import serve
 from service.images import Limits, decode
@@ -35,8 +35,8 @@ class NoopEngine:
 
     device = "cpu"
     variant = VARIANTS["fp32"]
-    card = EngineCard(
-        **{field.name: "none" if field.type == "str" else 0 for field in dataclasses.fields(EngineCard)}  # type: ignore[arg-type]
+    info = EngineInfo(
+        **{field.name: "none" if field.type == "str" else 0 for field in dataclasses.fields(EngineInfo)}  # type: ignore[arg-type]
     )
 
     def __init__(self) -> None:
@@ -72,10 +72,10 @@ class Switched(Metrics):
             super().ended(variant, outcome, seconds)
 
     def answered(
-        self, variant: str, card: dict[str, Any], images: int, phases: dict[str, float], memory_bytes: int
+        self, variant: str, info: dict[str, Any], images: int, phases: dict[str, float], memory_bytes: int
     ) -> None:
         if self.on:
-            super().answered(variant, card, images, phases, memory_bytes)
+            super().answered(variant, info, images, phases, memory_bytes)
 
     def batch(self, variant: str, images: int, seconds: float) -> None:
         if self.on:

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.hop import (
+    PACKAGES,
     SETTLED,
     Contender,
-    describe_machine,
     free_port,
     interleave,
     png,
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if shutil.which("wrk") is None:
         sys.exit("error: wrk is missing; on Debian and Ubuntu: apt install wrk")
-    print(json.dumps(describe_machine() | {"rounds": args.rounds, "seconds": args.seconds}), flush=True)
+    print(json.dumps(machine.describe(*PACKAGES) | {"rounds": args.rounds, "seconds": args.seconds}), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for variant in args.variants.split(","):
             print(table(variant, STUDIES[args.study](), args.rounds, args.seconds, Path(folder)), flush=True)

@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 ISA_FLAGS = ("amx_int8", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
@@ -101,3 +102,22 @@ def _lines(path: Path) -> list[str]:
         return path.read_text().splitlines()
     except OSError:
         return []
+
+
+def describe(*packages: str) -> dict[str, str | int]:
+    """Return what a published number was measured on: CPU, cores, system, and the versions of Python and `packages`."""
+    return {
+        "cpu": name(),
+        "isa": isa(),
+        "cores": available_cores(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        **{package: _version(package) for package in packages},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tabulate import tabulate
 
-from loadtest.analysis.statistics import Interval, difference, mean_ratio, paired_difference, quantile_ratio
+from common.statistics import Interval, paired_difference
+from loadtest.analysis.accuracy import discordant
+from loadtest.analysis.statistics import difference, mean_ratio, quantile_ratio
 from loadtest.analysis.summary import QUANTILES
 from loadtest.analysis.verdicts import accuracy_words, in_points, times, verdict
 
@@ -190,6 +192,6 @@ def accuracy(old: Mapping[str, Any], new: Mapping[str, Any], arm: str) -> Interv
     if new["images_sha256"] == old["images_sha256"]:
         both = [pair for pair in zip(*marks, strict=True) if "-" not in pair]
         ours, theirs = (np.array([pair[side] == "1" for pair in both], dtype=np.bool_) for side in (0, 1))
-        return paired_difference(ours, theirs)
+        return paired_difference(*discordant(ours, theirs), len(ours)) if len(ours) else None
     counts = [(mark.count("1"), mark.count("1") + mark.count("0")) for mark in marks]
     return difference(counts[0], counts[1])

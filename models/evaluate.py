@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from common import machine
 from models import cifar10, files, preprocess
 from models.card import read_card
 from models.cifar10 import Images, Labels
 from models.engines.base import Engine
-from models.evaluation import batches, card, corruptions, sheet, statistics, table
+from models.evaluation import batches, corruptions, record, sheet, statistics, table
 from models.evaluation.answers import answer
-from models.evaluation.report import CLEAN, Report, Result, VariantReport, card_entry, fingerprint
+from models.evaluation.report import CLEAN, Report, Result, VariantReport, record_entry
 from models.flags import add_preparation, device, positive, preparation_of
 from models.loading import load
 from models.variants import CPU_BACKENDS, VARIANTS, VariantUnavailable
@@ -48,18 +49,18 @@ def evaluate(args: argparse.Namespace) -> Report:
         command=f"python -m models.evaluate {shlex.join(args.given)}".strip(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         checkpoint=(args.checkpoint or files.default_path()).name,
-        checkpoint_sha256=next(iter(engines.values())).card.checkpoint_sha256,
+        checkpoint_sha256=next(iter(engines.values())).info.checkpoint_sha256,
         data="CIFAR-10 test_batch.bin, in official order, SHA-1 verified",
         reference=next((name for name in REFERENCES if name in engines), args.variants[0]),
-        machine=fingerprint(),
-        variants={name: VariantReport(engine.card, seconds) for name, (engine, seconds) in loaded.items()},
+        machine=machine.describe("torch", "torchvision", "numpy", "openvino"),
+        variants={name: VariantReport(engine.info, seconds) for name, (engine, seconds) in loaded.items()},
     )
     args.out.mkdir(parents=True, exist_ok=True)
     for engine in engines.values():
         engine.warm_up(args.batch_sizes)  # before the answers, so that they come from what a service would run
     for condition in (CLEAN, *args.corruptions):
         judge(report, engines, images, labels, condition, args)
-    side = next(iter(engines.values())).card.input_size
+    side = next(iter(engines.values())).info.input_size
     timed = preprocess.resized(images[: args.batch_images], side)
     report.batches = batches.measure(engines, timed, args.batch_sizes)
     for summary in batches.summarise(report.batches):
@@ -162,7 +163,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"none, all ({', '.join(corruptions.ALL)}) or some",
     )
     add("--corrupted-images", type=positive, default=2000, help="images under each corruption (%(default)s)")
-    add("--card", action="store_true", help="also write the numbers beside the checkpoint, for GET /variants")
+    add("--record", action="store_true", help="also write the numbers beside the checkpoint, for GET /variants")
     add_preparation(parser)
     args = parser.parse_args(argv)
     args.given = list(sys.argv[1:] if argv is None else argv)
@@ -198,9 +199,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     report.write(args.out / "evaluation.json")
     files.write(args.out / "evaluation.md", table.document(report).encode())
     print(table.main_table(report))
-    if args.card:
+    if args.record:
         path = args.checkpoint or files.default_path()
-        print(f"{card.write(path, {name: card_entry(report, name) for name in report.variants})}: the variants' cards")
+        entries = {name: record_entry(report, name) for name in report.variants}
+        print(f"{record.write(path, entries)}: the record of each variant")
     print(f"{args.out / 'evaluation.md'} has the rest: classes, corruptions, the images that differ")
 
 

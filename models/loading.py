@@ -14,7 +14,7 @@ from models.calibration import Calibration
 from models.card import AS_IT_SAYS, Card, Preparation, read_card
 from models.checkpoint import State
 from models.engines import dynamic, floating, gpu_layers, quantized
-from models.engines.base import Engine, EngineCard
+from models.engines.base import Engine, EngineInfo
 from models.engines.built import Built
 from models.engines.cpu import CpuEngine
 from models.engines.device import Gpu, choose, expectations, gpus
@@ -76,7 +76,7 @@ def _on_gpu(variant: Variant, gpu: Gpu, path: Path, preparation: Preparation, ba
     state, card = checkpoint.load(path, preparation)
     network, dtype = fold(state, card), DTYPES[variant.dtype]
     forward, held = gpu_layers.build(backend, network, gpu.device, dtype)
-    described = _card(
+    info = _info(
         variant,
         network,
         Built.of(forward, held),
@@ -86,7 +86,7 @@ def _on_gpu(variant: Variant, gpu: Gpu, path: Path, preparation: Preparation, ba
         serialized_bytes=_serialized(dtype, state, card),
         notes=expectations(variant, gpu),
     )
-    return CudaEngine(variant, described, forward, CudaStream(gpu.device, tf32=variant.dtype == "tf32"))
+    return CudaEngine(variant, info, forward, CudaStream(gpu.device, tf32=variant.dtype == "tf32"))
 
 
 def _serialized(dtype: torch.dtype, state: State, card: Card) -> int:
@@ -100,7 +100,7 @@ def _floating(variant: Variant, path: Path, preparation: Preparation, backend: s
         built = _functions(variant, backend).fp32(network, threads)
     else:
         backend, built = "eager", Built.of(*floating.eager(network, torch.device("cpu"), dtype))
-    described = _card(
+    info = _info(
         variant,
         network,
         built,
@@ -108,7 +108,7 @@ def _floating(variant: Variant, path: Path, preparation: Preparation, backend: s
         checkpoint_sha256=card.sha256,
         serialized_bytes=_serialized(dtype, state, card),
     )
-    return CpuEngine(variant, described, built)
+    return CpuEngine(variant, info, built)
 
 
 def _int8(variant: Variant, path: Path, preparation: Preparation, backend: str, threads: int) -> Engine:
@@ -129,7 +129,7 @@ def _int8(variant: Variant, path: Path, preparation: Preparation, backend: str, 
         network = quantized.narrowed(network)
         notes.append("no VNNI on this CPU: weights of 7 bits, so that no sum saturates")
     built = functions.int8(network, threads)
-    described = _card(
+    info = _info(
         variant,
         network,
         built,
@@ -139,7 +139,7 @@ def _int8(variant: Variant, path: Path, preparation: Preparation, backend: str, 
         serialized_bytes=size,
         notes=tuple(notes),
     )
-    return CpuEngine(variant, described, built)
+    return CpuEngine(variant, info, built)
 
 
 def _calibration(
@@ -164,7 +164,7 @@ def _int8_dynamic(variant: Variant, path: Path, preparation: Preparation, backen
     network = fold(state, card)
     limit = quantized.FULL_LIMIT if machine.has_vnni() else quantized.SAFE_LIMIT
     built = dynamic.build(_functions(variant, backend).features(network, threads), network, limit)
-    described = _card(
+    info = _info(
         variant,
         network,
         built,
@@ -173,7 +173,7 @@ def _int8_dynamic(variant: Variant, path: Path, preparation: Preparation, backen
         serialized_bytes=dynamic.serialized_bytes(state),
         notes=("only the linear layer is INT8: 5,120 of 11.2 million weights",),
     )
-    return CpuEngine(variant, described, built)
+    return CpuEngine(variant, info, built)
 
 
 CPU_BUILDERS = {"int8": _int8, "int8-dynamic": _int8_dynamic}
@@ -190,11 +190,11 @@ def _functions(variant: Variant, backend: str) -> ModuleType:
     return module
 
 
-def _card(
+def _info(
     variant: Variant, network: Network[Any], built: Built, backend: str, gpu: Gpu | None = None, **known: Any
-) -> EngineCard:
-    """The card of an engine; `known` are the fields that depend on its kind."""
-    return EngineCard(
+) -> EngineInfo:
+    """The info of an engine; `known` are the fields that depend on its kind."""
+    return EngineInfo(
         variant=variant.name,
         device=str(gpu.device) if gpu else "cpu",
         device_name=gpu.name if gpu else machine.name(),

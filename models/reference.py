@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models import checkpoint, cifar10, files
 from models.card import Preparation
-from models.engines.base import EngineCard
+from models.engines.base import EngineInfo
 from models.topology import Input
 
 SUFFIX = ".sample.npz"
@@ -50,14 +50,14 @@ def _unpacked(data: bytes) -> tuple[str, Input, NDArray[np.float32]]:
         return str(content["checkpoint_sha256"]), taken, np.asarray(content["logits"], np.float32)
 
 
-def made_reference(path: Path, card: EngineCard, preparation: Preparation) -> NDArray[np.float32]:
+def made_reference(path: Path, info: EngineInfo, preparation: Preparation) -> NDArray[np.float32]:
     """What `reference` gives, for a checkpoint that came without: computed, and kept for the next start."""
     from models.oracle import packed_logits  # noqa: PLC0415 - brings torch, and most checkpoints need none of it
 
     images, _ = cifar10.sample()
-    depends_on = {"input_size": card.input_size, "mean": card.mean, "std": card.std, "torch": card.torch}
+    depends_on = {"input_size": info.input_size, "mean": info.mean, "std": info.std, "torch": info.torch}
     depends_on |= {"images": files.sha256(images.tobytes())}
-    place = files.place("reference", ".npz", checkpoint=card.checkpoint_sha256, **depends_on)
+    place = files.place("reference", ".npz", checkpoint=info.checkpoint_sha256, **depends_on)
     try:
         return _unpacked(place.read_bytes())[2]
     except UNREADABLE:

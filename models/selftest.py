@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from models import cifar10, files, preprocess
 from models.card import AS_IT_SAYS, Preparation
-from models.engines.base import Engine, EngineCard, image_shape
+from models.engines.base import Engine, EngineInfo, image_shape
 from models.reference import BUNDLED_INPUT, SUFFIX, SelfTestFailed, made_reference, reference
 from models.topology import Input
 
@@ -28,7 +28,7 @@ def clock_ratio(engine: Engine, batch_size: int = BATCH_SIZE, runs: int = 20) ->
     Below 1 by what launching and waiting cost; above 1 would be a clock that cannot be trusted. On the CPU there is one
     clock, and the ratio says nothing.
     """
-    pixels = np.zeros((batch_size, *image_shape(engine.card)), np.uint8)
+    pixels = np.zeros((batch_size, *image_shape(engine.info)), np.uint8)
     done = [engine.run(pixels) for _ in range(runs)]
     by_device = sum(run.copy_in_seconds + run.inference_seconds + run.copy_out_seconds for run in done)
     return by_device / sum(run.wall_seconds for run in done)
@@ -52,34 +52,34 @@ def agreement(
         SelfTestFailed: it is below MINIMUM_AGREEMENT (of a network that does not know the sample's classes: the noise
             is above MINIMUM_SQNR), a logit is not finite, or there is no reference.
     """
-    path, card = path or files.default_path(), engine.card
-    taken, beside = Input(card.input_size, card.mean, card.std), files.beside(path, SUFFIX)
+    path, info = path or files.default_path(), engine.info
+    taken, beside = Input(info.input_size, info.mean, info.std), files.beside(path, SUFFIX)
     is_artifact = path.name.endswith(files.ARTIFACT_SUFFIX)  # FP32 logits cannot be computed from it
     if is_artifact or (taken == BUNDLED_INPUT and (path == files.BUNDLED or beside.exists())):
-        expected = reference(path, card.checkpoint_sha256, taken)
+        expected = reference(path, info.checkpoint_sha256, taken)
     else:
-        expected = made_reference(path, card, preparation)
+        expected = made_reference(path, info, preparation)
     images, labels = cifar10.sample()
-    pixels = preprocess.resized(images, card.input_size)
+    pixels = preprocess.resized(images, info.input_size)
     logits = np.concatenate([engine.run(pixels[i : i + batch_size]).logits for i in range(0, len(pixels), batch_size)])
     if not np.isfinite(logits).all():
-        raise SelfTestFailed(f"{card.variant} gives logits that are not finite on {card.device_name}")
+        raise SelfTestFailed(f"{info.variant} gives logits that are not finite on {info.device_name}")
     share = float((logits.argmax(1) == expected.argmax(1)).mean())
-    _judge(card, share, expected, logits, knows_the_sample=(expected.argmax(1) == labels).mean() > 0.5)
+    _judge(info, share, expected, logits, knows_the_sample=(expected.argmax(1) == labels).mean() > 0.5)
     return share
 
 
-def _judge(card: EngineCard, share: float, expected: Logits, logits: Logits, *, knows_the_sample: np.bool_) -> None:
+def _judge(info: EngineInfo, share: float, expected: Logits, logits: Logits, *, knows_the_sample: np.bool_) -> None:
     """Agreement means something only where the FP32 network knows the images; elsewhere classes are near ties."""
-    where = f"(backend {card.backend}, {card.isa})"
-    if knows_the_sample and share < (least := MINIMUM_AGREEMENT[card.variant]):
+    where = f"(backend {info.backend}, {info.isa})"
+    if knows_the_sample and share < (least := MINIMUM_AGREEMENT[info.variant]):
         raise SelfTestFailed(
-            f"{card.variant} agrees with the FP32 reference on {share:.1%} of the sample, at least {least:.1%} "
+            f"{info.variant} agrees with the FP32 reference on {share:.1%} of the sample, at least {least:.1%} "
             f"expected {where}"
         )
     noise = float(((logits - expected) ** 2).sum())
     if noise * 10 ** (MINIMUM_SQNR / 10) > float((expected**2).sum()):
         raise SelfTestFailed(
-            f"{card.variant}'s logits are too far from the FP32 reference's: the noise is less than {MINIMUM_SQNR} dB "
+            f"{info.variant}'s logits are too far from the FP32 reference's: the noise is less than {MINIMUM_SQNR} dB "
             f"below the signal {where}"
         )

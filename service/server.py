@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from models import checkpoint, files, nvml
-from models.evaluation import card as evaluation
+from models.evaluation import record as evaluation
 from service import __version__, bodies
 from service.errors import ServiceError, http_error
 from service.http.guard import HEALTH, Guard

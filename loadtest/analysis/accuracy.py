@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.analysis.statistics import mcnemar, paired_difference, proportion
+from common.statistics import mcnemar, paired_difference, proportion
 from loadtest.client.images import Bodies, LabelledImages
 from loadtest.plan import Arm
 from loadtest.records import Played
@@ -43,7 +43,11 @@ def accuracies(
     rows = []
     for arm in arms:
         own = answers[arm.name]
-        share = proportion(int(np.sum(own.first[common] == images.labels[common])), int(common.sum()))
+        share = (
+            proportion(int(np.sum(own.first[common] == images.labels[common])), int(common.sum()))
+            if common.any()
+            else None
+        )
         row: dict[str, Any] = {
             "arm": arm.name,
             "images": int(common.sum()),
@@ -63,13 +67,20 @@ def marks(answers: Answers, images: LabelledImages) -> str:
     return "".join("-" if not seen else "1" if ok else "0" for seen, ok in zip(answers.seen, right, strict=True))
 
 
+def discordant(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return how many of the same trials only a got right, and how many only b."""
+    return int(np.sum(a & ~b)), int(np.sum(~a & b))
+
+
 def against(own: Answers, other: Answers, images: LabelledImages, name: str) -> dict[str, Any]:
     """Agreement and paired difference in accuracy, on the images that both arms answered."""
     both = own.seen & other.seen
     right, other_right = (a.first[both] == images.labels[both] for a in (own, other))
-    agreement = proportion(int(np.sum(own.first[both] == other.first[both])), int(both.sum()))
-    difference = paired_difference(right, other_right)
-    only_own, only_other = int(np.sum(right & ~other_right)), int(np.sum(~right & other_right))
+    only_own, only_other = discordant(right, other_right)
+    agreement, difference = None, None
+    if both.any():
+        agreement = proportion(int(np.sum(own.first[both] == other.first[both])), int(both.sum()))
+        difference = paired_difference(only_own, only_other, len(right))
     return {
         "baseline": name,
         "images": int(both.sum()),

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+
+from common.statistics import Interval, proportion
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int32]
@@ -15,19 +16,6 @@ CHUNK = 100_000
 """Weights held at a time while resampling: few enough to stay in a processor's cache."""
 MINIMUM_ROUNDS = 5
 """Fewer paired rounds give no interval."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its 95 % interval; `low` and `high` are None where the data give no interval."""
-
-    estimate: float
-    low: float | None
-    high: float | None
-
-    def excludes(self, value: float) -> bool:
-        """Whether the data separate the estimate from `value`."""
-        return self.low is not None and self.high is not None and not self.low <= value <= self.high
 
 
 def quantile(values: Sequence[float] | Floats, q: float) -> float | None:
@@ -144,45 +132,12 @@ def t_quantile(p: float, degrees: int) -> float:
     return z + g1 / degrees + g2 / degrees**2 + g3 / degrees**3
 
 
-def proportion(successes: int, trials: int) -> Interval | None:
-    """A share and its 95 % interval (Wilson, 1927); None without trials."""
-    if not trials:
-        return None
-    z = NormalDist().inv_cdf(0.975)
-    p = successes / trials
-    centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
-
-
-def paired_difference(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Interval | None:
-    """The share of `a` minus that of `b` on the same trials, with its 95 % interval; None without trials.
-
-    Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data",
-    2012: only the trials where the two disagree carry information.
-    """
-    n = len(a)
-    if not n:
-        return None
-    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
-    p, q = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    half = NormalDist().inv_cdf(0.975) * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
-    return Interval((only_a - only_b) / n, max(-1.0, p - q - half), min(1.0, p - q + half))
-
-
 def difference(a: tuple[int, int], b: tuple[int, int]) -> Interval | None:
     """The share of `a` (successes, trials) minus that of `b`, on different trials (Newcombe, 1998, method 10)."""
-    ours, theirs = proportion(*a), proportion(*b)
-    if not ours or not theirs or None in (ours.low, ours.high, theirs.low, theirs.high):
+    if not a[1] or not b[1]:
         return None
+    ours, theirs = proportion(*a), proportion(*b)
     estimate = ours.estimate - theirs.estimate
     below = math.hypot(ours.estimate - (ours.low or 0.0), (theirs.high or 0.0) - theirs.estimate)
     above = math.hypot((ours.high or 0.0) - ours.estimate, theirs.estimate - (theirs.low or 0.0))
     return Interval(estimate, estimate - below, estimate + above)
-
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """The exact two-sided p-value that the trials where two arms disagree fall evenly (McNemar, 1947)."""
-    n, k = only_a + only_b, min(only_a, only_b)
-    tail: float = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
-    return min(1.0, 2 * tail)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.analysis.statistics import Interval, mean_ratio, quantile_ratio
+from common.statistics import Interval
+from loadtest.analysis.statistics import mean_ratio, quantile_ratio
 from loadtest.analysis.summary import QUANTILES
 from loadtest.plan import Arm
 from loadtest.slo import words

@@ -36,7 +36,7 @@ class Execution:
 
 
 @dataclass(frozen=True)
-class EngineCard:
+class EngineInfo:
     """What runs, and on what. `dataclasses.asdict` of it is JSON."""
 
     variant: str
@@ -74,9 +74,9 @@ class EngineCard:
     notes: tuple[str, ...] = ()
 
 
-def image_shape(card: EngineCard) -> tuple[int, int, int]:
+def image_shape(info: EngineInfo) -> tuple[int, int, int]:
     """Of one image that the engine takes: channels, height, width."""
-    return 3, card.input_size, card.input_size
+    return 3, info.input_size, info.input_size
 
 
 class EngineError(Exception):
@@ -100,7 +100,7 @@ class Engine(Protocol):
 
     variant: Variant
     device: str
-    card: EngineCard
+    info: EngineInfo
     activation_peaks: dict[int, int]
     """Batch size -> bytes beyond the resident weights, as measured by `warm_up` (`Execution.memory_kind` says how)."""
     allocator: dict[str, int]
@@ -108,7 +108,7 @@ class Engine(Protocol):
     Empty on the CPU."""
 
     def run(self, pixels: NDArray[np.uint8]) -> Execution:
-        """The logits of `[N, 3, S, S] uint8` C-contiguous RGB pixels, N >= 1, S the card's `input_size`.
+        """The logits of `[N, 3, S, S] uint8` C-contiguous RGB pixels, N >= 1, S the info's `input_size`.
 
         Raises:
             ValueError: another shape, dtype or memory layout.

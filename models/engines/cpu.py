@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import measure
-from models.engines.base import EngineCard, Execution, check_logits, check_pixels, image_shape
+from models.engines.base import EngineInfo, Execution, check_logits, check_pixels, image_shape
 from models.engines.built import Built
 from models.variants import Variant
 
@@ -14,10 +14,10 @@ from models.variants import Variant
 class CpuEngine:
     """Runs a network function on the CPU, in the calling thread and the backend's thread pool."""
 
-    def __init__(self, variant: Variant, card: EngineCard, built: Built) -> None:
+    def __init__(self, variant: Variant, info: EngineInfo, built: Built) -> None:
         self.variant = variant
         self.device = "cpu"
-        self.card = card
+        self.info = info
         self._forward = built.forward
         self._activation_peak = built.activation_peak
         self._clock = measure.HostClock()
@@ -25,7 +25,7 @@ class CpuEngine:
         self.allocator: dict[str, int] = {}
 
     def run(self, pixels: NDArray[np.uint8]) -> Execution:
-        check_pixels(pixels, self.card.input_size)
+        check_pixels(pixels, self.info.input_size)
         clock = self._clock
         clock.start()
         pixels = pixels if pixels.flags.writeable else pixels.copy()  # no backend takes what it could not write to
@@ -37,7 +37,7 @@ class CpuEngine:
         return Execution(logits, *cost, self.activation_peaks.get(len(pixels), 0), "activation_peak")
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        largest = np.zeros((max(batch_sizes), *image_shape(self.card)), np.uint8)
+        largest = np.zeros((max(batch_sizes), *image_shape(self.info)), np.uint8)
         for size in sorted(set(batch_sizes)):
             pixels = largest[:size]
             self._forward(pixels)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.engines.base import (
     CLASS_COUNT,
     DeviceLost,
-    EngineCard,
+    EngineInfo,
     Execution,
     OutOfMemory,
     check_logits,
@@ -34,11 +34,11 @@ class CudaEngine:
     Copies go through pinned memory, and the host waits once, for the logits.
     """
 
-    def __init__(self, variant: Variant, card: EngineCard, forward: Forward, stream: Stream) -> None:
+    def __init__(self, variant: Variant, info: EngineInfo, forward: Forward, stream: Stream) -> None:
         self.variant = variant
-        self.device = card.device
-        self.card = card
-        self._notes = card.notes
+        self.device = info.device
+        self.info = info
+        self._notes = info.notes
         self.activation_peaks: dict[int, int] = {}
         self.allocator: dict[str, int] = {}
         self._forward = forward
@@ -49,7 +49,7 @@ class CudaEngine:
             self._stage(1)
 
     def _shape(self, size: int) -> tuple[int, ...]:
-        return size, *image_shape(self.card)
+        return size, *image_shape(self.info)
 
     def _stage(self, size: int) -> None:
         """Pinned memory for batches up to `size`, one way and the other."""
@@ -58,7 +58,7 @@ class CudaEngine:
 
     @torch.inference_mode()
     def run(self, pixels: NDArray[np.uint8]) -> Execution:
-        check_pixels(pixels, self.card.input_size)
+        check_pixels(pixels, self.info.input_size)
         size = len(pixels)
         with _typed_errors(self.device), self._stream.current():
             if size > len(self._pixels):
@@ -104,7 +104,7 @@ class CudaEngine:
         self.activation_peaks = {size: self._graphs[padded].memory_bytes for size, padded in self._padded.items()}
         sizes, reserved = ", ".join(map(str, sorted(self._graphs))), self.allocator["reserved"]
         note = f"CUDA graphs for {sizes} images, other batches padded; {reserved:,} bytes stay reserved on the GPU"
-        self.card = replace(self.card, notes=(*self._notes, note))
+        self.info = replace(self.info, notes=(*self._notes, note))
 
 
 @contextmanager

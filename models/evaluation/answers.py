@@ -15,7 +15,7 @@ from models.cifar10 import Images
 from models.engines.base import Engine
 
 PROBE = 8
-"""Images whose logits stand for everything that the engine's card does not say (its calibration, its kernels)."""
+"""Images whose logits stand for everything that the engine's info does not say (its calibration, its kernels)."""
 
 
 def answer(engine: Engine, images: Images, batch_size: int, place: Path, title: str) -> NDArray[np.float32]:
@@ -49,15 +49,15 @@ def answer(engine: Engine, images: Images, batch_size: int, place: Path, title: 
 def identity(engine: Engine, images: Images, batch_size: int) -> str:
     """A hash of whatever the logits depend on."""
     probe = _run(engine, images[:PROBE])
-    card = asdict(replace(engine.card, notes=()))  # they tell of memory, which differs from start to start
-    digest = hashlib.sha256(f"{sorted(card.items())} {batch_size} {images.shape}".encode())
+    info = asdict(replace(engine.info, notes=()))  # they tell of memory, which differs from start to start
+    digest = hashlib.sha256(f"{sorted(info.items())} {batch_size} {images.shape}".encode())
     digest.update(probe.tobytes())
     digest.update(images.tobytes())
     return digest.hexdigest()
 
 
 def _run(engine: Engine, images: Images) -> NDArray[np.float32]:
-    return engine.run(np.ascontiguousarray(preprocess.resized(images, engine.card.input_size))).logits
+    return engine.run(np.ascontiguousarray(preprocess.resized(images, engine.info.input_size))).logits
 
 
 def _read(place: Path, key: str) -> NDArray[np.float32] | None:

@@ -1,22 +1,15 @@
 """What an evaluation found: the types that are written as JSON, and the machine that it ran on."""
 
 import json
-import platform
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-import torch
-import torchvision
-
-from common import machine
 from models import files
-from models.engines.base import EngineCard
+from models.engines.base import EngineInfo
 from models.evaluation.batches import Batch, Summary
-from models.evaluation.card import IDENTITY
+from models.evaluation.record import IDENTITY
 from models.evaluation.statistics import Paired, Score
 
 CLEAN = "clean"
@@ -35,7 +28,7 @@ class Result:
 class VariantReport:
     """All that was found out about one variant."""
 
-    engine: EngineCard
+    engine: EngineInfo
     load_seconds: tuple[float, ...]
     """Each of several loads from disk; the first in a process pays for what the others find ready."""
     results: dict[str, Result] = field(default_factory=dict)
@@ -61,7 +54,7 @@ class Report:
         files.write(place, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
 
-def card_entry(report: Report, name: str) -> dict[str, Any]:
+def record_entry(report: Report, name: str) -> dict[str, Any]:
     """What the card of a variant says of it: the numbers, what they were measured on and the weights they belong to."""
     variant = report.variants[name]
     engine = variant.engine
@@ -85,13 +78,6 @@ def card_entry(report: Report, name: str) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def _clean(result: Result) -> dict[str, Any]:
     """A card has no room for the list of discordant images, which stands in evaluation.json."""
     found = asdict(result)
@@ -104,18 +90,3 @@ def _corrupted(result: Result) -> dict[str, Any]:
     paired = result.paired
     against = {"difference": asdict(paired.difference), "agreement": paired.agreement.estimate} if paired else {}
     return {"images": result.score.images, "top1": result.score.top1.estimate, **against}
-
-
-def fingerprint() -> dict[str, Any]:
-    """The machine and the versions; what runs on which device stands on each engine's card."""
-    return {
-        "cpu": machine.name(),
-        "isa": machine.isa(),
-        "cores": machine.available_cores(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": np.__version__,
-        "openvino": _version("openvino"),
-    }

@@ -2,26 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.statistics import Interval, mcnemar, paired_difference, proportion
 from models.cifar10 import CLASSES, Labels
 
 Logits = NDArray[np.floating]
 """`[N, 10]`."""
-Z = NormalDist().inv_cdf(0.975)
 ECE_BINS = 15
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its 95 % interval."""
-
-    estimate: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -104,29 +94,3 @@ def sqnr(exact: Logits, found: Logits) -> float | None:
     """Signal-to-quantization-noise ratio in dB: the power of `exact` over that of the difference; None if none."""
     noise = float(((exact.astype(np.float64) - found) ** 2).sum())
     return 10 * math.log10(float((exact.astype(np.float64) ** 2).sum()) / noise) if noise else None
-
-
-def proportion(successes: int, trials: int) -> Interval:
-    """A share and its interval (Wilson, 1927)."""
-    p, shrink = successes / trials, 1 + Z * Z / trials
-    centre = (p + Z * Z / (2 * trials)) / shrink
-    half = Z / shrink * math.sqrt(p * (1 - p) / trials + Z * Z / (4 * trials * trials))
-    return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
-
-
-def paired_difference(only_a: int, only_b: int, trials: int) -> Interval:
-    """The share of successes of a minus that of b on the same trials, of which the given counts went to only one.
-
-    Adjusted Wald interval of Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial
-    proportions based on paired data", 2012; recommended by Fagerland, Lydersen and Laake, 2014.
-    """
-    p, q = (only_a + 1) / (trials + 2), (only_b + 1) / (trials + 2)
-    half = Z * math.sqrt((p + q - (p - q) ** 2) / (trials + 2))
-    return Interval((only_a - only_b) / trials, max(-1.0, p - q - half), min(1.0, p - q + half))
-
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """The exact two-sided p-value that images which only one gets right fall evenly to both (McNemar, 1947)."""
-    discordant = only_a + only_b
-    tail: float = sum(math.comb(discordant, i) for i in range(min(only_a, only_b) + 1)) / 2**discordant
-    return min(1.0, 2 * tail)

@@ -5,10 +5,11 @@ from statistics import median
 
 from tabulate import tabulate
 
+from common.statistics import Interval
 from models.cifar10 import CLASSES
 from models.evaluation.batches import Summary
 from models.evaluation.report import CLEAN, Report, Result, VariantReport
-from models.evaluation.statistics import Interval, Paired
+from models.evaluation.statistics import Paired
 
 Rows = list[list[str]]
 
@@ -103,8 +104,9 @@ def _percent(share: float | None) -> str:
 
 
 def _interval(interval: Interval, form: str = ".2f") -> str:
-    estimate, low, high = (f"{value * 100:{form}}" for value in (interval.estimate, interval.low, interval.high))
-    return f"{estimate} [{low}, {high}]"
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"{interval.estimate * 100:{form}} [{interval.low * 100:{form}}, {interval.high * 100:{form}}]"
 
 
 def _megabytes(count: int) -> str:

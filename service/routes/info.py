@@ -1,6 +1,5 @@
 """What is served, how it is, and its metrics."""
 
-import platform
 from typing import Any
 
 from fastapi import APIRouter
@@ -8,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from common import machine
-from models.evaluation import card as evaluation
+from models.evaluation import record as evaluation
 from models.variants import VARIANTS
 from service import __version__
 from service.metrics import CONTENT_TYPE
@@ -61,7 +60,8 @@ async def metrics(request: Request) -> Response:
 async def variants(request: Request) -> Response:
     evaluations = request.app.state.evaluations
     cards = [card_of(pool, evaluations.get(name)) for name, pool in pools_of(request).items()]
-    document = Variants(variants=cards, checkpoint=request.app.state.checkpoint, service=fingerprint())
+    service = {"version": __version__} | machine.describe()
+    document = Variants(variants=cards, checkpoint=request.app.state.checkpoint, service=service)
     return Response(document.model_dump_json(), media_type="application/json")
 
 
@@ -84,14 +84,3 @@ def card_of(pool: Pool, entry: evaluation.Entry | None) -> VariantCard:
     card = {key: value for key, value in pool.card.items() if key != "activation_peaks"}  # a row per batch size
     measured = {"evaluation": entry if entry and evaluation.belongs(entry, pool.card) else None}
     return VariantCard.model_validate(known | card | now | measured)
-
-
-def fingerprint() -> dict[str, Any]:
-    return {
-        "version": __version__,
-        "python": platform.python_version(),
-        "cpu": machine.name(),
-        "isa": machine.isa(),
-        "cores": machine.available_cores(),
-        "platform": platform.platform(),
-    }

@@ -60,7 +60,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         loaded = time.perf_counter()
         engine.warm_up(range(1, self.max_batch_size + 1))
         warmed = time.perf_counter()
-        card = asdict(engine.card) | {
+        card = asdict(engine.info) | {
             "device": engine.device,
             "load_seconds": loaded - began,
             "warmup_seconds": warmed - loaded,

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from common.statistics import Interval, paired_difference
+from loadtest.analysis.accuracy import discordant
 from loadtest.analysis.statistics import (
-    Interval,
     difference,
     enough,
-    mcnemar,
     mean_ratio,
-    paired_difference,
-    proportion,
     quantile,
     quantile_ratio,
     stated_quantile,
@@ -114,12 +112,6 @@ def test_student_t_agrees_with_the_table(degrees: int, expected: float) -> None:
     assert t_quantile(0.975, degrees) == pytest.approx(expected, rel=0.005)
 
 
-def test_mcnemar_agrees_with_the_binomial_table() -> None:
-    """Two of ten: 2 * (1 + 10 + 45) / 1024."""
-    assert mcnemar(2, 8) == pytest.approx(0.109375)
-    assert mcnemar(0, 0) == 1.0
-
-
 @pytest.mark.parametrize("accuracy", [0.95, 0.99])
 def test_the_paired_interval_of_accuracy_covers_the_truth(accuracy: float) -> None:
     """Two arms that are wrong on almost the same images; the true difference is -0.5 points."""
@@ -130,7 +122,7 @@ def test_the_paired_interval_of_accuracy_covers_the_truth(accuracy: float) -> No
         base = rng.random(images) < accuracy
         changed = rng.random(images) < flip
         worse = np.where(changed, rng.random(images) < accuracy - 0.5, base)
-        return covers(paired_difference(worse, base), -0.5 * flip)
+        return covers(paired_difference(*discordant(worse, base), images), -0.5 * flip)
 
     assert 0.92 <= share(holds) <= 0.99
 
@@ -145,17 +137,7 @@ def test_the_unpaired_interval_of_accuracy_covers_the_truth() -> None:
     assert 0.92 <= share(holds) <= 0.98
 
 
-def test_the_interval_of_an_accuracy_is_wilsons() -> None:
-    """95 of 100: 0.8882 to 0.9785 (Newcombe, 1998, method 3)."""
-    found = proportion(95, 100)
-    assert found is not None
-    assert (found.low, found.high) == (pytest.approx(0.8882, abs=1e-4), pytest.approx(0.9785, abs=1e-4))
-
-
 def test_nothing_is_no_interval() -> None:
     """No trials, no statement."""
-    nothing = np.zeros(0, np.bool_)
-    assert proportion(0, 0) is None
-    assert paired_difference(nothing, nothing) is None
     assert quantile([], 0.5) is None
     assert quantile_ratio([], [], 0.5) is None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from loadtest.analysis.statistics import Interval
+from common.statistics import Interval
 from loadtest.analysis.verdicts import accuracy_verdict, baselines, compare, verdict
 from loadtest.plan import Arm
 

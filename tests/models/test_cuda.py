@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models import checkpoint
 from models.engines import gpu_layers, graphs
-from models.engines.base import DeviceLost, EngineCard, NonFiniteLogits, OutOfMemory
+from models.engines.base import DeviceLost, EngineInfo, NonFiniteLogits, OutOfMemory
 from models.engines.built import Built
 from models.engines.cpu import CpuEngine
 from models.engines.gpu import CudaEngine
@@ -69,11 +69,11 @@ def first_bytes(pixels: Tensor) -> Tensor:
 
 
 def engine(forward: Callable[[Tensor], Tensor], stream: CpuStream) -> CudaEngine:
-    card = EngineCard(
-        **dict.fromkeys(EngineCard.__dataclass_fields__, 0)
+    info = EngineInfo(
+        **dict.fromkeys(EngineInfo.__dataclass_fields__, 0)
         | {"device": "cuda:0", "input_size": 32, "notes": ("a note",)}
     )
-    return CudaEngine(VARIANTS["fp16"], card, forward, stream)
+    return CudaEngine(VARIANTS["fp16"], info, forward, stream)
 
 
 def noise(count: int) -> np.ndarray:
@@ -103,8 +103,8 @@ def test_a_warm_up_captures_few_sizes_the_largest_first() -> None:
     assert stream.captured == [20, 16, 12, 8, 6, 4, 3, 2, 1]
     warmed.warm_up([16, 32])
     assert stream.captured[9:] == [32]
-    assert warmed.card.notes[0] == "a note"
-    assert "12,345 bytes stay reserved" in warmed.card.notes[1]
+    assert warmed.info.notes[0] == "a note"
+    assert "12,345 bytes stay reserved" in warmed.info.notes[1]
     assert warmed.allocator == {"allocated": 11_111, "reserved": 12_345}
 
 
@@ -229,9 +229,9 @@ def test_logits_that_are_no_numbers_are_an_error(kind: str, value: float, load: 
         logits[1, 3] = value
         return logits
 
-    card = load("fp32-cpu").card
+    info = load("fp32-cpu").info
     spoilt = (
-        engine(forward, CpuStream()) if kind == "cuda" else CpuEngine(VARIANTS["fp32-cpu"], card, Built.of(forward, []))
+        engine(forward, CpuStream()) if kind == "cuda" else CpuEngine(VARIANTS["fp32-cpu"], info, Built.of(forward, []))
     )
     with pytest.raises(NonFiniteLogits, match="not finite for 1 of 3 images"):
         spoilt.run(noise(3))

@@ -183,7 +183,7 @@ def test_the_phases_add_up(name: str, load: Load, images: np.ndarray) -> None:
 @pytest.mark.parametrize("name", ON_CPU)
 def test_the_card_says_what_runs(name: str, load: Load, card: Card) -> None:
     """A card names variant, checkpoint, device and sizes, and survives JSON."""
-    found = json.loads(json.dumps(dataclasses.asdict(load(name).card)))
+    found = json.loads(json.dumps(dataclasses.asdict(load(name).info)))
     assert (found["variant"], found["checkpoint_sha256"], found["device"]) == (name, card.sha256, "cpu")
     assert found["threads"] == 1
     assert found["torch"] == torch.__version__
@@ -196,7 +196,7 @@ def test_the_card_says_what_runs(name: str, load: Load, card: Card) -> None:
 @pytest.mark.parametrize("names", list(zip(INT8, FP32_CPU, strict=True)))
 def test_int8_is_a_quarter_of_fp32(names: tuple[str, str], load: Load) -> None:
     """INT8's file and its resident weights, packed, scales included, are at most 26 % of FP32's."""
-    int8, fp32 = (load(name).card for name in names)
+    int8, fp32 = (load(name).info for name in names)
     assert int8.serialized_bytes <= 0.26 * fp32.serialized_bytes
     assert int8.parameter_bytes + int8.buffer_bytes <= 0.26 * fp32.parameter_bytes
 
@@ -209,7 +209,7 @@ def test_openvinos_weights_are_what_malloc_gave(variant: str) -> None:
         "hold = []; pixels = np.zeros((1, 3, 32, 32), np.uint8); "
         "load = lambda: (hold.append(loading.load(sys.argv[1], threads=1)), hold[-1].run(pixels), gc.collect()); "
         "load(); hold.clear(); gc.collect(); found = measure.growth(load); "
-        "print(found, hold[0].card.parameter_bytes)"
+        "print(found, hold[0].info.parameter_bytes)"
     )
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; {code}", variant], capture_output=True, text=True, check=True

@@ -97,9 +97,9 @@ def test_the_scales_of_a_gpu_agree(name: str, checkpoint_path: Path, images: np.
     engine = loading.load(name, device="cuda", checkpoint=checkpoint_path)
     engine.warm_up([1, 64])
     engine.run(images[:64])
-    if not (driver := nvml.memory(engine.card.device_uuid, os.getpid())):
+    if not (driver := nvml.memory(engine.info.device_uuid, os.getpid())):
         pytest.skip("the driver knows no GPU of this UUID")
-    assert engine.card.parameter_bytes <= engine.allocator["allocated"] <= engine.allocator["reserved"]
+    assert engine.info.parameter_bytes <= engine.allocator["allocated"] <= engine.allocator["reserved"]
     assert engine.allocator["reserved"] <= driver.get("process_gpu", driver["device_used"]) <= driver["device_used"]
 
 
@@ -172,7 +172,7 @@ def test_the_self_test_passes(name: str, load_gpu: LoadGpu, checkpoint_path: Pat
 
 def test_the_card_describes_the_gpu(load_gpu: LoadGpu) -> None:
     """Compute capability, tensor cores, memory, what FP32 means, and which graphs there are."""
-    card, first = load_gpu("fp32").card, gpus()[0]
+    card, first = load_gpu("fp32").info, gpus()[0]
     assert (card.isa, card.device, card.device_name) == (first.isa, "cuda:0", first.name)
     assert (card.tensor_cores, card.device_memory_bytes) == (first.has_tensor_cores, first.memory_bytes)
     assert card.notes[0] == "TF32 off"

@@ -79,7 +79,7 @@ def test_it_answers_as_torchvision(net: ResNet, path: Path, side: int, name: str
     engine = loading.load(name, threads=1, checkpoint=path, preparation=preparation)
     images = preprocess.resized(cifar10.sample()[0][:6], side)
     expected = expected_logits(net, images, preparation)
-    assert engine.card.architecture == STEMS[net.stem]
+    assert engine.info.architecture == STEMS[net.stem]
     assert np.abs(engine.run(images).logits - expected).max() < tolerance * np.abs(expected).max()
 
 
@@ -99,7 +99,7 @@ def test_int8_is_calibrated_at_load(net: ResNet, path: Path, side: int, own_cach
     again = loading.load("int8", threads=1, checkpoint=path, preparation=preparation)
     assert np.array_equal(again.run(images).logits, found)
     assert kept.stat().st_mtime_ns == written
-    assert again.card.calibration_sha256 == engine.card.calibration_sha256
+    assert again.info.calibration_sha256 == engine.info.calibration_sha256
 
 
 @pytest.mark.parametrize("name", ["fp32-cpu", "int8", "int8-dynamic"])
@@ -121,7 +121,7 @@ def test_a_folder_of_images_calibrates(net: ResNet, path: Path, tmp_path: Path) 
         Image.fromarray(image.transpose(1, 2, 0)).resize((50, 40)).save(folder / f"{index}.png")
     mine = Preparation(32, IMAGENET.mean, IMAGENET.std, folder)
     theirs = Preparation(32, IMAGENET.mean, IMAGENET.std)
-    cards = [loading.load("int8", threads=1, checkpoint=path, preparation=p).card for p in (mine, theirs)]
+    cards = [loading.load("int8", threads=1, checkpoint=path, preparation=p).info for p in (mine, theirs)]
     assert cards[0].calibration_sha256 != cards[1].calibration_sha256
 
 
@@ -159,7 +159,7 @@ def test_a_folder_that_may_not_be_entered_costs_time_only(
 
     monkeypatch.setattr(calibration, "load", forbidden)
     monkeypatch.setattr(machine, "has_vnni", lambda: True)  # without it there is a note more
-    card = loading.load("int8", threads=1, checkpoint=path, preparation=OWN[net.stem]).card
+    card = loading.load("int8", threads=1, checkpoint=path, preparation=OWN[net.stem]).info
     assert card.notes == ("ranges of the 300 bundled images, which are of CIFAR-10's test set",)
 
 
@@ -167,9 +167,9 @@ def test_a_card_says_what_images_it_takes(net: ResNet, path: Path) -> None:
     """Size and normalisation on a card of the user's own, found by both processes; a flag wins over it."""
     card = {"input_size": 45, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
     path.with_suffix(".json").write_text(json.dumps(card))
-    assert loading.load("fp32-cpu", threads=1, checkpoint=path).card.input_size == inspect(path).input_size == 45
+    assert loading.load("fp32-cpu", threads=1, checkpoint=path).info.input_size == inspect(path).input_size == 45
     engine = loading.load("fp32-cpu", threads=1, checkpoint=path, preparation=Preparation(input_size=64))
-    assert (engine.card.input_size, engine.card.mean) == (64, (0.5, 0.5, 0.5))
+    assert (engine.info.input_size, engine.info.mean) == (64, (0.5, 0.5, 0.5))
 
 
 def test_the_bundled_network_can_read_larger_images(own_cache: Path) -> None:
@@ -239,7 +239,7 @@ def test_wrapped_state_dicts_are_read(tmp_path: Path) -> None:
     state = {f"module.{name}": tensor.half() for name, tensor in net.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "own.pth")
     engine = loading.load("fp32-cpu", threads=1, checkpoint=tmp_path / "own.pth")
-    assert engine.card.parameter_bytes > 44_000_000
+    assert engine.info.parameter_bytes > 44_000_000
 
 
 class Evil:

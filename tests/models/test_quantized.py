@@ -60,12 +60,12 @@ def test_the_artifact_is_enough(artifact: Path, load: Load, images: np.ndarray, 
     """From the artifact alone, without the checkpoint or its calibration, int8 gives the same logits to the bit."""
     alone = loading.load("int8", threads=1, checkpoint=artifact)
     assert np.array_equal(alone.run(images[:32]).logits, load("int8").run(images[:32]).logits)
-    assert alone.card.checkpoint_sha256 == card.sha256
+    assert alone.info.checkpoint_sha256 == card.sha256
 
 
 def test_the_size_on_the_card_is_the_artifacts(artifact: Path, load: Load) -> None:
     """int8's serialized_bytes is the size of the file that models.quantize writes."""
-    assert artifact.stat().st_size == load("int8").card.serialized_bytes
+    assert artifact.stat().st_size == load("int8").info.serialized_bytes
 
 
 @pytest.mark.parametrize("position", [20, 2000, -100])
@@ -160,7 +160,7 @@ def test_it_works_without_vnni(backend: str, checkpoint_path: Path) -> None:
     """On a CPU without VNNI (oneDNN capped to AVX2) int8 passes its self-test with safe weights, and says so."""
     code = (
         f"from models import loading, selftest; e = loading.load('int8', threads=1, cpu_backend='{backend}'); "
-        "print(selftest.agreement(e), e.card.notes); assert 'no VNNI' in e.card.notes[0]"
+        "print(selftest.agreement(e), e.info.notes); assert 'no VNNI' in e.info.notes[0]"
     )
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "CHECKPOINT": str(checkpoint_path)}
     done = subprocess.run(

@@ -19,7 +19,7 @@ class Broken:
 
     def __init__(self, engine, spoil) -> None:
         self.engine, self.spoil = engine, spoil
-        self.variant, self.device, self.card = engine.variant, engine.device, engine.card
+        self.variant, self.device, self.info = engine.variant, engine.device, engine.info
 
     def run(self, pixels: np.ndarray) -> Execution:
         done = self.engine.run(pixels)

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.base import DeviceLost, Engine, EngineCard, Execution, OutOfMemory, check_logits
+from models.engines.base import DeviceLost, Engine, EngineInfo, Execution, OutOfMemory, check_logits
 from models.variants import VARIANTS
 from service.settings import Settings, parse
 from service.workers.api import PrecisionAPI
@@ -33,7 +33,7 @@ class FakeEngine:
 
     def __init__(self, name: str) -> None:
         self.variant = VARIANTS[name]
-        fields = dict.fromkeys(EngineCard.__dataclass_fields__, 0) | {
+        fields = dict.fromkeys(EngineInfo.__dataclass_fields__, 0) | {
             "device_name": "fake",
             "dtype": self.variant.dtype,
             "backend": "fake",
@@ -49,7 +49,7 @@ class FakeEngine:
             "device": "cpu",
             "device_uuid": "",
         }
-        self.card = EngineCard(**fields)
+        self.info = EngineInfo(**fields)
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         pass

@@ -55,35 +55,6 @@ def test_calibrated_answers_have_a_small_error() -> None:
     assert statistics.expected_calibration_error(confidence, right) < 0.01
 
 
-@pytest.mark.parametrize(("counts", "p"), [((0, 0), 1.0), ((1, 7), 18 / 256), ((0, 6), 2 / 64), ((5, 5), 1.0)])
-def test_mcnemar_is_the_exact_binomial(counts: tuple[int, int], p: float) -> None:
-    """Two-sided p of k heads or fewer in n throws of a fair coin, at most 1; thousands of throws do not overflow."""
-    assert statistics.mcnemar(*counts) == statistics.mcnemar(*counts[::-1]) == pytest.approx(p)
-    assert statistics.mcnemar(3000, 3000) == 1
-
-
-def test_mcnemar_keeps_its_level() -> None:
-    """Where both are equally good, at most 5 % of 2,000 experiments have p below 0.05."""
-    ours = np.random.default_rng(1).binomial(30, 0.5, 2000)
-    assert np.mean([statistics.mcnemar(int(k), 30 - int(k)) < 0.05 for k in ours]) <= 0.05
-
-
-def test_wilson_interval_of_a_published_example() -> None:
-    """81 of 263: 0.2553 to 0.3662 (Newcombe, 1998, table I, method 3)."""
-    interval = statistics.proportion(81, 263)
-    assert (round(interval.low, 4), round(interval.high, 4)) == (0.2553, 0.3662)
-
-
-@pytest.mark.parametrize("shares", [(0.01, 0.01), (0.004, 0.001), (0.03, 0.02)])
-def test_the_paired_interval_covers(shares: tuple[float, float]) -> None:
-    """Of 2,000 experiments on 2,000 images, 94 to 97.5 % of the intervals hold the true difference."""
-    random = np.random.default_rng(2)
-    only_a, only_b, _ = random.multinomial(2000, [*shares, 1 - sum(shares)], 2000).T
-    intervals = [statistics.paired_difference(int(a), int(b), 2000) for a, b in zip(only_a, only_b, strict=True)]
-    covered = np.mean([interval.low <= shares[0] - shares[1] <= interval.high for interval in intervals])
-    assert 0.94 <= covered <= 0.975
-
-
 def test_sqnr_is_the_ratio_of_powers() -> None:
     """A tenth of the amplitude as noise is 20 dB; no noise has no ratio."""
     exact = np.ones((2, 10), np.float32)

@@ -9,7 +9,7 @@ import pytest
 
 from models import cifar10, evaluate, files
 from models.card import Card
-from models.evaluation import card as evaluation
+from models.evaluation import record as evaluation
 from models.files import CheckpointError
 from tests.models.conftest import Load
 
@@ -24,7 +24,7 @@ def entries(checkpoint_path: Path) -> dict[str, evaluation.Entry]:
 
 
 def engine_card(load: Load, name: str) -> dict:
-    return json.loads(json.dumps(dataclasses.asdict(load(name).card)))
+    return json.loads(json.dumps(dataclasses.asdict(load(name).info)))
 
 
 @pytest.mark.parametrize("name", EVALUATED)
@@ -33,7 +33,7 @@ def test_the_numbers_are_of_these_weights(name: str, entries: dict[str, evaluati
     assert evaluation.belongs(entries[name], engine_card(load, name))
     assert entries[name]["clean"]["score"]["images"] == 10_000
     assert len(entries[name]["corrupted"]) == 15
-    assert entries[name]["serialized_bytes"] == load(name).card.serialized_bytes
+    assert entries[name]["serialized_bytes"] == load(name).info.serialized_bytes
 
 
 def test_fp32_is_as_good_as_the_checkpoints_card_says(entries: dict[str, evaluation.Entry], card: Card) -> None:
@@ -83,7 +83,7 @@ def test_the_command_writes_cards(
     stale.write_text(json.dumps({"fp16": {"checkpoint_sha256": "0" * 64}}))
     flags = ["--data", str(tiny_dataset), "--out", str(tmp_path / "out"), "--checkpoint", str(own), "--threads", "1"]
     for name in ("int8", "fp32-cpu"):
-        evaluate.main([*flags, "--batch-sizes", "10", "--batch-images", "20", "--card", "--variants", name])
+        evaluate.main([*flags, "--batch-sizes", "10", "--batch-images", "20", "--record", "--variants", name])
     assert str(stale) in capsys.readouterr().out
     found = evaluation.read(own)
     assert list(found) == ["int8", "fp32-cpu"]
@@ -94,7 +94,7 @@ def test_the_command_writes_cards(
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     """The error says how to write it again."""
     (tmp_path / "x.evaluation.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"x.evaluation.json cannot be read .*models.evaluate --card"):
+    with pytest.raises(CheckpointError, match=r"x.evaluation.json cannot be read .*models.evaluate --record"):
         evaluation.read(tmp_path / "x.safetensors")
     evaluation.write(tmp_path / "x.safetensors", {"int8": {"checkpoint_sha256": "a"}})
     assert list(evaluation.read(tmp_path / "x.safetensors")) == ["int8"]

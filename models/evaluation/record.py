@@ -1,6 +1,6 @@
 """What an evaluation found about a checkpoint's variants, kept beside it as `NAME.evaluation.json`. Imports no torch.
 
-`python -m models.evaluate --card` writes it, `GET /variants` shows it. A number belongs to the weights, to INT8's
+`python -m models.evaluate --record` writes it, `GET /variants` shows it. A number belongs to the weights, to INT8's
 calibration and to the size of image that it was measured with; beside others it is not shown.
 """
 
@@ -32,7 +32,7 @@ def read(path: Path) -> dict[str, Entry]:
         return dict(json.loads(files.read(place)))
     except (ValueError, TypeError) as error:
         raise files.CheckpointError(
-            f"{place} cannot be read ({error}); delete it, or write it again: `python -m models.evaluate --card`"
+            f"{place} cannot be read ({error}); delete it, or write it again: `python -m models.evaluate --record`"
         ) from error
 
 
