@@ -1,4 +1,4 @@
-"""The documents name what there is: every setting, route, error and metric."""
+"""The documents name every setting, route, error and metric, and stay short."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,11 @@ from service.errors import REASONS
 from service.server import build_server
 from service.settings import PREFIX, Settings, as_text
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+README_LINES = 120
+UNRELEASED_LINES = 25
+CELL_CHARACTERS = 200
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
@@ -26,14 +30,14 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 
 def test_every_metric_is_documented_with_its_labels() -> None:
-    """The table of docs/metrics.md and service.metrics name the same metrics and labels, no more and no less."""
+    """The table of docs/metrics.md and service.metrics name the same metrics with the same labels."""
     rows = re.findall(r"^\| `(precision_\w+)` \| ([\w, ]+) \|", (DOCS / "metrics.md").read_text(), re.MULTILINE)
     documented = {name: tuple(labels.split(", ")) for name, labels in rows}
     assert documented == {_exposed(row): row.labels for row in (*metrics.ROWS, metrics.MEMORY)}
 
 
 def test_every_metric_has_a_query() -> None:
-    """Each is in an example of docs/metrics.md; tests/deploy runs all of them."""
+    """Each metric is in an example query of docs/metrics.md; tests/deploy runs all queries."""
     text = (DOCS / "metrics.md").read_text()
     queries = "\n".join(re.findall(r"^```promql\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     assert [name for row in (*metrics.ROWS, metrics.MEMORY) if (name := _exposed(row)) not in queries] == []
@@ -49,9 +53,31 @@ def test_every_error_is_documented_with_its_status() -> None:
     assert {word: int(status) for status, word in rows} == {row.word: row.status for row in REASONS.values()}
 
 
-@pytest.mark.parametrize("document", ["api.md"])
-def test_every_route_is_documented(document: str) -> None:
-    """Each path of /openapi.json stands in docs/api.md."""
-    text = (DOCS / document).read_text()
+def test_every_route_is_documented() -> None:
+    """Each path of /openapi.json is in docs/api.md."""
+    text = (DOCS / "api.md").read_text()
     paths = build_server(Settings(variants=("fp32",))).app.openapi()["paths"]
     assert [path for path in paths if path not in text] == []
+
+
+def test_the_readme_is_short() -> None:
+    """README.md has at most README_LINES lines."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
+
+
+def test_the_unreleased_changes_are_short() -> None:
+    """The section `Unreleased` of CHANGELOG.md has at most UNRELEASED_LINES lines, its heading not counted."""
+    section = (ROOT / "CHANGELOG.md").read_text().partition("## Unreleased\n")[2].partition("\n## ")[0]
+    assert section.strip()
+    assert len(section.splitlines()) <= UNRELEASED_LINES
+
+
+@pytest.mark.parametrize(
+    "document", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_table_cells_are_phrases(document: Path) -> None:
+    """No cell of a table has more than CELL_CHARACTERS characters."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [cell.strip() for row in rows for cell in re.split(r"(?<!\\)\|", row.strip("|"))]
+    assert [cell for cell in cells if len(cell) > CELL_CHARACTERS] == []
