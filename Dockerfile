@@ -1,21 +1,20 @@
-# The service with its weights, for a GPU where there is one:
+# The service with its weights. With a GPU:
 #     docker build -t precision-service .
 #     docker run --rm --gpus all -p 127.0.0.1:8000:8000 precision-service
-# For the CPU only, several GB smaller; torch and torchvision come from the same place, as they must:
+# For the CPU only, several GB smaller, with torch and torchvision from PyTorch's index of CPU builds:
 #     docker build -t precision-service:cpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu .
 #     docker run --rm -p 127.0.0.1:8000:8000 precision-service:cpu
 FROM python:3.12-slim
 
-# Empty: torch with its CUDA libraries. An index of other builds of the same versions otherwise; it is asked for these two
-# only (--no-deps). Its builds have other hashes: these two are trusted by where they come from.
+# An index with other builds of the same versions of torch and torchvision. Empty: the builds with CUDA libraries. Only these two
+# packages come from it (--no-deps). They have other hashes than deploy/requirements.txt, so they are trusted by their source.
 ARG TORCH_INDEX=""
 RUN --mount=type=bind,source=constraints.txt,target=/src/constraints.txt \
     if [ -n "${TORCH_INDEX}" ]; then \
         pip install --no-cache-dir --root-user-action=ignore -c /src/constraints.txt \
             --no-deps --index-url "${TORCH_INDEX}" torch torchvision; \
     fi
-# Everything else by hash: what was not there when the hashes were made is not installed. With builds of torch from elsewhere
-# the CUDA libraries stay out.
+# All other packages are installed by hash. With TORCH_INDEX, torch and its CUDA libraries are left out here.
 RUN --mount=type=bind,source=deploy/requirements.txt,target=/src/requirements.txt \
     awk -v other="${TORCH_INDEX}" \
         '/^[a-z]/ { skip = other && /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-(cu|nccl|nv)[a-z0-9-]*)==/ } !skip' \
@@ -29,10 +28,9 @@ RUN useradd --create-home --uid 10001 precision
 USER 10001
 WORKDIR /home/precision
 
-# PROMETHEUS_MULTIPROC_DIR is not set, on purpose: all metrics live in the HTTP process, workers report to it over their
-# sockets. There is no directory to create, to wipe at start or to mount, and the service ignores the variable.
-# PRECISION_ALLOW_ANONYMOUS: 0.0.0.0 is the container's own network; who reaches it is decided by what publishes the port.
-# Where that is others than you, give keys: -e PRECISION_API_KEYS=..., or a mounted file and PRECISION_API_KEY_FILE.
+# PROMETHEUS_MULTIPROC_DIR is not set: the HTTP process holds all metrics, and the service ignores the variable.
+# PRECISION_ALLOW_ANONYMOUS: 0.0.0.0 is the container's own network, and whatever publishes the port decides who reaches it.
+# If others can reach it, set keys: -e PRECISION_API_KEYS=..., or a mounted file and PRECISION_API_KEY_FILE.
 ENV PYTHONUNBUFFERED=1 \
     PRECISION_ALLOW_ANONYMOUS=true \
     NVIDIA_VISIBLE_DEVICES=all \
@@ -40,7 +38,7 @@ ENV PYTHONUNBUFFERED=1 \
 
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# ready, not live: what waits for a healthy container wants predictions. No proxy may come in between, hence http.client.
+# The check asks /health/ready, because a healthy container must answer predictions. http.client ignores proxy variables.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=300s --retries=4 CMD ["python", "-c", "\
 import http.client, os, ssl; \
 https = os.environ.get('PRECISION_SSL_CERTFILE'); \
@@ -48,5 +46,5 @@ c = http.client.HTTPSConnection('127.0.0.1', 8000, timeout=4, context=ssl._creat
     else http.client.HTTPConnection('127.0.0.1', 8000, timeout=4); \
 c.request('GET', '/health/ready'); \
 exit(c.getresponse().status != 200)"]
-# Flags win over variables: PRECISION_HOST and PRECISION_PORT mean nothing here, publish the port as another instead.
+# These flags win over PRECISION_HOST and PRECISION_PORT. To change the port, publish it under another number.
 CMD ["python", "-m", "service", "--host", "0.0.0.0", "--port", "8000"]

@@ -1,4 +1,4 @@
-# `make` lists what there is. Every target sets up .venv by itself, once.
+# `make` lists the targets. Targets that need .venv set it up once.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -6,7 +6,7 @@ SHELL := bash
 .SUFFIXES:
 
 PYTHON ?= python3
-# Not taken from the environment, where HOST and URL may mean something else: `make serve PORT=9000`.
+# Set these on the command line (`make serve PORT=9000`). The environment does not set them, because HOST and URL may mean something else there.
 HOST =
 PORT =
 VARIANTS =
@@ -16,7 +16,7 @@ DURATION =
 DATA =
 WHEELS =
 OUT := reports/$(shell date -u +%Y%m%dT%H%M%SZ)
-# further flags for the command that a target ends in: `make test FLAGS='-k metrics'`, `make compare FLAGS=--help`
+# More flags for the command of a target: `make test FLAGS='-k metrics'`, `make compare FLAGS=--help`.
 FLAGS =
 
 BIN := .venv/bin
@@ -26,11 +26,11 @@ LOADTEST = --out $(OUT) $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(CONCURRE
 	$(if $(DURATION),--duration $(DURATION)) $(FLAGS)
 
 .PHONY: help
-help: ## list the targets (this)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install
-install: $(INSTALLED) ## set up .venv with the exact versions of constraints.txt; PYTHON= names the interpreter
+install: $(INSTALLED) ## set up .venv with the versions of constraints.txt; PYTHON= names the interpreter
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
@@ -48,63 +48,63 @@ serve: $(INSTALLED) ## start the service; PORT=8000 HOST=127.0.0.1 VARIANTS=fp32
 		$(if $(VARIANTS),--variants $(VARIANTS)) $(FLAGS)
 
 .PHONY: test
-test: lint ## lint, types, tests
+test: lint ## run lint, type checks and tests
 	$(BIN)/python -m pytest $(FLAGS)
 
 .PHONY: compare
-compare: $(INSTALLED) ## load test over every variant; URL= of a running service, VARIANTS= CONCURRENCY=1,8 DURATION=20 OUT=
+compare: $(INSTALLED) ## run the load test over every variant; URL= measures a running service; VARIANTS= CONCURRENCY=1,8 DURATION=20 OUT=
 	@exec $(BIN)/python $(if $(URL),-m loadtest --url $(URL),deploy/compare.py) $(LOADTEST)
 
 .PHONY: bench
-bench: bench-engines bench-serving ## both benchmarks, on a machine that does nothing else; takes long
+bench: bench-engines bench-serving ## run both benchmarks; takes long and needs an idle machine
 
 .PHONY: bench-engines
-bench-engines: $(PEERS) ## every way to run the network on this CPU, ONNX Runtime, OpenVINO and torch's toolboxes beside it
+bench-engines: $(PEERS) ## measure the engines on this CPU beside ONNX Runtime, OpenVINO and torch's toolboxes
 	$(PEERS:/.installed=)/bin/python -m benchmarks.engines $(FLAGS)
 
 .PHONY: bench-serving
-bench-serving: $(INSTALLED) ## what the way through the service costs, side by side with LitServe and FastAPI; needs wrk
+bench-serving: $(INSTALLED) ## measure the overhead of the service beside LitServe and FastAPI; needs wrk
 	$(BIN)/python -m benchmarks.hop $(FLAGS)
 
-# The peers in an environment of their own: nobody who serves needs them.
+# The peers have their own environment, because the service does not need them.
 $(PEERS): pyproject.toml constraints.txt benchmarks/requirements-peers.txt
 	[ -x .venv-bench/bin/pip ] || $(PYTHON) -m venv --clear .venv-bench
 	.venv-bench/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[service]' -r benchmarks/requirements-peers.txt
 	@touch $@
 
 .PHONY: gpu-check
-gpu-check: $(if $(WHEELS),,$(INSTALLED)) ## all that only a GPU can show, into docs/results/; DATA= (CIFAR-10) OUT= WHEELS= of a machine without network
+gpu-check: $(if $(WHEELS),,$(INSTALLED)) ## measure everything that needs a GPU, into docs/results/; DATA= is CIFAR-10; OUT=; WHEELS= for a machine without network
 	@exec $(if $(WHEELS),$(PYTHON),$(BIN)/python) -m benchmarks.gpu_check $(if $(WHEELS),--wheels $(WHEELS)) \
 		$(if $(DATA),--data $(DATA)) --out $(OUT) $(FLAGS)
 
 .PHONY: wheels
-wheels: $(INSTALLED) ## what gpu-check needs on a machine without network, into WHEELS=wheels; FLAGS='--python 3.12'
+wheels: $(INSTALLED) ## download the packages for gpu-check on a machine without network, into WHEELS=wheels; FLAGS='--python 3.12'
 	$(BIN)/python -m benchmarks.wheels --out $(or $(WHEELS),wheels) $(FLAGS)
 
 .PHONY: lint
-lint: $(INSTALLED) ## ruff and mypy, changing nothing
+lint: $(INSTALLED) ## run ruff and mypy without changing files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 .PHONY: fmt
-fmt: $(INSTALLED) ## format, and fix what ruff can fix safely
+fmt: $(INSTALLED) ## format the code and apply ruff's safe fixes
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 .PHONY: constraints
-constraints: ## resolve versions and hashes again after a change in pyproject.toml; UPGRADE=1 raises all of them
+constraints: ## resolve versions and hashes after a change in pyproject.toml; UPGRADE=1 raises all versions
 	@tool=$$(mktemp -d) && trap 'rm -rf "$$tool"' EXIT && $(PYTHON) -m venv "$$tool" && "$$tool/bin/pip" install -q uv && \
 		"$$tool/bin/uv" pip compile -q $(if $(UPGRADE),--upgrade) pyproject.toml -o constraints.txt && \
 		"$$tool/bin/uv" pip compile -q --upgrade --no-annotate --generate-hashes --no-all-extras --extra service --extra tracing \
 			--extra build -c constraints.txt pyproject.toml -o deploy/requirements.txt
 
 .PHONY: audit
-audit: ## ask for known vulnerabilities of what the image installs; docs/supply-chain.md explains what is found
+audit: ## look for known vulnerabilities of the packages in the image; docs/supply-chain.md explains findings
 	@tool=$$(mktemp -d) && trap 'rm -rf "$$tool"' EXIT && $(PYTHON) -m venv "$$tool" && "$$tool/bin/pip" install -q pip-audit && \
 		"$$tool/bin/pip-audit" --strict --disable-pip --require-hashes -r deploy/requirements.txt $(FLAGS)
 
 .PHONY: clean
-clean: ## remove .venv and the caches; reports/ and runs/ stay
+clean: ## remove .venv, .venv-bench and the caches; reports/ and runs/ stay
 	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
