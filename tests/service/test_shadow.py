@@ -161,7 +161,7 @@ def test_one_at_a_time_and_bounded() -> None:
         assert [entry.images for entry in reference.entries] == [MOST_IMAGES]
         assert recorder.dropped == 1
         result = SimpleNamespace(logits=LOGITS[:MOST_IMAGES])
-        reference.entries[0].answer.set_result(Answer(result, MOST_IMAGES, {}))
+        reference.entries[0].answer.set_result(Answer(result, MOST_IMAGES, fakes.worker_info("fp32")))
         await turns()
         assert recorder.agrees == [True] * MOST_IMAGES
         shadow.offer("int8", PIXELS, LOGITS)

@@ -16,6 +16,8 @@ from service.errors import REASONS
 from service.settings import Settings
 from service.workers import supervisor, wire
 from service.workers.pool import Pool, Unobserved
+from service.workers.status import Refusal, State, WorkerInfo
+from tests.service import fakes
 
 ENDS = b""
 """At the end of what a life says: its socket closes. Without it the process stays."""
@@ -25,11 +27,11 @@ SHORTAGE = "can't start new thread"
 
 
 def ready(device: str = "cpu") -> bytes:
-    return wire.message(wire.READY, {"device": device})
+    return wire.message(wire.READY, fakes.worker_info(device=device))
 
 
 def refused(state: str, reason: str = "no such thing") -> bytes:
-    return wire.message(wire.REFUSED, {"state": state, "reason": reason})
+    return wire.message(wire.REFUSED, Refusal(State(state), reason))
 
 
 class Process:
@@ -77,15 +79,15 @@ class Seen(Unobserved):
     """What the metrics are told."""
 
     def __init__(self) -> None:
-        self.states: list[str] = []
-        self.workers: list[str] = []
-        self.cards: list[dict[str, Any]] = []
+        self.states: list[State] = []
+        self.workers: list[State] = []
+        self.infos: list[WorkerInfo] = []
         self.restarts: list[str] = []
         self._news = asyncio.Event()
 
-    def state(self, variant: str, state: str, workers: list[str], cards: list[dict[str, Any]]) -> None:
+    def state(self, variant: str, state: State, workers: list[State], infos: list[WorkerInfo]) -> None:
         self.states.append(state)
-        self.workers, self.cards = workers, cards
+        self.workers, self.infos = workers, infos
         self._news.set()
 
     def restart(self, variant: str, reason: str) -> None:
@@ -292,7 +294,7 @@ def test_a_new_process_has_no_memory_of_the_last_one() -> None:
         await scene.seen.until(lambda: len(scene.processes) == 2 and scene.pool.state == "ready")
         assert [process.allocator for process in scene.pool.processes] == [{}]
 
-    held = wire.message(wire.ALLOCATOR, {"reserved": 7})
+    held = wire.pack_allocator({"reserved": 7})
     play(act, Lives((held, ready("cuda:0")), (ready("cuda:0"),)))
 
 
@@ -304,6 +306,6 @@ def test_all_workers_are_observed(pauses: list[float]) -> None:
         await scene.seen.until(lambda: sorted(scene.seen.workers) == ["failed", "ready", "ready"])
         assert scene.seen.states[0] == "starting"
         assert scene.seen.states[-1] == "ready"
-        assert [card["device"] for card in scene.seen.cards] == ["cuda:0", "cuda:2"]
+        assert [info.device for info in scene.seen.infos] == ["cuda:0", "cuda:2"]
 
     play(act, Lives((ready("cuda:0"),)), Lives((refused("failed"),), LOADS), Lives((ready("cuda:2"),)))
