@@ -1,4 +1,4 @@
-"""A deadline counts from the headers, and the word that it ends in says whose it was."""
+"""A deadline counts from the headers, and the word of its error says who set it: the service or the client."""
 
 import http.client
 import socket
@@ -14,7 +14,7 @@ from tests.service.pictures import png, solid
 from tests.service.processes import Service, running
 
 OWN = 0.7
-"""The service's own, in seconds."""
+"""The service's request timeout in seconds."""
 HEAD = b"POST /predict/fp32 HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n"
 
 
@@ -35,7 +35,7 @@ def service() -> Iterator[Service]:
     ],
 )
 def test_a_deadline_that_the_client_set_is_its_own(service: Service, given: str, word: str) -> None:
-    """Where it is shorter than the service's, and only there; the fake takes a second."""
+    """The error is the client's only if its deadline is shorter than the service's; the fake takes a second."""
     before = service.outcomes("fp32").get(word, 0)
     headers = {"content-type": "image/png"} | ({"x-request-timeout": given} if given else {})
     answer = service.client.post("/predict/fp32", content=png(fakes.STALL), headers=headers)
@@ -46,8 +46,10 @@ def test_a_deadline_that_the_client_set_is_its_own(service: Service, given: str,
 
 
 @pytest.mark.parametrize(("microseconds", "word"), [(1, "client_deadline"), (10**10, "deadline")])
-def test_so_is_that_of_tritons_client(service: Service, microseconds: int, word: str) -> None:
-    """The parameter `timeout`."""
+def test_the_timeout_of_tritons_client_is_a_deadline_of_the_client(
+    service: Service, microseconds: int, word: str
+) -> None:
+    """The parameter `timeout` counts in microseconds."""
     before = service.outcomes("fp32").get(word, 0)
     pixels = solid(fakes.STALL)[None]
     tensor = triton.InferInput("images", list(pixels.shape), "UINT8").set_data_from_numpy(pixels)
@@ -64,8 +66,8 @@ def test_so_is_that_of_tritons_client(service: Service, microseconds: int, word:
     ("header", "status", "word"),
     [(b"X-Request-Timeout: 0.2\r\n", 504, b"client_deadline"), (b"", 408, b"too_slow")],
 )
-def test_it_passes_while_the_body_is_still_to_come(service: Service, header: bytes, status: int, word: bytes) -> None:
-    """Long before `receive_timeout`. The service's own is not what failed: it had nothing to answer to yet."""
+def test_a_deadline_passes_while_the_body_arrives(service: Service, header: bytes, status: int, word: bytes) -> None:
+    """It passes long before `receive_timeout`. The service's own deadline gives 408: the upload was too slow."""
     address = urlsplit(service.url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
         connection.sendall(HEAD + header + b"\r\n" + bytes(10))

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from models import cifar10, files, selftest
 from models.card import read_card
 from models.reference import reference as stored_logits
+from service.metrics import PHASES
 from tests.service.processes import Service, running
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -68,7 +69,7 @@ def test_a_png_and_its_raw_pixels_give_the_same_int8_logits(service: Service) ->
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
-def test_triton_s_client_gets_the_logits_of_predict(service: Service, variant: str) -> None:
+def test_tritons_client_gets_the_logits_of_predict(service: Service, variant: str) -> None:
     """256 images as one binary tensor against the same images at /predict. fp32 rounds differently by batch size."""
     images = np.resize(cifar10.sample()[0], (256, 3, 32, 32))
     tensor = triton.InferInput("images", list(images.shape), "UINT8").set_data_from_numpy(images)
@@ -91,11 +92,10 @@ def test_cards_and_metrics_tell_the_same(service: Service) -> None:
 
 
 def test_phases_add_up_to_the_duration(service: Service) -> None:
-    """Of answered requests, the phases' sums are the sum of the durations, and inference was measured."""
+    """The phases of answered requests add up to their durations, and inference was measured."""
     service.client.post("/predict/int8", content=cifar10.sample()[0][:5].tobytes(), headers=RAW)
     phases = sum(
-        service.sample("precision_phase_duration_seconds_sum", variant="int8", phase=phase)
-        for phase in ("receive", "decode", "queue", "copy_in", "inference", "copy_out", "deliver", "encode", "other")
+        service.sample("precision_phase_duration_seconds_sum", variant="int8", phase=phase) for phase in PHASES
     )
     duration = service.sample("precision_request_duration_seconds_sum", variant="int8")
     assert phases == pytest.approx(duration, rel=0.05)
@@ -118,7 +118,7 @@ def test_memory_is_measured_per_batch_size(service: Service) -> None:
 
 
 def test_a_scrape_holds_what_is_documented(service: Service) -> None:
-    """Every metric of docs/metrics.md is in a live scrape with its labels, and no other of ours is."""
+    """The metrics in a live scrape are those of docs/metrics.md, with the same labels."""
     service.client.post("/predict/fp32", content=cifar10.sample()[0][:1].tobytes(), headers=RAW)
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(service.client.get("/metrics").text):
@@ -140,7 +140,7 @@ def test_promtool_finds_nothing_in_a_scrape(service: Service) -> None:
 
 
 def test_damaged_weights_stop_the_start(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One flipped byte: exit code 1 and a sentence that names the file, the hashes and the way out."""
+    """One flipped byte ends the start with exit code 1 and a sentence, not a traceback."""
     folder = tmp_path_factory.mktemp("weights")
     source = files.default_path()
     for suffix in (".safetensors", ".json"):
@@ -157,7 +157,7 @@ def test_damaged_weights_stop_the_start(tmp_path_factory: pytest.TempPathFactory
 
 
 def test_cards_carry_what_was_measured(service: Service) -> None:
-    """Accuracy and agreement on 10,000 images stand on the card of each evaluated variant, of the weights that run."""
+    """/variants has the accuracy on 10,000 images of each evaluated variant, measured on the weights that run."""
     cards = {card["name"]: card for card in service.client.get("/variants").json()["variants"]}
     for name in ("fp32", "int8"):
         assert cards[name]["evaluation"]["clean"]["score"]["images"] == 10_000

@@ -86,7 +86,7 @@ def test_an_answer_holds_what_design_promises(service: Service) -> None:
 
 
 def told(answer: httpx.Response) -> dict[str, float]:
-    """Server-Timing: seconds by phase."""
+    """Return the Server-Timing header as phase -> seconds."""
     parts = (part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
     return {phase: float(milliseconds) / 1000 for phase, milliseconds in parts}
 
@@ -111,13 +111,13 @@ def test_server_timing_is_what_the_metrics_observe(service: Service) -> None:
 
 
 def test_phases_explain_the_time(service: Service) -> None:
-    """At the median less than 5 % of a request's time is in no phase but `other`."""
+    """At the median `other` is less than 5 % of a request's time."""
     answers = [told(post(service, png(3), "image/png", "/predict/int8")) for _ in range(30)]
     assert statistics.median(answer["other"] / sum(answer.values()) for answer in answers) < 0.05
 
 
 def test_an_error_tells_its_time_too(service: Service) -> None:
-    """What it got to, and the whole."""
+    """Server-Timing has the phases that the request reached, and the total."""
     assert list(told(post(service, b"no image", "image/png"))) == ["total"]
     failed = told(post(service, png(fakes.RAISE), "image/png"))
     assert list(failed) == ["receive", "decode", "total"]
@@ -179,7 +179,7 @@ def test_a_chunked_body_is_limited_too(service: Service) -> None:
 
 
 def test_one_bad_image_names_itself(service: Service) -> None:
-    """Of several images the error says which could not be read."""
+    """The error names the image, of several, that could not be read."""
     body = json.dumps({"images": [b64(1), base64.b64encode(b"junk").decode()]}).encode()
     assert "image 1" in post(service, body, JSON).json()["detail"]
 
@@ -194,7 +194,7 @@ def test_compare_answers_with_every_variant(service: Service) -> None:
 
 
 def test_a_comparison_counts_once_whatever_happens_to_it(service: Service) -> None:
-    """As `ok` or the error table's word, what FastAPI would refuse included; as no variant's prediction."""
+    """It counts as `ok` or as a word of the error table, mistakes in the query included, and as no prediction."""
 
     def compared() -> dict[str, float]:
         return {word: service.sample("precision_compare_requests_total", outcome=word) for word in OUTCOMES}
@@ -213,7 +213,7 @@ def test_a_comparison_counts_once_whatever_happens_to_it(service: Service) -> No
 
 
 def test_compare_refuses_a_deadline_that_cannot_be_read(service: Service) -> None:
-    """As a request of its own, not as an error of every variant."""
+    """The whole comparison is `malformed`, not each variant's answer."""
     answer = post(service, png(3), "image/png", "/compare", **{"x-request-timeout": "soon"})
     assert answer.status_code == 400
     assert answer.json()["type"].endswith(":malformed")

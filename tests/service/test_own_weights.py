@@ -54,7 +54,7 @@ def service(net: ResNet, request: pytest.FixtureRequest, tmp_path_factory: pytes
 @pytest.mark.parametrize(("variant", "sqnr"), [("fp32", 80), ("int8", 20)])
 @pytest.mark.parametrize("kind", ["png", "raw"])
 def test_it_answers_as_torchvision(service: Service, net: ResNet, variant: str, sqnr: float, kind: str) -> None:
-    """A small picture, resized by the service, or raw pixels of that size: torchvision's logits, within some dB."""
+    """A picture that the service resizes, and raw pixels, get torchvision's logits up to `sqnr` dB of noise."""
     image = cifar10.sample()[0][:1]
     pixels = preprocess.resized(image, SIDE)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
@@ -75,7 +75,7 @@ def test_labels_are_the_cards(service: Service) -> None:
 
 
 def test_the_card_says_what_it_is(service: Service) -> None:
-    """Size, normalisation and the stem that was found stand on each variant's card."""
+    """/variants has the input size, the normalisation and the detected stem of each variant."""
     for card in service.client.get("/variants").json()["variants"]:
         assert (card["input_size"], card["mean"], card["std"]) == (SIDE, list(MEAN), list(STD))
         assert "7x7 stride-2 stem" in card["architecture"]
@@ -111,7 +111,7 @@ def test_raw_pixels_of_another_size_are_refused(service: Service) -> None:
     ],
 )
 def test_what_does_not_fit_stops_the_start(tmp_path: Path, classes: int, stem: str, words: str) -> None:
-    """Another head, or an unknown preparation: exit code 1 and a sentence with names and shapes."""
+    """Another head, or an unknown preparation, ends the start with exit code 1 and a sentence."""
     net = resnet18(stem)
     net.fc = torch.nn.Linear(512, classes)
     place = tmp_path / "own.safetensors"

@@ -84,7 +84,7 @@ def test_a_sample_is_answered_by_every_variant(page: Page) -> None:
 
 
 def test_the_answer_is_that_of_the_service(page: Page, tmp_path: Path) -> None:
-    """A chosen file goes there unchanged."""
+    """A chosen file is sent unchanged."""
     picture = tmp_path / "picture.png"
     picture.write_bytes(encode(solid(7, 50)))
     page.goto("/")
@@ -94,7 +94,7 @@ def test_the_answer_is_that_of_the_service(page: Page, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["#drop", "h1"])
 def test_a_picture_can_be_dropped(page: Page, where: str) -> None:
-    """As a file from the desktop is, also beside the box."""
+    """A file can be dropped on the box and beside it."""
     page.goto("/")
     transfer = page.evaluate_handle(
         "bytes => { const t = new DataTransfer();"
@@ -125,7 +125,7 @@ def test_it_keeps_measuring(page: Page) -> None:
 
 
 def test_a_service_that_is_gone_is_asked_now_and_then(page: Page) -> None:
-    """While the box is ticked, 2 s after each attempt, not with every frame; what it does not give is told."""
+    """While the box is ticked, the page asks 2 s after each attempt, not with every frame, and says what is wrong."""
     page.goto("/")
     page.get_by_role("button", name="frog").click()
     expect(page.locator('[data-variant="int8"] .label')).to_be_visible()
@@ -188,7 +188,7 @@ def test_the_javascript_of_the_documents_runs(page: Page, service: Service, tmp_
 
 
 def test_with_keys_the_page_asks_for_one(browser: Browser) -> None:
-    """It says so, works once the key is there, and hands it to /docs and /metrics."""
+    """It asks for a key, works once it has one, and passes it on to /docs and /metrics."""
     with running(
         "--variants", "fp32", "--api-keys", KEY, module="tests.service.calm", headers={"x-api-key": KEY}
     ) as service:
@@ -215,7 +215,7 @@ def test_the_page_can_be_switched_off() -> None:
 
 
 def test_files_forbid_what_they_do_not_need(service: Service) -> None:
-    """A content security policy on each, and the type that it is."""
+    """Each file has a content security policy and may not be sniffed for another type."""
     for path in page_routes.paths(with_index=True):
         headers = service.client.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'none'")

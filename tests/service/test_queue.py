@@ -1,4 +1,4 @@
-"""Batches are formed in order, within their limit, without what was answered meanwhile."""
+"""Batches are formed in order and within their limit, without entries that ended meanwhile."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -33,7 +33,7 @@ def test_a_batch_is_counted_in_images() -> None:
 
 
 def test_a_full_queue_takes_all_of_a_request_or_nothing() -> None:
-    """`overloaded` past the capacity; what waited before still waits."""
+    """A request past the capacity is `overloaded`; the entries that wait stay."""
 
     async def scenario() -> None:
         queue = Queue(5)
@@ -59,8 +59,8 @@ def test_an_answered_entry_is_not_taken() -> None:
     run(scenario())
 
 
-def test_a_failed_entry_gives_its_images_up() -> None:
-    """Its place in the queue may be taken, so nothing may stay of what it held."""
+def test_a_failed_entry_releases_its_images() -> None:
+    """The queue has room for others at once, so the entry releases its memory, too."""
 
     async def scenario() -> None:
         queue = Queue(8)
@@ -89,7 +89,7 @@ def test_entries_put_back_are_executed_alone_and_first() -> None:
 
 
 def test_an_empty_queue_gives_no_batch() -> None:
-    """Taking never blocks."""
+    """`take` does not wait for images."""
 
     async def scenario() -> None:
         assert Queue(10).take(8) == []

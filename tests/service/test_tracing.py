@@ -1,5 +1,6 @@
-"""A real service sends real spans to a collector: what /metrics observes, in its place, and in nobody's way."""
+"""A real service sends real spans to a collector: they show what /metrics observes, and they delay nobody."""
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from starlette.requests import Request
 
 from service.metrics import PHASES
+from service.prediction import Prediction
 from service.tracing import FLUSH_SECONDS, Tracing
 from tests.service import fakes
 from tests.service.collector import Collector, attributes, collecting, seconds
@@ -44,7 +46,7 @@ def service(collector: Collector) -> Iterator[Service]:
 
 
 def post(service: Service, path: str, body: bytes, kind: str = "image/png", flags: str = "01") -> tuple[str, Any]:
-    """Send as one who traces does; the trace's id and the answer."""
+    """Send a request within a trace of the caller; return the trace's id and the answer."""
     trace_id = f"{post.count:032x}"  # type: ignore[attr-defined]
     post.count += 1  # type: ignore[attr-defined]
     headers = {"content-type": kind, "traceparent": f"00-{trace_id}-{CALLER}-{flags}", "x-request-id": trace_id}
@@ -55,7 +57,7 @@ post.count = 1  # type: ignore[attr-defined]
 
 
 def arrived(collector: Collector, trace_id: str) -> tuple[Span, list[Span]]:
-    """The prediction's span and its children, once they are there: the parent is sent last."""
+    """Wait for a prediction's span, which is sent last, and return it with its children in time order."""
     until(lambda: any(span.kind == Span.SPAN_KIND_SERVER for span in collector.trace(trace_id)), what="trace")
     spans = collector.trace(trace_id)
     (root,) = [span for span in spans if span.kind == Span.SPAN_KIND_SERVER]
@@ -63,7 +65,7 @@ def arrived(collector: Collector, trace_id: str) -> tuple[Span, list[Span]]:
 
 
 def test_a_prediction_is_a_span_with_a_child_per_phase(service: Service, collector: Collector) -> None:
-    """The caller's trace goes on; what was asked and how it ended stand on it, and who serves on the resource."""
+    """It continues the caller's trace, and its attributes tell the request, its outcome and the service."""
     trace_id, answer = post(service, "/predict/int8", png(3))
     assert answer.status_code == 200
     root, children = arrived(collector, trace_id)
@@ -81,7 +83,7 @@ def test_a_prediction_is_a_span_with_a_child_per_phase(service: Service, collect
 
 
 def test_phases_lie_one_after_the_other_within_the_request(service: Service, collector: Collector) -> None:
-    """Each begins where the one before ended or later, by the clock of the machine; rounding is to 1 us."""
+    """No phase begins before the one before it ended, up to 1 us of rounding, by the clock of the machine."""
     before = time.time_ns()
     trace_id, _ = post(service, "/predict/int8", png(3))
     after = time.time_ns()
@@ -108,7 +110,7 @@ def test_spans_are_what_the_metrics_observe(service: Service, collector: Collect
 
 
 def test_a_split_request_has_the_workers_spans_of_each_batch(service: Service, collector: Collector) -> None:
-    """5 images in batches of 2: three forward passes, one after the other, that make up the phase."""
+    """5 images in batches of 2 make three forward passes, one after the other, which add up to the phase."""
     body = np.stack([solid(value) for value in range(5)]).tobytes()
     trace_id, answer = post(service, "/predict/int8", body, "application/octet-stream")
     root, children = arrived(collector, trace_id)
@@ -129,11 +131,11 @@ def test_a_split_request_has_the_workers_spans_of_each_batch(service: Service, c
         ("/predict/int8", png(fakes.RAISE), "internal", 500, True, ["receive", "decode"]),
     ],
 )
-def test_a_failure_is_a_span_with_what_it_got_to(
+def test_a_failure_is_a_span_with_the_phases_that_it_reached(
     service: Service, collector: Collector, path: str, body: bytes, outcome: str, status: int, is_error: bool,
     phases: list[str],
 ) -> None:  # fmt: skip
-    """The word of the error table; an error of the service is one of the span, a client's mistake is not."""
+    """It has the word of the error table. Its status is an error only if the service, not the client, made it."""
     root, children = arrived(collector, post(service, path, body)[0])
     found = attributes(root)
     assert (found["precision.outcome"], found["http.response.status_code"], found["error.type"]) == (
@@ -145,7 +147,7 @@ def test_a_failure_is_a_span_with_what_it_got_to(
 
 
 def test_an_inference_of_the_open_protocol_is_a_prediction(service: Service, collector: Collector) -> None:
-    """As in the metrics; a comparison is none there, and has no span."""
+    """It has a span, as it counts in the metrics as a prediction. A comparison does not, and has none."""
     compared, _ = post(service, "/compare", png(1))
     headers = {"inference-header-content-length": "0", "content-type": "image/png"}
     trace_id = "f" * 32
@@ -157,7 +159,7 @@ def test_an_inference_of_the_open_protocol_is_a_prediction(service: Service, col
 
 
 def test_a_caller_who_does_not_sample_gets_no_span(service: Service, collector: Collector) -> None:
-    """The flag in `traceparent` decides (OTEL_TRACES_SAMPLER's default), and the next caller's is sent."""
+    """The flag in `traceparent` decides, as OTEL_TRACES_SAMPLER's default says."""
     silent, _ = post(service, "/predict/int8", png(1), flags="00")
     arrived(collector, post(service, "/predict/int8", png(1))[0])
     assert collector.trace(silent) == []
@@ -167,7 +169,7 @@ def test_a_caller_who_does_not_sample_gets_no_span(service: Service, collector: 
 def test_without_a_usable_traceparent_a_trace_begins(
     service: Service, collector: Collector, given: dict[str, str]
 ) -> None:
-    """A header that cannot be read is none."""
+    """A header that cannot be read is ignored."""
     request_id = f"begins-{post.count}"  # type: ignore[attr-defined]
     post.count += 1  # type: ignore[attr-defined]
     encoded = {name: value.encode() for name, value in given.items()}
@@ -182,7 +184,7 @@ def test_without_a_usable_traceparent_a_trace_begins(
 
 
 def test_a_collector_that_does_not_answer_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests are answered as ever, more of them than fit its queue, and the service ends in time with 0."""
+    """More requests than fit the queue of spans are answered, and the service ends in time with exit code 0."""
     with collecting() as collector:
         collector.go_on.clear()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
@@ -199,8 +201,8 @@ def test_a_collector_that_does_not_answer_delays_nobody(monkeypatch: pytest.Monk
             assert time.monotonic() - began < FLUSH_SECONDS + 10
 
 
-def test_what_is_left_is_sent_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A span that no batch has taken yet when the service is told to stop."""
+def test_spans_that_are_left_are_sent_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A span that waits for its batch when the service stops is sent before the end."""
     with collecting() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.url}/v1/traces")
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
@@ -212,7 +214,7 @@ def test_what_is_left_is_sent_at_the_end(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_without_the_flag_nothing_is_sent_or_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables alone trace nothing, as other programs on the machine may have set them."""
+    """The variables alone trace nothing: they may be set for other programs on the machine."""
     with collecting() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
@@ -240,7 +242,7 @@ def test_a_missing_extra_stops_the_start(missing: str) -> None:
 
 
 def test_another_protocol_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """gRPC would go to a port that does not understand what is sent."""
+    """The service speaks OTLP over HTTP only, so a variable that asks for gRPC stops the start with a sentence."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     done = start("")
     assert done.returncode == 1
@@ -248,7 +250,13 @@ def test_another_protocol_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_goes_wrong_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """A span that cannot be made is no error of the request."""
+    """A span that cannot be made is logged; the caller, who is answered by then, notices nothing."""
+    prediction = Prediction(None, Request({"type": "http"}), "int8", "an id", 0.0)  # a request without a method
+
+    async def scenario() -> None:
+        Tracing(TracerProvider(shutdown_on_exit=False))(prediction, "ok", 0.1)
+        await asyncio.sleep(0)
+
     caplog.set_level(logging.ERROR)
-    Tracing(TracerProvider(shutdown_on_exit=False))._trace(Request({"type": "http"}), "int8", "ok", 0.1)
+    asyncio.run(scenario())
     assert "a trace was lost" in caplog.text

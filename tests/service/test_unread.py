@@ -1,4 +1,4 @@
-"""What is certain to be refused is refused before its body is read: here it never comes."""
+"""A request that is certain to be refused is refused before its body arrives; in these tests it never does."""
 
 import socket
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def service() -> Iterator[Service]:
 
 
 def ask(service: Service, path: bytes, header: bytes = b"") -> bytes:
-    """What comes back to a head that announces a body."""
+    """Send the head of a request, which announces a body, and return the answer."""
     address = urlsplit(service.url)
     head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n%b\r\n" % (path, header)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
@@ -43,12 +43,12 @@ def ask(service: Service, path: bytes, header: bytes = b"") -> bytes:
 def test_a_head_may_be_enough_to_refuse(
     service: Service, path: bytes, variant: bytes, header: bytes, status: bytes
 ) -> None:
-    """No such variant, one that cannot run here, headers that cannot be followed."""
+    """The variant does not exist or cannot run here, or a header cannot be followed."""
     assert ask(service, path % variant, header).startswith(b"HTTP/1.1 " + status)
 
 
 def test_a_full_queue_reads_nothing(service: Service) -> None:
-    """503 overloaded; those that it holds are answered."""
+    """The answer is 503 overloaded; the queued requests are answered."""
     url, headers = f"{service.url}/predict/fp32", {"content-type": "image/png"}
     worker = service.worker()
     with ThreadPoolExecutor(2) as pool:
