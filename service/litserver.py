@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 from common import machine
 from models import nvml
 from models.variants import Variant
-from service.http.slow_clients import patient
+from service.http.slow_clients import limited_to
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
 from service.workers.pool import Observer, Pool, Unobserved
@@ -118,7 +118,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         """Serve on a bound socket until SIGTERM or SIGINT, then drain and return."""
         config = uvicorn.Config(
             self.front,
-            http=patient(self.settings.receive_timeout + GRACE_SECONDS),
+            http=limited_to(self.settings.receive_timeout + GRACE_SECONDS),
             ws="none",
             log_level=self.settings.log_level,
             log_config=None,
