@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.metrics import SECONDS
+from service.metric_rows import SECONDS
 from tests.deploy import prometheus as real
 from tests.deploy.prometheus import Prometheus
 from tests.service import fakes

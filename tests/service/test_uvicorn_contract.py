@@ -1,4 +1,7 @@
-"""The undocumented parts of uvicorn that are used here. After a failure: read uvicorn's changes before raising the pin."""
+"""The undocumented parts of uvicorn that are used here.
+
+After a failure, read uvicorn's changes before you raise the pin.
+"""
 
 import inspect
 import tomllib

@@ -1,0 +1,58 @@
+"""What each by-pass of a library's usual way brings: `python -m benchmarks.bypasses`. Needs `wrk`.
+
+A by-pass stays only where it brings more than 5 % of int8's throughput, or a function that the library lacks. One that
+was taken out is still measured here, so that the decision can be checked. All are measured within one process, in short
+rounds of random order, with one PNG a request.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from benchmarks.switched import AS_SERVED, switched_rounds
+from benchmarks.wrk import CLIENTS, PACKAGES, median, ratio, require_wrk, written
+from common import machine
+
+BYPASSES = {
+    # by-pass: the arms with and without it
+    "short cut around FastAPI (kept)": (AS_SERVED, "through FastAPI's routing"),
+    "limits for slow clients (kept for their function)": (AS_SERVED, "uvicorn's own protocol"),
+    "counters without locks (taken out)": ("counters without locks", AS_SERVED),
+}
+
+
+def table(variant: str, rounds: int, seconds: int, folder: Path) -> str:
+    """Return the throughput with and without each by-pass, and the median of the ratios within a round."""
+    arms = sorted({arm for pair in BYPASSES.values() for arm in pair})
+    measured = switched_rounds(variant, arms, CLIENTS, rounds, seconds, folder)
+    lines = [
+        f"| {variant or 'no-op'}, requests/s (p50 ms) | clients | with | without | with / without (95 % interval) |",
+        "|---|---|---|---|---|",
+    ]
+    for bypass, (used, unused) in BYPASSES.items():
+        for count in CLIENTS:
+            cells = measured[used, count], measured[unused, count]
+            rates = " | ".join(f"{m.rate:,.0f} ({m.p50:.2f})" for m in map(median, cells))
+            lines.append(f"| {bypass} | {count} | {rates} | {written(ratio(*cells))} |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the machine, then one Markdown table per engine."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bypasses", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=12, help="number of rounds (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=5, help="length of each round (%(default)s)")
+    parser.add_argument("--variants", default="int8,", help="served variants, comma-separated; an empty name: no-op")
+    args = parser.parse_args(argv)
+    require_wrk()
+    print(json.dumps(machine.describe(*PACKAGES) | {"rounds": args.rounds, "seconds": args.seconds}), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for variant in args.variants.split(","):
+            print(table(variant, args.rounds, args.seconds, Path(folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
