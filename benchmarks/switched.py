@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import prometheus_client
+import psutil
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -169,10 +170,18 @@ def switched_rounds(
             for count in clients:
                 for arm in random.sample(list(arms), len(arms)):
                     os.kill(server.pid, signal_of(arm))
+                    before = cpu_seconds(server.pid)
                     result = measure(contender, count, seconds if number else 1, folder)
+                    used = cpu_seconds(server.pid) - before
                     if number:
-                        measured[arm, count].append(result)
+                        measured[arm, count].append(result._replace(cpu=1e6 * used / (result.rate * seconds)))
     return measured
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used, without its children."""
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import http.client
 import io
+import math
 import os
 import re
 import shutil
@@ -43,10 +44,14 @@ class Contender:
 
 
 class Round(NamedTuple):
-    """The images per second and the median latency, in milliseconds, of one round."""
+    """The images per second and the median latency, in milliseconds, of one round.
+
+    `cpu` is the processor time of the server's HTTP process per image, in microseconds, where it was measured.
+    """
 
     rate: float
     p50: float
+    cpu: float = math.nan
 
 
 Rounds = dict[tuple[str, int], list[Round]]
@@ -142,8 +147,8 @@ def interleave(
 
 
 def median(rounds: Sequence[Round]) -> Round:
-    """Return the median rate and the median p50."""
-    return Round(statistics.median(r.rate for r in rounds), statistics.median(r.p50 for r in rounds))
+    """Return the median of each number."""
+    return Round(*map(statistics.median, zip(*rounds, strict=True)))
 
 
 def ratio(ours: Sequence[Round], theirs: Sequence[Round]) -> Interval:
