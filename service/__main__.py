@@ -29,19 +29,20 @@ def serve(settings: Settings, **parts: Any) -> None:
     from service.server import build_server  # noqa: PLC0415 - it reads the environment that was set above
     from service.tracing import TracingUnavailable  # noqa: PLC0415
 
-    sock = _bind(settings)
+    sock = bind(settings)
     try:
         server = build_server(settings, **parts)
     except (CheckpointError, TracingUnavailable) as error:
         sys.exit(f"error: {error}")
     scheme = "https" if settings.ssl_certfile else "http"
-    print(f"Serving {', '.join(server.pools)} on {scheme}://{_authority(*sock.getsockname()[:2])}", flush=True)
+    print(f"Serving {', '.join(server.pools)} on {scheme}://{authority(*sock.getsockname()[:2])}", flush=True)
     server.run(sock)
     if tracing := server.app.state.trace:
         tracing.close()
 
 
-def _bind(settings: Settings) -> socket.socket:
+def bind(settings: Settings) -> socket.socket:
+    """Return a socket that listens; exit with the flag to change if that is impossible."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,13 +52,13 @@ def _bind(settings: Settings) -> socket.socket:
     except OSError as error:
         sock.close()
         flag = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
-        where = _authority(settings.host, settings.port)
+        where = authority(settings.host, settings.port)
         sys.exit(f"error: cannot listen on {where}: {error.strerror}; choose another {flag}")
     sock.set_inheritable(False)
     return sock
 
 
-def _authority(host: str, port: int) -> str:
+def authority(host: str, port: int) -> str:
     """Return host and port as they stand in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
