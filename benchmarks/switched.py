@@ -19,8 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import prometheus_client
 import psutil
+from numpy.typing import NDArray
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -172,16 +174,18 @@ def switched_rounds(
                     os.kill(server.pid, signal_of(arm))
                     before = cpu_seconds(server.pid)
                     result = measure(contender, count, seconds if number else 1, folder)
-                    used = cpu_seconds(server.pid) - before
+                    used = 1e6 * (cpu_seconds(server.pid) - before) / (result.rate * seconds)
                     if number:
-                        measured[arm, count].append(result._replace(cpu=1e6 * used / (result.rate * seconds)))
+                        measured[arm, count].append(result._replace(http_cpu=used[0], cpu=used.sum()))
     return measured
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has used, without its children."""
-    times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
+def cpu_seconds(pid: int) -> NDArray[np.float64]:
+    """Return the processor time that a process has used, and that of its children together."""
+    process = psutil.Process(pid)
+    every = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    own, *others = [times.user + times.system for times in every]
+    return np.array([own, sum(others)])
 
 
 if __name__ == "__main__":

@@ -46,11 +46,13 @@ class Contender:
 class Round(NamedTuple):
     """The images per second and the median latency, in milliseconds, of one round.
 
-    `cpu` is the processor time of the server's HTTP process per image, in microseconds, where it was measured.
+    Where they were measured, `http_cpu` and `cpu` are the processor time per image, in microseconds, of the server's
+    HTTP process and of all its processes.
     """
 
     rate: float
     p50: float
+    http_cpu: float = math.nan
     cpu: float = math.nan
 
 
