@@ -31,7 +31,7 @@ def table(variant: str, rounds: int, seconds: int, folder: Path) -> str:
     arms = sorted({arm for pair in BYPASSES.values() for arm in pair})
     measured = switched_rounds(variant, arms, CLIENTS, rounds, seconds, folder)
     lines = [
-        f"| {variant or 'no-op'}, requests/s (HTTP process, us) | clients | with | without | with / without | time saved |",
+        f"| {variant or 'no-op'}, requests/s (HTTP, us) | clients | with | without | with / without | time saved |",
         "|---|---|---|---|---|---|",
     ]
     for bypass, (used, unused) in BYPASSES.items():
