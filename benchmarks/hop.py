@@ -4,8 +4,8 @@
    clients. All contenders run at once and take turns in short rounds: each is idle while another is measured.
 2. The fp32 and int8 variants served, beside the bare engine in a loop at the batch size that the service formed. Each
    row takes turns with its own bare engine, row after row: compare the shares, not the rows.
-3. Only with `--against DIR`: this checkout's service beside that of another checkout, no-op and int8, in turns. Both run
-   with this Python and its packages.
+3. Only with `--against DIR`: this checkout's service beside that of another checkout, no-op and int8, in turns. Both
+   run with this Python and its packages.
 
 Numbers are medians of rounds.
 """
@@ -65,7 +65,7 @@ def noop_table(rounds: int, seconds: int, folder: Path) -> str:
             wait_until_it_answers(contender)
         measured = interleave(contenders, CLIENTS, rounds, seconds, folder)
     lines = [
-        "| no-op, requests/s (p50 ms) | " + " | ".join(f"{n} clients" for n in CLIENTS) + " |",
+        "| no-op, requests/s (p50 ms) | " + " | ".join(f"{n} client{'s' * (n > 1)}" for n in CLIENTS) + " |",
         "|---|---|---|---|",
     ]
     for contender in contenders:

@@ -174,8 +174,8 @@ def switched_rounds(
                     os.kill(server.pid, signal_of(arm))
                     before = cpu_seconds(server.pid)
                     result = measure(contender, count, seconds if number else 1, folder)
-                    used = 1e6 * (cpu_seconds(server.pid) - before) / (result.rate * seconds)
                     if number:
+                        used = 1e6 * (cpu_seconds(server.pid) - before) / (result.rate * seconds)
                         measured[arm, count].append(result._replace(http_cpu=used[0], cpu=used.sum()))
     return measured
 
