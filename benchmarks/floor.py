@@ -1,7 +1,7 @@
-"""The floor under every engine: the network's multiply-accumulates at the best rate that this CPU was seen to reach.
+"""The least time that an image can take: the network's multiply-accumulates at the best rate that this CPU reached.
 
-The rates are measured on large matrix products and convolutions through oneDNN, the best call of all. Direct
-convolution is assumed: an algorithm with fewer multiplications (Winograd) could go below the fp32 floor.
+The rates are measured on large matrix products and convolutions through oneDNN; the fastest call counts. The floor
+assumes direct convolution: an algorithm with fewer multiplications (Winograd) could be faster than the fp32 floor.
 """
 
 import time
@@ -13,16 +13,16 @@ from torch import Tensor
 from models.resnet import MACS_PER_IMAGE
 
 SIDES = (512, 1024, 2048)
-"""Of square matrix products."""
+"""The sides of the square matrix products."""
 CHANNELS = (64, 128, 256, 512)
-"""In and out, of 3x3 convolutions on 16 images of 16x16."""
+"""The channels, in and out, of the 3x3 convolutions on 16 images of 16x16."""
 IMAGES, SIDE = 16, 16
 Work = tuple[int, Callable[[], object]]
-"""Multiply-accumulates, and what does them."""
+"""A number of multiply-accumulates, and a call that executes them."""
 
 
 def fp32() -> Iterator[Work]:
-    """Matrix products, and convolutions with packed weights."""
+    """Yield matrix products, and convolutions with packed weights."""
     for side in SIDES:
         a, b = torch.rand(side, side), torch.rand(side, side)
         yield side**3, lambda a=a, b=b: a @ b  # type: ignore[misc]
@@ -39,7 +39,7 @@ def fp32() -> Iterator[Work]:
 
 
 def int8() -> Iterator[Work]:
-    """uint8 by int8, uint8 out: linear layers and convolutions."""
+    """Yield linear layers and convolutions: uint8 by int8, uint8 out."""
     for side in SIDES:
         x = torch.randint(0, 256, (side, side), dtype=torch.uint8)
         yield side**3, _linear(x, torch.ops.onednn.qlinear_prepack(_weights(side, side), [side, side]))
@@ -73,7 +73,7 @@ WORK = {"float32": fp32, "int8": int8}
 
 @torch.inference_mode()
 def seconds_per_image(dtype: str, threads: int) -> Callable[[], float]:
-    """Gives a function that runs every piece of WORK once and returns what an image would take at the best rate."""
+    """Return a function that runs all work of a dtype once and returns the seconds of an image at the best rate."""
     torch.set_num_threads(threads)
     work = list(WORK[dtype]())
 

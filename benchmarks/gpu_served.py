@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks.hop import Contender, bare, free_port, process, wait_until_it_answers
+from benchmarks.hop import bare
+from benchmarks.wrk import Contender, free_port, process, wait_until_it_answers
 
 IMAGES = 256
 """In a request, and in a batch."""

@@ -1,75 +1,63 @@
 """What measuring costs and leaves unexplained: `python -m benchmarks.measuring`. Needs `wrk` (Debian: apt install wrk).
 
-1. The no-op model and real variants under 32 clients, in short rounds of random order: with metrics and log, with
-   metrics, with neither.
-2. One line of the request log, written to a file, beside the logging module's way to a like line.
-3. The share of a request's time that no phase explains (`other`), as served variants tell it: medians over requests.
+1. The no-op model and real variants under 32 clients, in short rounds of random order: as served with the log at
+   `warning`, with the log at `info`, and without metrics.
+2. One line of the request log, written to a file, beside a like line of the logging module.
+3. The share of a request's time that no phase explains (`other`), as served variants report it: medians over requests.
 """
 
 import argparse
 import http.client
 import json
 import logging
-import os
-import random
 import re
-import shutil
-import signal
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, redirect_stderr
+from contextlib import redirect_stderr
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.hop import PACKAGES, Contender, free_port, png, process, wait_until_it_answers, wrk
+from benchmarks.switched import AS_SERVED, switched_rounds
+from benchmarks.wrk import (
+    PACKAGES,
+    Contender,
+    free_port,
+    median,
+    png,
+    process,
+    ratio,
+    require_wrk,
+    wait_until_it_answers,
+    written,
+)
 from common import machine
 from service.logs import JsonFormatter, RequestLog
 from service.metrics import PHASES
 
 CLIENTS = 32
 PNG = png()
-NEITHER = "neither"
-ARMS = {"metrics and log": signal.SIGUSR1, "metrics": signal.SIGUSR2, NEITHER: signal.SIGHUP}
-"""What is switched on in a round, and the signal that does (benchmarks.noop)."""
+ARMS = ("with the log", AS_SERVED, "without metrics")
 TIMING = re.compile(r"(\w+);dur=([\d.]+)")
 
 
 def cost_table(variant: str, rounds: int, seconds: int, folder: Path) -> str:
-    """One process whose metrics and log are switched between short rounds: two processes differ by more than that."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/predict/{variant or 'fp32'}"
-    contender = Contender(variant or "no-op", url, PNG, "image/png")
-    cells: dict[str, list[tuple[float, float]]] = {name: [] for name in ARMS}
-    with (folder / "log").open("w") as log, ExitStack() as stack:
-        arguments = filter(None, (str(port), variant))
-        server = stack.enter_context(process("benchmarks.noop", "service", *arguments, stderr=log))
-        wait_until_it_answers(contender)
-        for number in range(rounds + 1):
-            for name in random.sample(list(ARMS), len(ARMS)):
-                os.kill(server.pid, ARMS[name])
-                measured = wrk(contender, CLIENTS, seconds if number else 1, folder)
-                if number:  # the first round warms up
-                    cells[name].append(measured)
-    rates = {name: np.array([rate for rate, _ in found]) for name, found in cells.items()}
+    """Return the throughput of each arm, and its ratio to that without metrics and log."""
+    measured = switched_rounds(variant, ARMS, (CLIENTS,), rounds, seconds, folder)
     lines = [
-        f"| {contender.name}, {CLIENTS} clients | requests/s | p50 ms | throughput lost, % (quartiles over rounds) |",
+        f"| {variant or 'no-op'}, {CLIENTS} clients | requests/s | p50 ms | to {ARMS[-1]} (95 % interval) |",
         "|---|---|---|---|",
     ]
-    for name, found in cells.items():
-        lost = np.percentile((1 - rates[name] / rates[NEITHER]) * 100, (50, 25, 75))
-        p50 = statistics.median(p50 for _, p50 in found)
-        share = "" if name == NEITHER else "{:.1f} ({:.1f} to {:.1f})".format(*lost)
-        lines.append(f"| {name} | {np.median(rates[name]):,.0f} | {p50:.2f} | {share} |")
+    for arm in ARMS:
+        cell = median(measured[arm, CLIENTS])
+        times = written(ratio(measured[arm, CLIENTS], measured[ARMS[-1], CLIENTS]))
+        lines.append(f"| {arm} | {cell.rate:,.0f} | {cell.p50:.2f} | {times} |")
     return "\n".join(lines)
 
 
 def microseconds(call: Callable[[], object], count: int = 20_000) -> float:
-    """Of one call: the median of five runs."""
+    """Return the time of one call: the median of five runs of `count` calls."""
     runs = []
     for _ in range(5):
         began = time.perf_counter()
@@ -80,6 +68,7 @@ def microseconds(call: Callable[[], object], count: int = 20_000) -> float:
 
 
 def line_table(folder: Path) -> str:
+    """Return the time that a line of the request log takes."""
     phases = dict.fromkeys(PHASES, 0.000123456)
     fields = {"request_id": "0" * 32, "variant": "int8", "outcome": "ok", "images": 1, "seconds": 0.0012, **phases}
     logger = logging.getLogger("service.logs")
@@ -100,7 +89,7 @@ def line_table(folder: Path) -> str:
 
 
 def timings(port: int, variant: str, seconds: float) -> list[dict[str, float]]:
-    """The Server-Timing of each answer that one client gets."""
+    """Return the Server-Timing, in milliseconds by phase, of each answer that one client gets."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     found, deadline = [], time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -113,6 +102,7 @@ def timings(port: int, variant: str, seconds: float) -> list[dict[str, float]]:
 
 
 def remainder_table(variants: Sequence[str], seconds: float) -> str:
+    """Return the share of a request's time that no phase explains, for one client and for several."""
     port = free_port()
     lines = ["| served | clients | n | total, ms (p50) | no phase explains (p50) |", "|---|---|---|---|---|"]
     with process("service", "--port", str(port), "--variants", ",".join(variants), "--log-level", "warning"):
@@ -131,13 +121,15 @@ def remainder_table(variants: Sequence[str], seconds: float) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.measuring", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="(%(default)s)")
-    parser.add_argument("--seconds", type=int, default=2, help="of each round (%(default)s)")
+    """Print the machine, then one Markdown table after another."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.measuring", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="number of rounds (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=2, help="length of each round (%(default)s)")
     parser.add_argument("--variants", default="fp32,int8", help="served variants to measure (%(default)s)")
     args = parser.parse_args(argv)
-    if shutil.which("wrk") is None:
-        sys.exit("error: wrk is missing; on Debian and Ubuntu: apt install wrk")
+    require_wrk()
     print(json.dumps(machine.describe(*PACKAGES) | {"rounds": args.rounds, "seconds": args.seconds}))
     with tempfile.TemporaryDirectory() as folder:
         for variant in ("", *args.variants.split(",")):

@@ -1,12 +1,10 @@
-"""Three servers that decode the same PNG and answer without a network: `python -m benchmarks.noop KIND PORT [VARIANT]`.
+"""Three servers that decode the same PNG and answer without a network: `python -m benchmarks.noop KIND PORT`.
 
-What is left is the cost of the serving itself. `service` is this project's (signals of SWITCHES turn its metrics and
-log on and off), `litserve` is LitServe as shipped with its defaults, `fastapi` answers within the HTTP process: what no
-separate worker can reach. With a variant, this project's serves its real network.
+Without a network, only the cost of serving is measured. `service` is this project's server, `litserve` is LitServe as
+shipped with its defaults. `fastapi` answers within the HTTP process, which is faster than any server with a separate
+worker can be.
 """
 
-import logging
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -22,16 +20,14 @@ from models.engines.base import Engine, EngineInfo, Execution
 from models.variants import VARIANTS
 from service.__main__ import serve
 from service.images import Limits, decode
-from service.metrics import Metrics
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
-from service.workers.status import WorkerInfo
 
 LIMITS = Limits(max_images=1, max_pixels=16_777_216)
 
 
 class NoopEngine:
-    """Zeros for every image."""
+    """An engine that gives zeros for every image and takes no time."""
 
     device = "cpu"
     variant = VARIANTS["fp32"]
@@ -47,70 +43,44 @@ class NoopEngine:
         self.allocator: dict[str, int] = {}
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        pass
+        """Do nothing."""
 
     def run(self, pixels: NDArray[np.uint8]) -> Execution:
+        """Return zeros, and zeros for all costs."""
         return Execution(np.zeros((len(pixels), 10), np.float32), 0.0, 0.0, 0.0, 0.0, 0, "activation_peak")
 
 
 class NoopAPI(PrecisionAPI):
+    """This project's LitAPI with the engine that does nothing."""
+
     def load_engine(self) -> Engine:
+        """Return the engine that does nothing."""
         return NoopEngine()
 
     def agreement(self, engine: Engine) -> float:
+        """Return 1: there is nothing to compare."""
         return 1.0
 
 
-class Switched(Metrics):
-    """Observes requests while `on`. To be switched while there are none."""
-
-    on = True
-
-    def started(self, variant: str) -> None:
-        if self.on:
-            super().started(variant)
-
-    def ended(self, variant: str, outcome: str, seconds: float) -> None:
-        if self.on:
-            super().ended(variant, outcome, seconds)
-
-    def answered(
-        self, variant: str, info: WorkerInfo, images: int, phases: dict[str, float], memory_bytes: int
-    ) -> None:
-        if self.on:
-            super().answered(variant, info, images, phases, memory_bytes)
-
-    def batch(self, variant: str, images: int, seconds: float) -> None:
-        if self.on:
-            super().batch(variant, images, seconds)
-
-
-SWITCHES = {
-    # signal: metrics, log level
-    signal.SIGUSR1: (True, logging.INFO),
-    signal.SIGUSR2: (True, logging.WARNING),
-    signal.SIGHUP: (False, logging.WARNING),
-}
-
-
-def switch(number: int, _frame: object) -> None:
-    Switched.on, level = SWITCHES[signal.Signals(number)]
-    logging.getLogger().setLevel(level)
-
-
 async def pixels_of(request: Request) -> NDArray[np.uint8]:
+    """Return the decoded body."""
     return decode(await request.body(), LIMITS)
 
 
 class ShippedAPI(litserve.LitAPI):  # type: ignore[misc]
+    """A LitAPI as LitServe's documentation writes one; it answers without a network."""
+
     def decode_request(self, request: Annotated[Any, Depends(pixels_of)]) -> Any:
+        """Return the pixels, which FastAPI's dependency has decoded."""
         return request
 
     def predict(self, x: Any) -> dict[str, Any]:
+        """Return the same class for every image."""
         return {"label": "airplane", "class_index": int(x[0, 0, 0]) * 0}
 
 
 def fastapi_app() -> FastAPI:
+    """Return an app that decodes and answers within the HTTP process."""
     app = FastAPI()
 
     @app.post("/predict")
@@ -120,13 +90,10 @@ def fastapi_app() -> FastAPI:
     return app
 
 
-def main(kind: str, port: int, variant: str = "") -> None:
+def main(kind: str, port: int) -> None:
+    """Serve with the server `kind` until the process is stopped."""
     if kind == "service":
-        for number in SWITCHES:
-            signal.signal(number, switch)
-        api = PrecisionAPI if variant else NoopAPI
-        settings = Settings(port=port, variants=(variant or "fp32",), log_level="warning")
-        serve(settings, api=api, metrics=Switched)
+        serve(Settings(port=port, variants=("fp32",), log_level="warning"), api=NoopAPI)
     elif kind == "litserve":
         server = litserve.LitServer(ShippedAPI(), accelerator="cpu")
         server.run(host="127.0.0.1", port=port, num_api_servers=1, log_level="warning", generate_client_file=False)
@@ -135,4 +102,4 @@ def main(kind: str, port: int, variant: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
+    main(sys.argv[1], int(sys.argv[2]))

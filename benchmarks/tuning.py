@@ -1,12 +1,11 @@
-"""Which settings to serve a variant with on this machine: `python -m benchmarks.tuning workers`. Needs `wrk`.
+"""Compare settings for a variant on this machine: `python -m benchmarks.tuning workers`. Needs `wrk`.
 
-One service per row of a study, all up at once, measured in turns under the same loads; medians of rounds.
+Each row of a study has its own service. All run at once, and take turns under the same loads. Numbers are medians of
+rounds.
 """
 
 import argparse
 import json
-import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,31 +13,34 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.hop import (
+from benchmarks.wrk import (
+    CLIENTS,
     PACKAGES,
     SETTLED,
     Contender,
+    Rounds,
     free_port,
     interleave,
+    median,
     png,
     process,
+    require_wrk,
     wait_until_it_answers,
 )
 from common import machine
 
-CLIENTS = (1, 8, 32)
 RAW_CLIENTS = (4,)
-"""Of 32 raw images a request."""
+"""The numbers of clients that send 32 raw images a request."""
 
 
 def batches() -> list[tuple[str, ...]]:
-    """The largest batch, in images, and how long a batch that is not full waits, in seconds."""
+    """Return flags for several largest batches, in images, and waits of a batch that is not full, in seconds."""
     settings = ((1, 0), (4, 0), (8, 0), (16, 0), (32, 0), (32, 0.002))
     return [("--max-batch-size", str(size), "--batch-timeout", str(timeout)) for size, timeout in settings]
 
 
 def workers(cores: int | None = None) -> list[tuple[str, ...]]:
-    """The ways to divide the cores: workers, and the threads of each."""
+    """Return flags for the ways to divide the cores: workers, and the threads of each."""
     cores = cores or machine.available_cores()
     powers = [2**n for n in range(cores.bit_length())]
     return [("--workers", str(count), "--threads", str(cores // count)) for count in powers]
@@ -48,13 +50,13 @@ STUDIES = {"batches": batches, "workers": workers}
 
 
 def table(variant: str, study: Sequence[tuple[str, ...]], rounds: int, seconds: int, folder: Path) -> str:
-    """Images a second and p50 in milliseconds: one line per setting, one column per load."""
+    """Return images a second and p50 in milliseconds: one line per setting, one column per load."""
     pixels = np.random.default_rng(0).integers(0, 256, (32, 3, 32, 32), np.uint8).tobytes()
     loads = (
         ("PNG", png(), "image/png", 1, CLIENTS, seconds),
         ("32 raw", pixels, "application/octet-stream", 32, RAW_CLIENTS, max(seconds, SETTLED // 2)),
     )
-    cells: dict[tuple[str, int], tuple[float, float]] = {}
+    measured: Rounds = {}
     with ExitStack() as stack:
         ports = {flags: free_port() for flags in study}
         for flags, port in ports.items():
@@ -67,28 +69,28 @@ def table(variant: str, study: Sequence[tuple[str, ...]], rounds: int, seconds: 
             ]
             for contender in contenders:
                 wait_until_it_answers(contender)
-            cells |= interleave(contenders, clients, rounds, length, folder)
+            measured |= interleave(contenders, clients, rounds, length, folder)
     columns = [(label, count) for label, *_, clients, _ in loads for count in clients]
     lines = [
         f"| {variant} | " + " | ".join(f"{label}, {count} clients" for label, count in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for flags in study:
-        measured = (cells[f"{label} {flags}", count] for label, count in columns)
-        values = " | ".join(f"{rate:,.0f} ({p50:.1f} ms)" for rate, p50 in measured)
+        medians = (median(measured[f"{label} {flags}", count]) for label, count in columns)
+        values = " | ".join(f"{m.rate:,.0f} ({m.p50:.1f} ms)" for m in medians)
         lines.append(f"| `{' '.join(flags)}` | {values} |")
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Print the machine, then one Markdown table per variant."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__)
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--variants", default="int8", help="one table each (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--seconds", type=int, default=2, help="of each round (%(default)s)")
+    parser.add_argument("study", choices=STUDIES, help="the settings to vary")
+    parser.add_argument("--variants", default="int8", help="variants, comma-separated, one table each (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=2, help="length of each round (%(default)s)")
     args = parser.parse_args(argv)
-    if shutil.which("wrk") is None:
-        sys.exit("error: wrk is missing; on Debian and Ubuntu: apt install wrk")
+    require_wrk()
     print(json.dumps(machine.describe(*PACKAGES) | {"rounds": args.rounds, "seconds": args.seconds}), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for variant in args.variants.split(","):

@@ -1,9 +1,9 @@
-"""Start the service on a free port, run the load test against it, stop it: what `make compare` does.
+"""Start the service on a free port, run the load test against it, stop it. `make compare` runs this.
 
     python deploy/compare.py --out reports/today [--variants fp32,int8] [any other flag of `python -m loadtest`]
 
-`--help` is that of the load test. The service takes its PRECISION_* variables, but no keys and certificates; its output
-goes to DIR/service.log. However this ends, no process of the service is left behind.
+`--help` shows the load test's flags. The service reads its PRECISION_* variables, except keys and certificates, and its
+output goes to DIR/service.log. No process of the service is left behind, however the comparison ends.
 """
 
 import argparse
@@ -23,16 +23,18 @@ STOP_SECONDS = 30
 HOST = "127.0.0.1"
 LOADTEST = (sys.executable, "-m", "loadtest")
 FOR_OTHERS = ("PRECISION_API_KEYS", "PRECISION_API_KEY_FILE", "PRECISION_SSL_CERTFILE", "PRECISION_SSL_KEYFILE")
-"""Settings of a service that others reach; this one listens on loopback, for as long as the comparison lasts."""
+"""The variables that are not passed on: only a service that others reach needs them, and this one is on loopback."""
 
 
 def free_port() -> int:
+    """Return a port that nobody listens on now."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         return int(listener.getsockname()[1])
 
 
 def is_ready(port: int) -> bool:
+    """Return whether `/health/ready` answers 200 now."""
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", "/health/ready")
@@ -44,7 +46,7 @@ def is_ready(port: int) -> bool:
 
 
 def wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
-    """Return once `/health/ready` says 200.
+    """Return once `/health/ready` answers 200.
 
     Raises:
         RuntimeError: the service ended, or was not ready within START_SECONDS.
@@ -59,7 +61,7 @@ def wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
 
 
 def stop(service: subprocess.Popen[bytes]) -> None:
-    """End the service, and whatever of its process group outlives it; no further signal cuts this short."""
+    """End the service and every process of its group. Further signals are ignored, so that this is not interrupted."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     service.terminate()
@@ -72,11 +74,11 @@ def stop(service: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def running_service(flags: list[str], log: Path) -> Iterator[str]:
-    """The URL of a service that is ready; it runs in its own session, so Ctrl-C reaches it only through `stop`."""
+    """Start a service in its own session, so that Ctrl-C reaches it only by `stop`. Give its URL once it is ready."""
     port = free_port()
     command = [sys.executable, "-m", "service", "--host", HOST, "--port", str(port), *flags]
     with log.open("wb") as output:
-        # A line for each of the comparison's requests would bury what the log is kept for.
+        # A line for each request would hide the warnings, which the log is kept for.
         environment = {"PRECISION_LOG_LEVEL": "warning"} | os.environ
         for name in FOR_OTHERS:
             environment.pop(name, None)
@@ -92,11 +94,12 @@ def running_service(flags: list[str], log: Path) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> int:
+    """Run the comparison and return the exit status."""
     if {"-h", "--help"} & set(argv):
         return subprocess.run([*LOADTEST, "--help"], check=False).returncode
     parser = argparse.ArgumentParser(prog="deploy/compare.py", allow_abbrev=False, add_help=False)
-    parser.add_argument("--out", type=Path, required=True, help="where the reports and service.log go")
-    parser.add_argument("--variants", help="what the service loads, comma-separated (default: what it loads by itself)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the reports and service.log")
+    parser.add_argument("--variants", help="variants to load, comma-separated (default: the service's)")
     known, _ = parser.parse_known_args(argv)
     known.out.mkdir(parents=True, exist_ok=True)
     log = known.out / "service.log"

@@ -17,9 +17,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from service import images
 from service.bodies import decoding, in_thread
 from service.deadline import Deadline
-from service.errors import ServiceError, first_mistake
+from service.errors import ServiceError
 from service.schemas import JSONBody
 from service.settings import Settings
+from service.validation import first_mistake
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
 THREAD_BYTES = 65_536

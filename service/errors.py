@@ -3,11 +3,6 @@
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from pydantic import ValidationError
-
-MOST_MISTAKES = 100
-"""Pydantic makes an object for each mistake; a document with more of them is answered with their number only."""
-
 
 @dataclass(frozen=True)
 class Reason:
@@ -78,11 +73,3 @@ def http_error(status: int, detail: str, request_id: str) -> dict[str, str | int
         "detail": detail,
         "request_id": request_id,
     }
-
-
-def first_mistake(error: ValidationError) -> str:
-    """Return where the first mistake is and what it is, without the value that was sent."""
-    if error.error_count() > MOST_MISTAKES:
-        return f"{error.error_count()} mistakes"
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))

@@ -1,8 +1,9 @@
-"""The part that overrides LitServe's private methods; LitServe is pinned, and a contract test holds what is used here.
+"""The server: a LitServer whose private methods are overridden here, and nowhere else.
 
-Kept from LitServe: the LitAPI and its `setup` in a spawned worker (`inference_worker`), the LitLoop, the FastAPI app.
-Replaced: the Manager process and its queues, the forked HTTP processes, the monitor, and the signal handling
-(docs/decisions/0001-one-http-process.md says why).
+LitServe is pinned to one version, and a contract test checks every part of it that is used. The LitAPI and its `setup`
+in a spawned worker (`inference_worker`), the LitLoop and the FastAPI app are LitServe's. The Manager process and its
+queues, the forked HTTP processes, the monitor and the signal handling are replaced
+(docs/decisions/0001-one-http-process.md gives the reasons).
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from starlette.types import ASGIApp
 from common import machine
 from models import nvml
 from models.variants import Variant
-from service.http.slow_clients import patient
+from service.http.slow_clients import limited_to
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
 from service.workers.pool import Observer, Pool, Unobserved
@@ -33,36 +34,38 @@ from service.workers.supervisor import Spawn, WorkerDied
 logger = logging.getLogger(__name__)
 
 BACKGROUND = "shadow"
-"""The name of the pool that no route leads to, where variants have theirs: in the log and among the memory metrics."""
+"""The name, in the log and in the memory metrics, of the pool that no route leads to."""
 GRACE_SECONDS = 1.0
-"""What arrives too slowly is answered with 408 first; its connection is closed after this, answered or not."""
+"""The time between the 408 for a request that arrives too slowly and the end of its connection."""
 
 
 class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
-    """A LitServer with one HTTP process (this one) and one supervised worker process per variant.
+    """A LitServer with one HTTP process (this one) and supervised worker processes.
 
-    `pools` maps each variant's name to its Pool; `background` is the pool of the API that no route leads to, if one was
-    given: its one worker has only processor time that nobody else wants. `front` is the ASGI app that is served.
+    `pools` maps each variant's name to its Pool. `background` is the pool of the API that no route leads to, if there
+    is one: its one worker gets only processor time that nobody else wants. `front` is the ASGI app that is served, and
+    `protocol` makes the protocol of each connection.
     """
 
     def __init__(
         self, apis: list[PrecisionAPI], settings: Settings, observer: Observer, background: PrecisionAPI | None = None
     ) -> None:
         if background:
-            background.api_path = f"/{BACKGROUND}"  # LitServe wants one that no other has
+            background.api_path = f"/{BACKGROUND}"  # LitServe demands a path that no other API has
         served = [*apis, background] if background else apis
         super().__init__(served, accelerator="cpu", timeout=settings.request_timeout)
         self.settings = settings
         self.app.user_middleware = [m for m in self.app.user_middleware if m.cls is not GZipMiddleware]
         self.front: ASGIApp = self.app
+        self.protocol = limited_to(settings.receive_timeout + GRACE_SECONDS)
         self.pools = {api.variant.name: self._pool(api, observer) for api in apis}
         self.background = self._background_pool(background) if background else None
 
     def _register_internal_endpoints(self) -> None:
-        """LitServe's `/`, `/health` and `/info` are replaced by this service's own routes."""
+        """Register nothing: this service has its own routes in place of LitServe's `/`, `/health` and `/info`."""
 
     def _register_api_endpoints(self, lit_api: Any, request_type: Any, response_type: Any) -> None:
-        """One route serves all variants (service.routes.predict), so LitServe registers none."""
+        """Register nothing: one route serves all variants (service.routes.predict)."""
 
     def _pool(self, api: PrecisionAPI, observer: Observer) -> Pool:
         places = devices(api.variant, self.settings, nvml.count())
@@ -102,7 +105,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        """Supervise every pool while the app runs; afterwards no worker is left."""
+        """Supervise every pool while the app runs. Afterwards no worker is left."""
         pools = [*self.pools.values(), *([self.background] if self.background else [])]
         tasks = [asyncio.create_task(pool.supervise(), name=pool.variant) for pool in pools]
         for task in tasks:
@@ -115,10 +118,10 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def run(self, sock: socket.socket) -> None:
-        """Serve on a bound socket until SIGTERM or SIGINT, then drain and return."""
+        """Serve on a bound socket until SIGTERM or SIGINT, then finish the requests in flight and return."""
         config = uvicorn.Config(
             self.front,
-            http=patient(self.settings.receive_timeout + GRACE_SECONDS),
+            http=self.protocol,
             ws="none",
             log_level=self.settings.log_level,
             log_config=None,
@@ -128,7 +131,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
             ssl_certfile=self.settings.ssl_certfile,
             ssl_keyfile=self.settings.ssl_keyfile,
         )
-        # uvicorn raises the signal again once it has drained: an orderly stop must exit with 0, not die of the signal.
+        # uvicorn raises the signal again after the last request. Without SIG_IGN an orderly stop would not exit with 0.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         uvicorn.Server(config).run(sockets=[sock])
@@ -140,7 +143,10 @@ def _log_failure(task: asyncio.Task[None]) -> None:
 
 
 def devices(variant: Variant, settings: Settings, gpus: int) -> list[str]:
-    """The device of each worker of a variant: every GPU for those that run on one, else one for the row's own rule."""
+    """Return the device of each worker of a variant: one worker per GPU, or `workers` workers on the CPU.
+
+    An empty name leaves the choice of the device to the variant's row (models.variants).
+    """
     if variant.dtype == "float16" and settings.fp16_on_cpu:
         return ["cpu"] * settings.workers
     if variant.device == "cpu" or gpus == 0:

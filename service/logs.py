@@ -1,4 +1,4 @@
-"""Logs on stderr: readable on a terminal, JSON objects where something else reads them; one line per prediction."""
+"""Logs on stderr: readable lines on a terminal, JSON objects elsewhere. Each prediction has one line."""
 
 import json
 import logging
@@ -13,13 +13,13 @@ from service.errors import REASONS
 
 READABLE = "%(levelname)s %(name)s: %(message)s"
 UNKNOWN = "unknown"
-"""Stands for a variant that does not exist: a path must not get into a log, a span or a label."""
+"""The name for every variant that does not exist: a path must not get into a log, a span or a label."""
 COMPARE = "compare"
-"""Stands for all variants, which a comparison asks."""
+"""The name for the variants of a comparison, which asks all of them."""
 
 
 class Ended(NamedTuple):
-    """A prediction or comparison that ended, however it did; `phases` are those that it got to, in seconds."""
+    """A prediction or comparison that ended. `phases` has the seconds of each phase that it reached."""
 
     request_id: str
     variant: str
@@ -30,13 +30,15 @@ class Ended(NamedTuple):
 
     @property
     def status(self) -> int:
+        """The status of the answer."""
         return 200 if self.outcome == "ok" else REASONS[self.outcome].status
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: `time` (Unix seconds), `level`, `logger`, `message`, `exception` if there is one."""
+    """A formatter to JSON: `time` (Unix seconds), `level`, `logger`, `message`, and `exception` if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line of JSON."""
         line = {
             "time": round(record.created, 6),
             "level": record.levelname.lower(),
@@ -49,17 +51,17 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Log to stderr from this level on; a process does this once, at its start."""
+    """Send logs of this level and above to stderr. A process calls this once, at its start."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(READABLE) if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 class RequestLog:
-    """Writes a line for each prediction and comparison, if the level is `info` or lower.
+    """The log of predictions and comparisons: one line each, if the level is `info` or `debug`.
 
-    The line is put together by hand, as a record of the logging module would cost more than all metrics do
-    (benchmarks/measuring.py). What goes into it needs no escaping: ids are checked, all other words are our own.
+    String formatting makes the line, because a record of the logging module would cost more than all metrics
+    (benchmarks/measuring.py). No field needs escaping: ids are checked, and all other words are the service's own.
     """
 
     def __init__(self, variants: Iterable[str]) -> None:
@@ -70,9 +72,10 @@ class RequestLog:
     def __call__(
         self, request_id: str, variant: str, outcome: str, images: int, seconds: float, phases: dict[str, float]
     ) -> None:
+        """Write the line of a request that ended."""
         if self._logger.isEnabledFor(logging.INFO):
             known = variant if variant in self._variants else UNKNOWN
-            with suppress(OSError, ValueError):  # a full disk or a lost pipe costs lines, never answers
+            with suppress(OSError, ValueError):  # a full disk or a lost pipe may cost lines, but no answer
                 sys.stderr.write(self._line(Ended(request_id, known, outcome, images, seconds, phases)))
 
 
@@ -82,6 +85,7 @@ def _template(names: tuple[str, ...]) -> str:
 
 
 def json_line(ended: Ended) -> str:
+    """Return the line as a JSON object."""
     phases = _template(tuple(ended.phases)) % tuple(ended.phases.values())
     return (
         f'{{"time": {time.time():.6f}, "level": "info", "logger": "service.requests", "message": "prediction", '
@@ -92,6 +96,7 @@ def json_line(ended: Ended) -> str:
 
 
 def readable_line(ended: Ended) -> str:
+    """Return the line for a terminal, with times in milliseconds."""
     phases = " ".join([f"{name}={seconds * 1000:.2f}" for name, seconds in ended.phases.items()])
     return (
         f"INFO {ended.variant} {ended.status} {ended.outcome} images={ended.images} ms={ended.seconds * 1000:.2f} "

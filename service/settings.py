@@ -4,6 +4,7 @@ import argparse
 import ipaddress
 import ssl
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,33 +21,37 @@ PREFIX = "PRECISION_"
 Share = Annotated[float, Field(ge=0, le=1)]
 Channels = Annotated[tuple[Share, Share, Share], NoDecode]
 ALL = "all"
-"""In a setting per variant: those that are not named."""
+"""The name that stands for all other variants, in a setting that can differ between variants."""
 PER_VARIANT = "; or per variant:"
 
 
 class Settings(BaseSettings):
-    """What can be set. Seconds, bytes, images and pixels unless a description says otherwise."""
+    """The settings of the service."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     variants: Annotated[tuple[str, ...], NoDecode] = Field(
-        DEFAULT_VARIANTS, description=f"comma-separated, of: {', '.join(VARIANTS)}"
+        DEFAULT_VARIANTS, description=f"variants to serve, comma-separated, from: {', '.join(VARIANTS)}"
     )
     checkpoint: Path | None = Field(
         None, description="weights to serve instead of the bundled ones (.safetensors, or a state dict)"
     )
     input_size: int | None = Field(
-        None, ge=SIDES[0], le=SIDES[-1], description="height and width of the checkpoint's images (its card's; 32)"
+        None,
+        ge=SIDES[0],
+        le=SIDES[-1],
+        description="height and width of the checkpoint's images (its card's, else 32)",
     )
     mean: Channels | None = Field(
         None,
-        description="per channel, 0 to 1, what the checkpoint's images were normalised with (its card's; CIFAR-10's)",
+        description="mean per channel, 0 to 1, of the checkpoint's normalisation (its card's, else CIFAR-10's)",
     )
-    std: Channels | None = Field(None, description="as --mean, the standard deviation")
+    std: Channels | None = Field(None, description="standard deviation per channel, as --mean")
     calibration_images: Path | None = Field(
-        None, description="folder of images to calibrate INT8 on at load, instead of what lies beside the checkpoint"
+        None,
+        description="folder of images to calibrate INT8 with at load (the calibration beside the checkpoint)",
     )
     fp16_on_cpu: bool = Field(False, description="run fp16 on the CPU, for functional tests: slow, never a default")
     gpu_backend: str = Field(
@@ -59,75 +64,79 @@ class Settings(BaseSettings):
         pattern=f"^({'|'.join(CPU_BACKENDS)})$",
         description=f"what the CPU variants run on: {', '.join(CPU_BACKENDS)} (the first that is installed)",
     )
-    workers: int = Field(1, ge=1, le=256, description="worker processes of each variant that runs on the CPU")
+    workers: int = Field(1, ge=1, le=256, description="worker processes of each variant on the CPU")
     threads: int = Field(
-        0, ge=0, description="threads of each CPU worker; 0 shares the cores available among a variant's workers"
+        0, ge=0, description="threads of each CPU worker; 0 divides the available cores among a variant's workers"
     )
     max_batch_size: Annotated[dict[str, Annotated[int, Field(ge=1, le=1024)]], NoDecode] = Field(
-        {ALL: 32}, description=f"most images in one executed batch{PER_VARIANT} int8=16,fp32=8"
+        {ALL: 32}, description=f"largest batch, images{PER_VARIANT} int8=16,fp32=8"
     )
     batch_timeout: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], NoDecode] = Field(
         {ALL: 0.0},
-        description=f"how long a batch that is not full waits for more, seconds{PER_VARIANT} int8=0.002,fp32=0",
+        description=f"time that a batch that is not full waits for more images, seconds{PER_VARIANT} int8=0.002,fp32=0",
     )
     max_waiting_images: int = Field(
-        1024, ge=1, description="images that may wait per variant; past it requests get 503"
+        1024, ge=1, description="images that may wait per variant; when they do, requests get 503"
     )
     request_timeout: float = Field(
-        30.0, gt=0, description="a request's deadline, seconds from its headers; past it 504"
+        30.0, gt=0, description="deadline of a request, seconds after its headers; then it gets 504"
     )
-    hang_timeout: float = Field(60.0, gt=0, description="a worker that needs longer for one batch is killed, seconds")
-    load_timeout: float = Field(300.0, gt=0, description="a worker that needs longer to load is killed, seconds")
-    drain_timeout: int = Field(10, ge=0, description="how long requests in flight may take at shutdown, seconds")
-    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body")
+    hang_timeout: float = Field(60.0, gt=0, description="time for a batch, seconds; a worker that needs more is killed")
+    load_timeout: float = Field(300.0, gt=0, description="time to load, seconds; a worker that needs more is killed")
+    drain_timeout: int = Field(10, ge=0, description="time that requests in flight have at shutdown, seconds")
+    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body, bytes")
     max_held_bytes: int = Field(
-        256 * 2**20, ge=1024, description="what the bodies of all requests hold until decoded; past it they get 503"
+        256 * 2**20,
+        ge=1024,
+        description="memory for all bodies until they are decoded, bytes; beyond it, requests get 503",
     )
     max_images: int = Field(256, ge=1, description="most images in one request")
     max_pixels: int = Field(16_777_216, ge=1024, description="most pixels (width x height) of one encoded image")
     max_parts: int = Field(300, ge=1, description="most parts of a multipart body")
     receive_timeout: float = Field(
-        30.0, gt=0, description="a request must have arrived (else 408), and its answer been read, by then, seconds"
+        30.0, gt=0, description="time for a request to arrive (else 408), and again for its answer to be read, seconds"
     )
-    decode_timeout: float = Field(10.0, gt=0, description="the images of a request must be decoded by then, seconds")
+    decode_timeout: float = Field(10.0, gt=0, description="time to decode the images of a request, seconds")
     api_keys: SecretStr | None = Field(
-        None, description="comma-separated keys that clients must show; other users of the machine can see a flag"
+        None, description="API keys that clients must send, comma-separated; other users of the machine can see a flag"
     )
-    api_key_file: Path | None = Field(None, description="file of such keys, one a line")
-    no_page: bool = Field(False, description="no page at /; it leads to /docs instead")
-    open_metrics: bool = Field(False, description="let /metrics be read without a key")
+    api_key_file: Path | None = Field(None, description="file with API keys, one a line")
+    no_page: bool = Field(False, description="serve no page at /; it leads to /docs instead")
+    open_metrics: bool = Field(False, description="allow /metrics without a key")
     allow_anonymous: bool = Field(
-        False, validate_default=True, description="listen on other than loopback addresses without any key"
+        False, validate_default=True, description="listen on addresses other than loopback without any key"
     )
-    ssl_certfile: Path | None = Field(None, description="certificate chain (PEM): serve HTTPS")
+    ssl_certfile: Path | None = Field(None, description="certificate chain (PEM); the service then speaks HTTPS")
     ssl_keyfile: Path | None = Field(None, validate_default=True, description="private key (PEM) of the certificate")
     shadow_share: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of the other variants' requests that a background fp32 worker runs, too: metrics only",
+        description="share of the other variants' requests that a background fp32 worker runs too, for metrics only",
     )
     traces: bool = Field(
-        False, description="send a trace of each prediction to an OpenTelemetry collector, which OTEL_* variables name"
+        False,
+        description="trace each prediction to the OpenTelemetry collector that the OTEL_* variables name",
     )
     log_level: str = Field(
         "info",
         pattern="^(debug|info|warning|error)$",
-        description="debug, info, warning or error; below warning there is a line per prediction",
+        description="debug, info, warning or error; debug and info log a line per prediction",
     )
 
     @property
     def side(self) -> int:
-        """Height and width in pixels of the images that the workers take."""
+        """Height and width, in pixels, of the images that the workers take."""
         return self.input_size or SIDE
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one image as the workers take it."""
+        """The shape of one image as the workers take it."""
         return 3, self.side, self.side
 
     @property
     def preparation(self) -> Preparation:
+        """How the checkpoint's images are prepared."""
         return Preparation(self.input_size, self.mean, self.std, self.calibration_images)
 
     @field_validator("variants", "mean", "std", mode="before")
@@ -148,7 +157,7 @@ class Settings(BaseSettings):
     @classmethod
     def _per_variant(cls, numbers: dict[str, Any]) -> dict[str, Any]:
         if not set(numbers) <= {*VARIANTS, ALL}:
-            raise ValueError(f"expected a number, or NAME=NUMBER,... with names of: {', '.join((*VARIANTS, ALL))}")
+            raise ValueError(f"expected a number, or NAME=NUMBER,... with names from: {', '.join((*VARIANTS, ALL))}")
         return numbers
 
     @field_validator("variants")
@@ -156,7 +165,7 @@ class Settings(BaseSettings):
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in names if name not in VARIANTS]
         if unknown or not names or len(set(names)) != len(names):
-            raise ValueError(f"expected distinct names of: {', '.join(VARIANTS)}")
+            raise ValueError(f"expected distinct names from: {', '.join(VARIANTS)}")
         return names
 
     @field_validator("api_keys", "api_key_file")
@@ -194,7 +203,7 @@ class Settings(BaseSettings):
         return key
 
     def keys(self) -> tuple[str, ...]:
-        """Every API key, from both places."""
+        """Return every API key, of `api_keys` and of the file."""
         given = _lines(self.api_keys) + (self.api_key_file.read_text() if self.api_key_file else "")
         return keys_in(given) if given else ()
 
@@ -214,35 +223,40 @@ Number = TypeVar("Number", int, float)
 
 
 def for_variant(numbers: dict[str, Number], variant: str) -> Number:
-    """What a setting per variant says of one."""
+    """Return a variant's value of a setting that can differ between variants."""
     return numbers.get(variant, numbers[ALL])
 
 
 def as_text(value: Any) -> Any:
-    """A setting as one writes it in a flag."""
+    """Return a setting as it is written in a flag."""
     if isinstance(value, dict):
         return ",".join(str(number) if name == ALL else f"{name}={number}" for name, number in value.items())
     return ",".join(value) if isinstance(value, tuple) else value
 
 
 def parse(argv: list[str] | None = None) -> Settings:
-    """The settings from flags, then environment, then defaults; exits with one line per mistake."""
+    """Return the settings: flags first, then environment, then defaults. Exit with one line per mistake."""
     parser = argparse.ArgumentParser(
         prog="python -m service", description="Serve the CIFAR-10 ResNet18 in several precisions over HTTP."
     )
     for name, field in Settings.model_fields.items():
-        default = as_text(field.default)
-        variable = PREFIX + name.upper()
-        text = f"{field.description} (default {default}; {variable})".replace("%", "%%")
+        text = f"{field.description} (default {as_text(field.default)}; {PREFIX}{name.upper()})".replace("%", "%%")
         switch: dict[str, Any] = {"action": "store_true"} if field.annotation is bool else {}
-        parser.add_argument("--" + name.replace("_", "-"), dest=name, default=argparse.SUPPRESS, help=text, **switch)
+        parser.add_argument(_flag(name), dest=name, default=argparse.SUPPRESS, help=text, **switch)
     given = vars(parser.parse_args(argv))
     try:
         return Settings(**given)
     except ValidationError as error:
-        for problem in error.errors():
-            name = str(problem["loc"][0]) if problem["loc"] else "settings"
-            flag, variable = "--" + name.replace("_", "-"), PREFIX + name.upper()
-            got = "what was given (not shown)" if name == "api_keys" else repr(problem["input"])
-            print(f"error: {flag} ({variable}): {problem['msg']}, got {got}", file=sys.stderr)
+        print(*map(_mistake, error.errors()), sep="\n", file=sys.stderr)
         sys.exit(2)
+
+
+def _mistake(details: Mapping[str, Any]) -> str:
+    """Return a line with flag, variable, expectation and value; a key is not shown."""
+    name = str(details["loc"][0]) if details["loc"] else "settings"
+    got = "a value that is not shown" if name == "api_keys" else repr(details["input"])
+    return f"error: {_flag(name)} ({PREFIX}{name.upper()}): {details['msg']}, got {got}"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,6 +1,6 @@
-"""Thousands of mutated images at a service: `python -m tests.fuzz --seconds 600 --seed 1`.
+"""Send thousands of mutated images to a service: `python -m tests.fuzz --seconds 600 --seed 1`.
 
-Each must be answered with 200 or a documented refusal; afterwards the service answers as before with memory flat.
+Each must be answered with 200 or a documented refusal. Afterwards the service still answers, and its memory is flat.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from tests.service.processes import Service, running
 
 ALLOWED = {200, 400, 422}
 FLAT_BYTES = 32 * 2**20
-"""How much the HTTP process may grow after the first quarter: what allocators keep back, not what a leak adds up to."""
+"""The growth that the HTTP process may show after the first quarter: allocators keep this much, a leak exceeds it."""
 TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
 def seeds() -> list[tuple[str, bytes]]:
-    """Content type and bytes of a picture in every flavour that is decoded."""
+    """Return content type and bytes of a picture in every encoding that the service decodes."""
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8)).resize((96, 80))
     grey16 = Image.fromarray(np.arange(96 * 80, dtype=np.uint16).reshape(80, 96) * 8)
     exif = Image.Exif()
@@ -59,7 +59,7 @@ def _saved(image: Image.Image, kind: str, options: dict[str, object]) -> bytes:
 
 
 def mutants(seed: int) -> Iterator[tuple[str, bytes]]:
-    """Content type and damaged bytes, without end, the same for the same seed."""
+    """Yield content type and damaged bytes without end. The same seed gives the same mutants."""
     choose, originals = random.Random(seed), seeds()
     while True:
         content_type, original = choose.choice(originals)
@@ -70,7 +70,7 @@ def mutants(seed: int) -> Iterator[tuple[str, bytes]]:
 
 
 def _damage(data: bytearray, choose: random.Random) -> None:
-    """One random change: a bit, a byte, a number, a cut, a copy or a removed piece."""
+    """Make one random change: a bit, a byte, a number, a cut, a copy or a removed piece."""
     at = choose.randrange(max(1, len(data)))
     size = choose.choice((1, 2, 4, 32, 500))
     match choose.randrange(7):
@@ -92,7 +92,7 @@ def _damage(data: bytearray, choose: random.Random) -> None:
 
 
 def _with_right_checksums(data: bytearray) -> bytes:
-    """A PNG whose chunks pass their CRC, so that damage gets past it; anything else unchanged."""
+    """Return a PNG whose chunks pass their CRC, so that the damage reaches the decoder; other data unchanged."""
     at = 8
     while data.startswith(b"\x89PNG") and at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4])
@@ -105,7 +105,7 @@ def _with_right_checksums(data: bytearray) -> bytes:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`statuses`: status -> count; `bad`: the first answers that no document allows; `grown_bytes`: see FLAT_BYTES."""
+    """The count of each status, the first undocumented answers, the slowest answer, and the growth (see FLAT_BYTES)."""
 
     statuses: dict[int, int]
     bad: list[str]
@@ -114,7 +114,7 @@ class Outcome:
 
 
 def fuzz(service: Service, seed: int, count: int | None = None, seconds: float = float("inf")) -> Outcome:
-    """Send mutants until `count` or `seconds` are reached."""
+    """Send `count` mutants, or as many as `seconds` allow, and return the outcome."""
     process, began, statuses, bad = psutil.Process(service.process.pid), time.monotonic(), Counter[int](), list[str]()
     resident: list[int] = []
     slowest = 0.0
@@ -134,14 +134,16 @@ def fuzz(service: Service, seed: int, count: int | None = None, seconds: float =
 
 
 def still_answers(client: httpx.Client) -> bool:
+    """Return whether a good image gets its right answer."""
     answer = client.post("/predict/fp32", content=png(3), headers={"content-type": "image/png"})
     return answer.status_code == 200 and answer.json()["predictions"][0]["class_index"] == 3
 
 
 def main() -> None:
+    """Fuzz a service with a fake engine, print the outcome, and exit with 1 if it is bad."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Send mutated images to a service.")
-    parser.add_argument("--seconds", type=float, default=600, help="how long (default 600)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, other mutants (default 1)")
+    parser.add_argument("--seconds", type=float, default=600, help="duration (default 600)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the mutants (default 1)")
     given = parser.parse_args()
     with running("--variants", "fp32", "--log-level", "warning", module="tests.service.calm") as service:
         outcome = fuzz(service, given.seed, seconds=given.seconds)

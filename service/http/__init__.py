@@ -1,1 +1,1 @@
-"""What stands between the socket and the routes: keys, and limits for slow clients."""
+"""The layer between the socket and the routes: API keys, and limits for slow clients."""

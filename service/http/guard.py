@@ -1,4 +1,4 @@
-"""Who may come in, decided before anything of a request but its headers is read."""
+"""The check of API keys. It reads the headers of a request only, before anything else is done with it."""
 
 import re
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ from service.prediction import compared, predicted
 from service.problems import error_response, request_id_of
 
 HEALTH = ("/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
-"""What an orchestrator asks, which knows no key."""
+"""The paths that need no key, because an orchestrator has none."""
 PREDICTION = re.compile(r"/predict/([^/]+)|/v2/models/resnet18-([^/]+)(?:/versions/[^/]+)?/infer")
 COMPARISON = "/compare"
 
 
 class Guard:
-    """ASGI: requests without a key get 401, but for the open paths. What is counted counts when refused, too."""
+    """ASGI: a request without a key gets 401, except on open paths. Refused predictions and comparisons are counted."""
 
     def __init__(self, front: ASGIApp, app: FastAPI, keys: Keys, open_paths: Iterable[str]) -> None:
         self.front = front
@@ -30,6 +30,7 @@ class Guard:
         self.open_paths = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
         is_request = scope["type"] in ("http", "websocket")
         if not is_request or scope["path"] in self.open_paths or self.keys.allow(Headers(scope=scope)):
             await self.front(scope, receive, send)

@@ -1,4 +1,4 @@
-"""API keys: read, and compared in constant time."""
+"""API keys: how they are read and compared."""
 
 import hashlib
 import hmac
@@ -11,10 +11,10 @@ KEY = re.compile(r"[!-+\--~]{16,}")
 
 
 def keys_in(text: str) -> tuple[str, ...]:
-    """The keys in lines of text; empty lines and those that begin with # hold none.
+    """Return the keys in lines of text. Empty lines, and lines that begin with #, hold no key.
 
     Raises:
-        ValueError: there is none, or one that is too easy to guess; says which, never what it is.
+        ValueError: there is no key, or one that is too easy to guess. The message has its number, not the key.
     """
     keys = tuple(line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#"))
     if not keys:
@@ -22,13 +22,13 @@ def keys_in(text: str) -> tuple[str, ...]:
     weak = [str(number) for number, key in enumerate(keys, 1) if not KEY.fullmatch(key)]
     if weak:
         raise ValueError(
-            f"expected 16 or more visible ASCII characters a key, without commas; not so: number {', '.join(weak)}"
+            f"expected 16 or more visible ASCII characters a key, without commas; wrong: number {', '.join(weak)}"
         )
     return keys
 
 
 class Keys:
-    """Keys as digests, all of them compared each time: how long it takes says nothing about any."""
+    """The digests of the keys. A request is compared with all of them, so its duration reveals nothing about a key."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [_digest(key) for key in keys]
@@ -37,11 +37,11 @@ class Keys:
         return bool(self._digests)
 
     def allow(self, headers: Mapping[str, str]) -> bool:
-        """Whether `Authorization: Bearer KEY` or `X-API-Key: KEY` holds one of them."""
+        """Return whether `Authorization: Bearer KEY` or `X-API-Key: KEY` has one of the keys."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = [_digest(bearer.strip() if scheme.lower() == "bearer" else ""), _digest(headers.get("x-api-key", ""))]
         pairs = product(given, self._digests)
-        return sum(hmac.compare_digest(one, other) for one, other in pairs) > 0  # any() would stop at the first
+        return sum(hmac.compare_digest(one, other) for one, other in pairs) > 0  # any() would stop at the first match
 
 
 def _digest(key: str) -> bytes:

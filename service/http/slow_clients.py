@@ -1,4 +1,10 @@
-"""Connections that send or read too slowly are closed: uvicorn itself waits for them for ever."""
+"""Limits for clients that send or read too slowly: their connections are closed. uvicorn alone waits without a limit.
+
+uvicorn has no public setting for this: its only limit of time on a connection is the one between two requests, and an
+ASGI application sees a request no earlier than its whole head. So a subclass of uvicorn's protocol starts the timers.
+It uses attributes that uvicorn does not document, therefore pyproject.toml allows one minor version of uvicorn, and
+tests/service/test_uvicorn_contract.py checks each attribute.
+"""
 
 import asyncio
 from typing import Any
@@ -6,84 +12,108 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 65_536
-"""Request line and headers, and what stands between the chunks of a body and after it; httptools has no limit."""
+"""The limit for request line and headers, and for each stretch between, or after, the chunks of a body.
+
+httptools itself has no limit."""
 
 
-def patient(seconds: float) -> type[asyncio.Protocol]:
-    """A protocol class for `uvicorn.Config(http=...)`: `seconds` for a whole request, and again to take its answer."""
-    return type("Patient", (PatientProtocol,), {"seconds": seconds})
+def limited_to(seconds: float) -> type[asyncio.Protocol]:
+    """Return a class for `uvicorn.Config(http=...)` that closes a slow connection.
+
+    A request has `seconds` to arrive. Its client has `seconds` more to make room for the answer whenever it stops
+    reading.
+    """
+    return type("LimitedProtocol", (TimedProtocol,), {"seconds": seconds})
 
 
-class PatientProtocol(HttpToolsProtocol):
-    """Between requests uvicorn's keep-alive timeout holds."""
+class TimedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with a timer while a request arrives, and one while its client does not read.
+
+    Between two requests uvicorn's own keep-alive timeout applies.
+    """
 
     seconds: float
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timer of the first request."""
         super().connection_made(transport)
-        self._is_waiting = True
-        self._head_bytes: int | None = 0
-        self._timer: asyncio.TimerHandle | None = self.loop.call_later(self.seconds, transport.close)
+        self._is_arriving = True
+        self._head_bytes: int | None = 0  # None while a body arrives
+        self._arrival: asyncio.TimerHandle | None = self.loop.call_later(self.seconds, transport.close)
         self._unread: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
+        """Parse the data, then start, keep or stop the timer: by now it is known whether a request is arriving."""
         if self._head_bytes is not None:
-            self._head_bytes += len(data)  # of a piece in which a head only begins, nothing counts
+            # A head that begins in the middle of `data` is counted from the next call on.
+            self._head_bytes += len(data)
         super().data_received(data)
         if (self._head_bytes or 0) > MAX_HEAD_BYTES:
             self.transport.close()
-        if not self._is_waiting:
-            self._forget_timer()
+        if not self._is_arriving:
+            self._stop_arrival_timer()
             self._restart_keep_alive()
-        elif self._timer is None:
-            self._timer = self.loop.call_later(self.seconds, self.transport.close)
+        elif self._arrival is None:
+            self._arrival = self.loop.call_later(self.seconds, self.transport.close)
 
     def _restart_keep_alive(self) -> None:
-        """Bytes that begin no request stop uvicorn's keep-alive timer, which only an answer starts again."""
+        """Start uvicorn's keep-alive timer again.
+
+        Every byte stops that timer, but only an answer starts it: bytes that begin no request would keep the
+        connection open without a limit.
+        """
         if self.cycle.response_complete and self.timeout_keep_alive_task is None and not self.transport.is_closing():
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
     def on_message_begin(self) -> None:
+        """Count the bytes of a new head."""
         super().on_message_begin()
-        self._is_waiting, self._head_bytes = True, 0
+        self._is_arriving, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
+        """Stop counting: a body follows, or nothing."""
         super().on_headers_complete()
         self._head_bytes = None
 
     def on_chunk_header(self) -> None:
-        """The length of a chunk was read; after that of the last one, 0, headers may follow."""
+        """Count again: the length of a chunk was read. After the last chunk, of length 0, headers may follow."""
         self._head_bytes = 0
 
     def on_body(self, body: bytes) -> None:
+        """Stop counting: these bytes belong to the body."""
         super().on_body(body)
         self._head_bytes = None
 
     def on_message_complete(self) -> None:
+        """Record that the whole request arrived."""
         super().on_message_complete()
-        self._is_waiting, self._head_bytes = False, None
+        self._is_arriving, self._head_bytes = False, None
 
     def pause_writing(self) -> None:
+        """Start the timer of a client that does not read."""
         super().pause_writing()
-        self._unread = self.loop.call_later(self.seconds, self.transport.abort)  # close() would wait for the client
+        # abort, because close() would wait until the client reads
+        self._unread = self.loop.call_later(self.seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
+        """Stop the timer of a client that does not read."""
         super().resume_writing()
-        self._forget_unread()
+        self._stop_unread_timer()
 
     def connection_lost(self, exc: Any) -> None:
+        """Stop both timers."""
         super().connection_lost(exc)
-        self._forget_timer()
-        self._forget_unread()
+        self._stop_arrival_timer()
+        self._stop_unread_timer()
 
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _stop_arrival_timer(self) -> None:
+        if self._arrival is not None:
+            self._arrival.cancel()
+            self._arrival = None
 
-    def _forget_unread(self) -> None:
+    def _stop_unread_timer(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None

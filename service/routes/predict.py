@@ -7,10 +7,11 @@ from starlette.responses import Response
 
 from service.answers import predict_response
 from service.decoding import decoded
-from service.errors import ServiceError, first_mistake
+from service.errors import ServiceError
 from service.prediction import Prediction, predicted, service_of
 from service.routes.openapi import IMAGES, PREDICTION, QUERY, VARIANT, errors
 from service.schemas import PredictQuery, PredictResponse
+from service.validation import first_mistake
 
 JSON = {"Content-Type": "application/json"}
 

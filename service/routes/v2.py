@@ -14,11 +14,12 @@ from models.variants import VARIANTS
 from service import __version__
 from service.bodies import received
 from service.deadline import Deadline
-from service.errors import ServiceError, first_mistake
+from service.errors import ServiceError
 from service.prediction import Prediction, Service, predicted, service_of
 from service.routes.openapi import INFER, PREDICTION, errors, reference
 from service.v2 import documents, tensors
 from service.v2.statistics import statistics
+from service.validation import first_mistake
 from service.workers.pool import Pool
 from service.workers.status import State
 

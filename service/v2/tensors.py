@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.decoding import IMAGE_TYPES, Received, decode, from_base64, timely
-from service.errors import ServiceError, first_mistake
+from service.errors import ServiceError
 from service.images import Limits
 from service.v2.documents import (
     INPUT,
@@ -31,6 +31,7 @@ from service.v2.documents import (
     RequestInput,
     ResponseOutput,
 )
+from service.validation import first_mistake
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 REGION = "shared_memory_region"

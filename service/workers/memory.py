@@ -1,4 +1,4 @@
-"""Memory of a worker process by kind, read from the operating system, the GPU's driver and what the worker said."""
+"""Memory of a worker process by kind, from the operating system, the GPU's driver and the worker's allocator."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from models import nvml
 
 @dataclass(frozen=True)
 class Process:
-    """A running worker: its process, the UUID of its GPU (empty on the CPU), its allocator's last numbers by kind."""
+    """A running worker: its process id, the UUID of its GPU (empty on the CPU), its allocator's last bytes by kind."""
 
     pid: int
     gpu: str = ""
@@ -17,10 +17,11 @@ class Process:
 
 
 def read(process: Process) -> dict[str, int]:
-    """Kind -> bytes, now; empty when the process is gone. A kind that this machine cannot tell is left out.
+    """Return the bytes of each kind now, or nothing if the process ended. A kind that is unknown here is left out.
 
-    `rss`, `pss`: shared pages in full, by share. On a GPU also `allocated`, `reserved` (PyTorch's caching allocator),
-    `process_gpu` (what the driver counts for the process, its CUDA context included) and `device_used` (by everybody).
+    `rss` counts shared pages in full, `pss` a share of them. On a GPU there are also `allocated` and `reserved`
+    (PyTorch's caching allocator), `process_gpu` (the driver's number for the process, CUDA context included) and
+    `device_used` (the memory that all processes use on the device).
     """
     try:
         memory = psutil.Process(process.pid).memory_full_info()

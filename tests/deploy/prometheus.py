@@ -19,35 +19,36 @@ Samples = list[tuple[dict[str, str], float]]
 
 
 class Prometheus:
-    """A running one; `now` of its queries is the time of the query."""
+    """A running Prometheus, asked over its HTTP API."""
 
     def __init__(self, url: str) -> None:
         self.client = httpx.Client(base_url=url, timeout=30)
 
     def get(self, path: str, **parameters: str) -> dict[str, object]:
+        """Return the JSON of an answer with status 200."""
         answer = self.client.get(f"/api/v1/{path}", params=parameters)
         assert answer.status_code == 200, f"{parameters}: {answer.text}"
         return dict(answer.json())
 
     def query(self, expression: str) -> Samples:
-        """Labels and value of each series, those without a number (0 / 0) left out."""
+        """Return labels and value of each series, without those whose value is no number (0 / 0)."""
         result = self.get("query", query=expression)["data"]["result"]  # type: ignore[index]
         samples = [(series["metric"], float(series["value"][1])) for series in result]
         return [(labels, value) for labels, value in samples if not math.isnan(value)]
 
     def value(self, expression: str) -> float:
-        """The value of the one series that the expression gives."""
+        """Return the value of the only series that the expression gives."""
         ((_, value),) = self.query(expression)
         return value
 
     def rules(self) -> dict[str, str]:
-        """Name -> expression of every rule that it evaluates."""
+        """Return the expression of every rule by its name; no rule may have failed."""
         groups = self.get("rules")["data"]["groups"]  # type: ignore[index]
         assert [rule["lastError"] for group in groups for rule in group["rules"] if rule["health"] == "err"] == []
         return {rule["name"]: rule["query"] for group in groups for rule in group["rules"]}
 
     def settle(self) -> None:
-        """Wait until a scrape has begun from now on, and then until the rules were evaluated on what it brought."""
+        """Wait until a new scrape has begun, and then until the rules were evaluated on its samples."""
         for series in ("precision_variant_ready", "precision:requests:rate5m"):
             begun = time.time()
             until(lambda series=series, begun=begun: self._oldest(series) > begun, 120, f"newer {series}")
@@ -58,7 +59,7 @@ class Prometheus:
 
 @contextmanager
 def scraping(service_url: str, folder: Path) -> Iterator[Prometheus]:
-    """The shipped configuration with another target and shorter intervals, until it has scraped once."""
+    """Run Prometheus with the shipped configuration, but another target and shorter intervals; wait for a scrape."""
     text = (FOLDER / "prometheus.yml").read_text()
     for shipped, here in (("127.0.0.1:8000", urlsplit(service_url).netloc), (": 15s", ": 1s")):
         assert shipped in text

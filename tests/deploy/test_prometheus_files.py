@@ -1,4 +1,4 @@
-"""deploy/prometheus/ and deploy/grafana/: valid to promtool, and in step with the service and its documentation."""
+"""The files of deploy/prometheus/ and deploy/grafana/ are valid and agree with the service and its documentation."""
 
 import json
 import re
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "precision.json"
 PROMTOOL = shutil.which("promtool") or ""
-NOT_TO_BLAME = {"unavailable", "shutting_down", "client_deadline"}
+CHOSEN = {"unavailable", "shutting_down", "client_deadline"}
 
 needs_promtool = pytest.mark.skipif(not PROMTOOL, reason="promtool is missing (Debian: apt install prometheus)")
 
@@ -25,7 +25,7 @@ needs_promtool = pytest.mark.skipif(not PROMTOOL, reason="promtool is missing (D
     "command", [("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")], ids=" ".join
 )
 def test_promtool_accepts(command: tuple[str, ...]) -> None:
-    """Configuration and rules parse; every alert fires on its symptom and keeps still beside it."""
+    """Configuration and rules parse; every alert fires on its symptom and stays silent without it."""
     done = subprocess.run([PROMTOOL, *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -35,7 +35,7 @@ def alerts() -> set[str]:
 
 
 def test_every_alert_is_shown_to_fire() -> None:
-    """alerts_test.yml has an alert of each name, with the labels that it must have."""
+    """alerts_test.yml shows every alert firing with its labels."""
     text = (PROMETHEUS / "alerts_test.yml").read_text()
     assert set(re.findall(r"alertname: (\w+)\n +exp_alerts:\n +- exp_labels", text)) == alerts()
 
@@ -46,10 +46,10 @@ def test_every_alert_is_documented() -> None:
     assert set(re.findall(r"^\| `(Precision\w+)` \|", text, re.MULTILINE)) == alerts()
 
 
-def test_failures_are_the_errors_that_the_service_is_to_blame_for() -> None:
-    """The outcomes in the failure ratio are the 5xx rows of the error table, without those that others chose."""
+def test_failures_are_the_errors_that_the_service_causes() -> None:
+    """The failure ratio counts the 5xx rows of the error table, without those that an operator or a client chose."""
     (outcomes,) = re.findall(r'outcome=~"([\w|]+)"', (PROMETHEUS / "rules.yml").read_text())
-    blamed = {row.word for row in REASONS.values() if row.status >= 500} - NOT_TO_BLAME
+    blamed = {row.word for row in REASONS.values() if row.status >= 500} - CHOSEN
     assert set(outcomes.split("|")) == blamed
 
 
@@ -58,7 +58,7 @@ def panels() -> list[dict[str, Any]]:
 
 
 def test_panels_do_not_overlap() -> None:
-    """Each cell of the dashboard's grid, 24 wide, belongs to one panel; every panel has an id of its own."""
+    """Each cell of the dashboard's grid, 24 wide, belongs to one panel, and each panel has its own id."""
     cells = [
         (x, y)
         for grid in (panel["gridPos"] for panel in panels())
@@ -71,14 +71,14 @@ def test_panels_do_not_overlap() -> None:
 
 
 def test_all_leaves_nothing_out() -> None:
-    """Where everything is chosen, labels count that the list of choices does not have: `unknown`, `shadow`."""
+    """The choice `All` includes variants that the list of choices lacks: `unknown`, `shadow`."""
     variables = json.loads(DASHBOARD.read_text())["templating"]["list"]
     of_all = {one["name"]: one.get("allValue") for one in variables if one.get("includeAll")}
     assert of_all == {"instance": ".*", "variant": ".*"}
 
 
 def test_every_panel_says_what_it_shows() -> None:
-    """Title, unit and queries; a description wherever the title leaves a question."""
+    """Every panel has queries and a unit."""
     shown = [panel for panel in panels() if panel["type"] != "row"]
     assert [panel["title"] for panel in shown if not panel["targets"]] == []
     assert [panel["title"] for panel in shown if not panel["fieldConfig"]["defaults"]["unit"]] == []

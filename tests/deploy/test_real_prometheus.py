@@ -1,7 +1,7 @@
-"""What a real Prometheus says after a known load with known failures, one worker killed meanwhile.
+"""A real Prometheus agrees with the clients after a known load with known failures, during which a worker is killed.
 
-Everything is asked in PromQL: counts are those of the clients, nothing went backwards, quantiles are those that the
-clients were told, and every expression of the dashboard, the rules and the documentation gives data.
+All questions are asked in PromQL. Counts and quantiles are those of the clients, no counter goes down, and every
+expression of the dashboard, the rules and the documentation gives data.
 """
 
 import json
@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.metrics import SECONDS
+from service.metric_rows import SECONDS
 from tests.deploy import prometheus as real
 from tests.deploy.prometheus import Prometheus
 from tests.service import fakes
@@ -30,19 +30,20 @@ pytestmark = pytest.mark.skipif(not real.PROGRAM, reason="prometheus is missing 
 
 ROOT = Path(__file__).parents[2]
 PNG = {"content-type": "image/png"}
-PATIENT = ("--request-timeout", "600", "--hang-timeout", "600")
-"""However long a busy machine takes to start the worker again: who waits for it is answered, nothing else is lost."""
+LONG_TIMEOUTS = ("--request-timeout", "600", "--hang-timeout", "600")
+"""Timeouts that a busy machine does not reach while it starts the worker again, so no other request is lost."""
 
 
 @dataclass
 class Load:
-    """What the clients saw: outcomes per variant, and the server's own durations of answered int8 requests."""
+    """The record of the clients: outcomes per variant, and the durations that the answers of int8 report."""
 
     prometheus: Prometheus
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     int8_seconds: list[float] = field(default_factory=list)
 
     def send(self, client: httpx.Client, variant: str, body: bytes) -> None:
+        """Send a request and record its outcome."""
         answer = client.post(f"/predict/{variant}", content=body, headers=PNG)
         document = answer.json()
         outcome = "ok" if answer.status_code == 200 else document["type"].rsplit(":")[-1]
@@ -53,7 +54,7 @@ class Load:
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
-    flags = ("--variants", "fp32,fp16,int8", "--shadow-share", "1", *PATIENT)
+    flags = ("--variants", "fp32,fp16,int8", "--shadow-share", "1", *LONG_TIMEOUTS)
     with (
         running(*flags, module="tests.service.fakes") as service,
         real.scraping(service.url, tmp_path_factory.mktemp("prometheus")) as prometheus,
@@ -64,7 +65,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
             until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="a held request")
             clients = [pool.submit(_client, load, service, variant, range(200)) for variant in ("fp32", "int8") * 3]
             until(lambda: service.outcomes("int8").get("ok", 0) > 50, what="load")
-            until(lambda: service.sample("precision_queue_depth", variant="fp32") == 3, what="requests behind it")
+            until(lambda: service.sample("precision_queue_depth", variant="fp32") == 3, what="waiting requests")
             os.kill(_first_worker(service), signal.SIGKILL)
             assert [client.result() for client in (hung, *clients)] == [None] * 7
         until(lambda: service.state("fp32") == "ready", what="recovery")
@@ -82,7 +83,7 @@ def _client(load: Load, service: Service, variant: str, values: Iterable[int]) -
 
 
 def _first_worker(service: Service) -> int:
-    """The worker that was started first, which is that of the variant named first."""
+    """Return the process id of the worker that was started first: the one of the first variant."""
     return min(child.pid for child in service.children() if "spawn_main" in " ".join(child.cmdline()))
 
 
@@ -105,7 +106,7 @@ def _known_failures(load: Load, client: httpx.Client) -> None:
 
 
 def test_counts_are_those_of_the_clients(load: Load) -> None:
-    """Every request counts once under its outcome, those that the killed worker lost included."""
+    """Every request counts once under its outcome, also one that the killed worker lost."""
     counted = {
         (labels["variant"], labels["outcome"]): value
         for labels, value in load.prometheus.query("precision_requests_total > 0")
@@ -119,7 +120,7 @@ def test_counts_are_those_of_the_clients(load: Load) -> None:
 
 
 def test_a_duration_is_observed_for_every_request(load: Load) -> None:
-    """Histogram and counter agree; phases are observed for answered requests only."""
+    """Each request has one duration, and each answered request has one of each phase."""
     ask = load.prometheus.value
     for variant in ("fp32", "int8"):
         sent = sum(n for (v, _), n in load.outcomes.items() if v == variant)
@@ -130,13 +131,13 @@ def test_a_duration_is_observed_for_every_request(load: Load) -> None:
 
 
 def test_the_restart_is_counted_once(load: Load) -> None:
-    """One worker was killed, fp32's."""
+    """The one restart is that of fp32's killed worker."""
     (lost,) = load.prometheus.query("precision_worker_restarts_total > 0")
     assert (lost[0]["variant"], lost[0]["reason"], lost[1]) == ("fp32", "died", 1)
 
 
 def test_no_counter_went_down(load: Load) -> None:
-    """The killed worker reset nothing, in any of the scrapes."""
+    """The death of a worker resets no counter in any scrape."""
     names = load.prometheus.get("label/__name__/values")["data"]
     counters = [name for name in names if re.fullmatch(r"precision_.+_(total|sum|count|bucket)", str(name))]
     assert len(counters) > 15
@@ -146,7 +147,7 @@ def test_no_counter_went_down(load: Load) -> None:
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_quantiles_are_those_that_the_clients_were_told(load: Load, share: float) -> None:
-    """histogram_quantile is within a bucket of the same quantile of the answers' total_seconds."""
+    """histogram_quantile is at most one bucket away from the same quantile of the answers' total_seconds."""
     bounds = 'precision_request_duration_seconds_bucket{variant="int8"}'
     seen = load.prometheus.value(f"histogram_quantile({share}, sum by (le) ({bounds}))")
     told = float(np.quantile(load.int8_seconds, share))
@@ -154,21 +155,21 @@ def test_quantiles_are_those_that_the_clients_were_told(load: Load, share: float
 
 
 def test_phases_add_up_to_the_duration(load: Load) -> None:
-    """Of answered requests: their phases' sum lies between what clients were told and the whole duration."""
+    """The phases of answered requests add up to at least the clients' sum and at most the whole duration."""
     phases = load.prometheus.value('sum(precision_phase_duration_seconds_sum{variant="int8"})')
     duration = load.prometheus.value('precision_request_duration_seconds_sum{variant="int8"}')
     assert sum(load.int8_seconds) <= phases
     assert phases <= duration
 
 
-def test_inference_is_what_the_engine_said(load: Load) -> None:
-    """The fake engine says 1 ms each time."""
+def test_inference_is_the_time_that_the_engine_reports(load: Load) -> None:
+    """The mean inference time is the 1 ms that the fake engine reports."""
     metric = 'precision_inference_duration_seconds_{}{{variant="int8"}}'
     assert load.prometheus.value(f"{metric.format('sum')} / {metric.format('count')}") == pytest.approx(0.001)
 
 
-def test_nothing_that_is_no_symptom_raises_an_alert(load: Load) -> None:
-    """One lost worker, under 1 % of failures, no GPU: nothing is about to alert but what a slow machine may add."""
+def test_a_lost_worker_and_rare_failures_raise_no_alert(load: Load) -> None:
+    """One lost worker and under 1 % of failures raise no alert; a slow machine may raise the two for slowness."""
     pending = {labels["alertname"] for labels, _ in load.prometheus.query("ALERTS")}
     assert pending <= {"PrecisionSlow", "PrecisionSaturated"}
     assert load.prometheus.query('precision_selftest_agreement_ratio{variant="fp16"}') == []
@@ -184,22 +185,22 @@ def dashboard_queries() -> list[str]:
 def documented_queries() -> list[str]:
     blocks = re.findall(r"^```promql\n(.*?)^```", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE | re.DOTALL)
     queries = [query for block in blocks for query in block.strip().split("\n\n")]
-    return [query for query in queries if "clock_ratio" not in query]  # only a GPU has it
+    return [query for query in queries if "clock_ratio" not in query]  # only a GPU has this series
 
 
 def without_limit(expression: str) -> str:
-    """The left side of `something > limit`: an alert that keeps still has no data, what it watches has."""
+    """Return the left side of `something > limit`: a silent alert has no data, but its left side has."""
     return re.sub(r"\s[<>]\s[\d.]+$", "", expression)
 
 
 @pytest.mark.parametrize("query", [*dashboard_queries(), *map(without_limit, documented_queries())])
 def test_a_query_gives_data(load: Load, query: str) -> None:
-    """Each panel of the dashboard and each example of docs/metrics.md, but for gaps of scrapes that timed out."""
+    """Each panel of the dashboard and each example of docs/metrics.md gives data, once no scrape is missing."""
     until(lambda: load.prometheus.query(query), 30, "data")
 
 
 def test_every_rule_gives_data(load: Load) -> None:
-    """Recorded series exist, and what each alert watches has a number."""
+    """Every recorded series exists, and the left side of every alert has a value."""
     rules = load.prometheus.rules()
     assert len(rules) > 10
     assert [name for name, query in rules.items() if not load.prometheus.query(without_limit(query))] == []

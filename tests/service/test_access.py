@@ -1,4 +1,4 @@
-"""Keys, public addresses and TLS."""
+"""API keys, public addresses and TLS."""
 
 import datetime as dt
 import hmac
@@ -44,13 +44,13 @@ def stranger(service: Service, method: str, path: str, **headers: str) -> httpx.
 
 @pytest.mark.parametrize("path", OPEN)
 def test_health_needs_no_key(service: Service, path: str) -> None:
-    """An orchestrator knows none."""
+    """Health is open to an orchestrator without a key."""
     assert stranger(service, "GET", path).status_code == 200
 
 
 @pytest.mark.parametrize("path", CLOSED)
 def test_everything_else_needs_a_key(service: Service, path: str) -> None:
-    """401 with how to show one, for paths that do not exist, too."""
+    """Every other path, also one that does not exist, answers 401 and names the header to send."""
     answer = stranger(service, "GET", path)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -61,7 +61,7 @@ def test_everything_else_needs_a_key(service: Service, path: str) -> None:
     "path", ["/predict/fp32", "/compare", "/v2/models/resnet18-fp32/infer", "/v2/repository/index"]
 )
 def test_posts_need_a_key(service: Service, path: str) -> None:
-    """The short cut around FastAPI is guarded as well."""
+    """Every POST needs a key, also a prediction, which does not pass through FastAPI."""
     assert stranger(service, "POST", path, **PNG).status_code == 401
 
 
@@ -77,7 +77,7 @@ def test_posts_need_a_key(service: Service, path: str) -> None:
     ],
 )
 def test_every_key_opens(service: Service, headers: dict[str, str]) -> None:
-    """Each of the file's keys, in both headers."""
+    """Each key of the file opens, in either header."""
     assert stranger(service, "POST", "/predict/fp32", **PNG, **headers).status_code == 200
 
 
@@ -94,27 +94,27 @@ def test_every_key_opens(service: Service, headers: dict[str, str]) -> None:
     ],
 )
 def test_nothing_else_opens(service: Service, headers: dict[str, str]) -> None:
-    """Parts, empty keys, comments, other schemes."""
+    """Parts of keys, empty keys, comments and other schemes do not open."""
     assert stranger(service, "GET", "/variants", **headers).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/predict/fp32", "/v2/models/resnet18-fp32/infer"])
 def test_a_refused_prediction_is_counted(service: Service, path: str) -> None:
-    """Under `unauthorized`, once."""
+    """A refused prediction counts once, as `unauthorized`."""
     before = service.outcomes("fp32").get("unauthorized", 0)
     stranger(service, "POST", path, **PNG)
     assert service.outcomes("fp32")["unauthorized"] == before + 1
 
 
 def test_a_refused_comparison_is_counted(service: Service) -> None:
-    """Among the comparisons."""
+    """A refused comparison counts once, as `unauthorized`."""
     before = service.sample("precision_compare_requests_total", outcome="unauthorized")
     stranger(service, "POST", "/compare", **PNG)
     assert service.sample("precision_compare_requests_total", outcome="unauthorized") == before + 1
 
 
 def test_metrics_can_be_opened() -> None:
-    """--open-metrics lets a scraper in, and nothing else; keys from the environment work as those of a file."""
+    """`--open-metrics` opens /metrics and no other path to a client without a key."""
     flags = ("--variants", "fp32", "--open-metrics", "--api-keys", f"{FIRST},{THIRD}")
     with running(*flags, module=FAKES, headers={"authorization": f"Bearer {THIRD}"}) as service:
         assert stranger(service, "GET", "/metrics").status_code == 200
@@ -123,7 +123,7 @@ def test_metrics_can_be_opened() -> None:
 
 
 def test_every_key_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In constant time, and none is left out because another fits."""
+    """All keys are compared, also after one that matches."""
     compared: list[bytes] = []
     compare = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda one, other: compared.append(other) or compare(one, other))
@@ -132,7 +132,7 @@ def test_every_key_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tritonclient_shows_a_key(service: Service) -> None:
-    """Its calls take headers."""
+    """tritonclient can send a key in a header."""
     with triton.InferenceServerClient(service.url.removeprefix("http://")) as client:
         assert client.get_model_metadata("resnet18-fp32", headers={"x-api-key": SECOND})["name"] == "resnet18-fp32"
         with pytest.raises(InferenceServerException, match="API key"):
@@ -140,7 +140,7 @@ def test_tritonclient_shows_a_key(service: Service) -> None:
 
 
 def test_keys_are_not_logged(tmp_path: Path) -> None:
-    """Not even at the lowest level, whether they are right or wrong."""
+    """No key is logged, right or wrong, even at the lowest level."""
     with (
         (tmp_path / "log").open("w") as log,
         running("--variants", "fp32", "--api-keys", FIRST, "--log-level", "debug", module=FAKES, log=log,
@@ -154,7 +154,7 @@ def test_keys_are_not_logged(tmp_path: Path) -> None:
 
 
 def test_keys_are_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither by the settings nor by a mistake in them."""
+    """Neither the settings' text nor an error message has a key in it."""
     assert FIRST not in repr(Settings(api_keys=FIRST)) + str(Settings(api_keys=FIRST))
     monkeypatch.setenv("PRECISION_API_KEYS", "tooshort")
     with pytest.raises(SystemExit):
@@ -168,7 +168,7 @@ def test_keys_are_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--host", "0.0.0.0"], ["--allow-anonymous", "0.0.0.0 can be reached"]),  # noqa: S104 - what is refused
+        (["--host", "0.0.0.0"], ["--allow-anonymous", "0.0.0.0 can be reached"]),  # noqa: S104 - it is refused
         (["--host", "::"], ["--allow-anonymous"]),
         (["--host", "example.org"], ["--allow-anonymous"]),
         (["--api-key-file", "/nothing/here"], ["--api-key-file", "No such file"]),
@@ -176,8 +176,8 @@ def test_keys_are_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         (["--ssl-certfile", "/nothing", "--ssl-keyfile", "/nothing"], ["--ssl-keyfile", "unencrypted key"]),
     ],
 )
-def test_what_is_unsafe_does_not_start(flags: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A public address without a key, keys or certificates that cannot be read."""
+def test_unsafe_settings_do_not_start(flags: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A public address without a key, and a key file or certificate that cannot be read, stop the start."""
     with pytest.raises(SystemExit):
         parse(flags)
     error = capsys.readouterr().err
@@ -187,20 +187,20 @@ def test_what_is_unsafe_does_not_start(flags: list[str], words: list[str], capsy
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--host", "0.0.0.0", "--allow-anonymous"],  # noqa: S104 - said explicitly
+        ["--host", "0.0.0.0", "--allow-anonymous"],  # noqa: S104 - the flag allows it
         ["--host", "0.0.0.0", "--api-keys", FIRST],  # noqa: S104 - guarded
         ["--host", "::1"],
         ["--host", "localhost"],
     ],
 )
-def test_what_is_safe_or_wanted_starts(flags: list[str]) -> None:
-    """Loopback addresses need no key; others need one, or to be told."""
+def test_safe_settings_start(flags: list[str]) -> None:
+    """A loopback address needs no key; another one needs a key or `--allow-anonymous`."""
     assert parse(flags).host == flags[1]
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and its key."""
+    """Return the files of a self-signed certificate for 127.0.0.1 and of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "precision")])
     now = dt.datetime.now(dt.UTC)
@@ -219,7 +219,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_https(certificate: tuple[Path, Path]) -> None:
-    """With a certificate the service speaks TLS 1.2 or newer, and nothing else."""
+    """With a certificate the service speaks HTTPS, from TLS 1.2 on, and no HTTP."""
     chain, key = certificate
     flags = ("--variants", "fp32", "--ssl-certfile", str(chain), "--ssl-keyfile", str(key))
     with running(*flags, module=FAKES, verify=ssl.create_default_context(cafile=chain)) as service:

@@ -20,7 +20,7 @@ ENDED = ("abc-1", "int8", "ok", 2, 0.0123456789, {"decode": 0.001, "inference": 
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """All that a service whose stderr is a file logs: predictions, one that the engine spoils, and a comparison."""
+    """Return the log of a service whose stderr is a file, after predictions, an engine's error and a comparison."""
     path = tmp_path_factory.mktemp("log") / "log"
     with path.open("w") as log, running("--variants", "fp32,int8", module="tests.service.fakes", log=log) as service:
         for route, body in (
@@ -32,13 +32,13 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def test_every_line_is_an_object(lines: list[dict[str, Any]]) -> None:
-    """Time, level, logger and message are on each, those of the workers and of uvicorn included."""
+    """Each line has time, level, logger and message, also those of the workers and of uvicorn."""
     assert [line for line in lines if not {"time", "level", "logger", "message"} <= set(line)] == []
     assert {"uvicorn.error", "service.workers.loop", "service.requests"} <= {line["logger"] for line in lines}
 
 
 def test_a_prediction_is_one_line(lines: list[dict[str, Any]]) -> None:
-    """Its outcome, status and images; a variant that does not exist is not spelt out."""
+    """Each prediction and comparison has one line; its variant is `unknown` if it does not exist."""
     found = [line for line in lines if line["logger"] == "service.requests"]
     assert {line["request_id"] for line in found} == {"abc-1"}
     assert [(line["variant"], line["outcome"], line["status"], line["images"]) for line in found] == [
@@ -49,14 +49,14 @@ def test_a_prediction_is_one_line(lines: list[dict[str, Any]]) -> None:
 
 
 def test_an_answered_line_has_every_phase(lines: list[dict[str, Any]]) -> None:
-    """They add up to what the request took, less what came after the answer was put together."""
+    """The phases of an answered line add up to between half and all of the request's time."""
     line = next(line for line in lines if line.get("outcome") == "ok")
     assert tuple(line["phases"]) == PHASES
     assert 0.5 * line["seconds"] < sum(line["phases"].values()) <= line["seconds"] + 1e-5
 
 
 def test_an_engines_error_carries_its_traceback(lines: list[dict[str, Any]]) -> None:
-    """In one line, as one field."""
+    """The traceback is one field of one line."""
     (line,) = [line for line in lines if line["logger"] == "service.workers.loop"]
     assert line["level"] == "error"
     assert "RuntimeError: told to" in line["exception"]
@@ -65,7 +65,7 @@ def test_an_engines_error_carries_its_traceback(lines: list[dict[str, Any]]) -> 
 def test_a_terminal_gets_a_readable_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Milliseconds, and no braces."""
+    """A terminal gets a line with milliseconds instead of JSON."""
     caplog.set_level(logging.INFO, "service.logs")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     RequestLog(["int8"])(*ENDED)
@@ -76,7 +76,7 @@ def test_a_terminal_gets_a_readable_line(
 def test_a_higher_level_leaves_the_lines_out(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`--log-level warning`."""
+    """At `--log-level warning` a prediction has no line."""
     caplog.set_level(logging.WARNING, "service.logs")
     RequestLog(["int8"])(*ENDED)
     assert capsys.readouterr().err == ""
@@ -85,7 +85,7 @@ def test_a_higher_level_leaves_the_lines_out(
 def test_a_line_that_cannot_be_written_costs_no_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A full disk, a lost pipe, a closed stream."""
+    """A full disk and a closed stream raise nothing."""
     caplog.set_level(logging.INFO, "service.logs")
     with open("/dev/full", "w", buffering=1) as full:  # noqa: PTH123 - a device, not a file
         monkeypatch.setattr(sys, "stderr", full)
@@ -96,6 +96,6 @@ def test_a_line_that_cannot_be_written_costs_no_answer(
 
 
 def test_a_quote_in_a_message_is_escaped() -> None:
-    """Whatever a library logs, the line can be parsed."""
+    """A line with quotes and line ends in its message is still JSON."""
     record = logging.LogRecord("x", logging.INFO, "", 0, 'a "%s"\n', ("b",), None)
     assert json.loads(JsonFormatter().format(record))["message"] == 'a "b"\n'

@@ -12,14 +12,14 @@ from service.workers.memory import Process
 
 
 def test_a_process_on_the_cpu_has_two_kinds() -> None:
-    """Shared pages in full are never less than by share."""
+    """A process on the CPU has rss and pss, and rss is the larger one."""
     kinds = memory.read(Process(os.getpid()))
     assert set(kinds) == {"rss", "pss"}
     assert kinds["rss"] >= kinds["pss"] > 1e6
 
 
 def test_a_process_on_a_gpu_has_its_allocators_and_its_drivers_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver is asked about the worker's GPU and process."""
+    """A process on a GPU has the allocator's numbers, and the driver's for its GPU and process id."""
     asked = []
     monkeypatch.setattr(nvml, "memory", lambda uuid, pid: asked.append((uuid, pid)) or {"device_used": 9})
     kinds = memory.read(Process(os.getpid(), "GPU-1", {"allocated": 3, "reserved": 4}))
@@ -28,7 +28,7 @@ def test_a_process_on_a_gpu_has_its_allocators_and_its_drivers_too(monkeypatch: 
 
 
 def test_a_process_that_is_gone_has_none() -> None:
-    """A worker may die between the look and the reading."""
+    """A process that ended has no memory, as a worker may die before it is read."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     assert memory.read(Process(ended.pid)) == {}

@@ -4,16 +4,13 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
-from typing import Any
 
-import prometheus_client
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.client import scrape
 from service.errors import REASONS
-from service.metrics import OUTCOMES, PHASES, SECONDS, STATES, Counter, Gauge, Histogram, Metrics
+from service.metrics import OUTCOMES, PHASES, STATES, Metrics
 from service.workers import memory
 from service.workers.memory import Process
 from service.workers.status import State
@@ -36,7 +33,7 @@ def key(*parts: str) -> frozenset[str]:
 
 
 def samples(metrics: Metrics) -> dict[frozenset[str], float]:
-    """{name, label values...} -> value."""
+    """Return the value of each sample by {name, label values...}."""
     families = text_string_to_metric_families(metrics.exposition().decode())
     return {frozenset((s.name, *s.labels.values())): s.value for family in families for s in family.samples}
 
@@ -52,7 +49,7 @@ def test_every_outcome_and_phase_exists_from_the_start(metrics: Metrics) -> None
 
 
 def test_an_ended_request_counts_once(metrics: Metrics) -> None:
-    """Counter, duration and in-flight gauge move together; unknown variants share one label."""
+    """Counter, duration and in-flight gauge move together; unknown variants share one label value."""
     metrics.started("int8")
     assert samples(metrics)[key("precision_requests_in_flight", "int8")] == 1
     metrics.ended("int8", "deadline", 0.5)
@@ -67,7 +64,7 @@ def test_an_ended_request_counts_once(metrics: Metrics) -> None:
 
 
 def test_an_answer_is_observed_with_its_device(metrics: Metrics) -> None:
-    """Phases, inference, memory and images of one answered prediction."""
+    """One answered prediction is observed in phases, inference, memory and images, with its device."""
     metrics.answered("int8", INFO, 4, dict.fromkeys(PHASES, 0.25), 1000)
     found = samples(metrics)
     assert found[key("precision_inference_duration_seconds_sum", "int8", "cpu")] == 0.25
@@ -76,37 +73,8 @@ def test_an_answer_is_observed_with_its_device(metrics: Metrics) -> None:
     assert sum(found[key("precision_phase_duration_seconds_count", "int8", phase)] for phase in PHASES) == len(PHASES)
 
 
-def test_a_histogram_counts_as_the_original() -> None:
-    """Below, on and above every edge: the same exposition as prometheus_client's own."""
-    amounts = [edge * factor for edge in SECONDS for factor in (0.9, 1.0, 1.1)]
-    expositions = []
-    for kind in (prometheus_client.Histogram, Histogram):
-        registry = CollectorRegistry()
-        histogram = kind("x", "x", ["y"], buckets=SECONDS, registry=registry).labels("z")
-        for amount in amounts:
-            histogram.observe(amount)
-        expositions.append([line for line in generate_latest(registry).decode().splitlines() if "created" not in line])
-    assert expositions[0] == expositions[1]
-
-
-@pytest.mark.parametrize("kinds", [(prometheus_client.Counter, Counter), (prometheus_client.Gauge, Gauge)])
-def test_a_counter_and_a_gauge_count_as_the_originals(kinds: tuple[type[Any], type[Any]]) -> None:
-    """By one and by more, up and, the gauge, down."""
-    expositions = []
-    for kind in kinds:
-        registry = CollectorRegistry()
-        child = kind("x", "x", ["y"], registry=registry).labels("z")
-        child.inc()
-        child.inc(2.5)
-        if hasattr(child, "dec"):
-            child.dec()
-            child.dec(0.25)
-        expositions.append([line for line in generate_latest(registry).decode().splitlines() if "created" not in line])
-    assert expositions[0] == expositions[1]
-
-
 def test_help_says_which_bytes_are_bounds_or_shares(metrics: Metrics) -> None:
-    """An operator who sees only the scrape is not misled: upper and lower bounds, and amortised shares, by name."""
+    """The help texts name upper bounds, lower bounds and amortised shares: an operator may read only the scrape."""
     metrics.watch(lambda: {"fp32": 0, "int8": 0}, lambda: {"int8": [Process(os.getpid())]})
     help_of = {family.name: family.documentation for family in metrics.registry.collect()}
     for name, words in {
@@ -118,7 +86,7 @@ def test_help_says_which_bytes_are_bounds_or_shares(metrics: Metrics) -> None:
 
 
 def test_a_batch_keeps_a_worker_busy(metrics: Metrics) -> None:
-    """Its size and its time count once, however many requests it answers."""
+    """Size and time of a batch count once, however many requests it answers."""
     metrics.batch("int8", 8, 0.25)
     found = samples(metrics)
     assert found[key("precision_batch_size_sum", "int8")] == 8
@@ -126,7 +94,7 @@ def test_a_batch_keeps_a_worker_busy(metrics: Metrics) -> None:
 
 
 def test_a_variant_is_in_one_state(metrics: Metrics) -> None:
-    """Every state that a pool knows has a series; exactly one of a variant's is 1, `starting` before anything else."""
+    """Every state of a pool has a series. Exactly one of a variant is 1, at first `starting`."""
     assert set(STATES) == set(State)
     found = samples(metrics)
     state = {name: [s for s in STATES if found[key("precision_variant_state", name, s)]] for name in metrics.names}
@@ -134,7 +102,7 @@ def test_a_variant_is_in_one_state(metrics: Metrics) -> None:
 
 
 def test_what_was_not_measured_is_not_zero(metrics: Metrics) -> None:
-    """A variant that never started has no agreement, load or warm-up time: 0 would be a finding."""
+    """A variant that never started has no agreement, load or warm-up time: a 0 would read as a measurement."""
     found = samples(metrics)
     for name in ("precision_selftest_agreement_ratio", "precision_load_seconds", "precision_warmup_seconds"):
         assert found[key(name, "int8")] > 0
@@ -142,7 +110,7 @@ def test_what_was_not_measured_is_not_zero(metrics: Metrics) -> None:
 
 
 def test_a_lost_variant_is_not_ready(metrics: Metrics) -> None:
-    """Readiness follows the state; what is known of the engine stays."""
+    """A variant without a ready worker is not ready; the description of its engine stays."""
     metrics.state("int8", "starting", ["starting"], [])
     found = samples(metrics)
     assert found[key("precision_variant_ready", "int8")] == 0
@@ -151,14 +119,14 @@ def test_a_lost_variant_is_not_ready(metrics: Metrics) -> None:
 
 
 def infos(metrics: Metrics, variant: str) -> list[str]:
-    """The devices of a variant's info series, sorted."""
+    """Return the devices of a variant's info series, sorted."""
     families = text_string_to_metric_families(metrics.exposition().decode())
     series = [s.labels for family in families for s in family.samples if s.name == "precision_variant_info"]
     return sorted(labels["device"] for labels in series if labels["variant"] == variant)
 
 
 def test_workers_are_counted_by_state(metrics: Metrics) -> None:
-    """A worker that is given up shows, though another keeps the variant ready; 0 for all before the first news."""
+    """A failed worker is counted though another keeps the variant ready; at the start all counts are 0."""
     metrics.state("int8", "ready", ["ready", "failed", "ready"], [INFO, INFO])
     found = samples(metrics)
     assert {state: found[key("precision_workers", "int8", state)] for state in STATES} == {
@@ -168,10 +136,10 @@ def test_workers_are_counted_by_state(metrics: Metrics) -> None:
 
 
 def test_the_worst_worker_stands_for_its_variant(metrics: Metrics) -> None:
-    """The lowest agreement and the longest start of those that are ready, whichever comes first."""
-    other = replace(INFO, selftest_agreement=0.5, load_seconds=0.25, warmup_seconds=4.0)
-    for infos in ([INFO, other], [other, INFO]):
-        metrics.state("int8", "ready", ["ready", "ready"], infos)
+    """The lowest agreement and the longest times of the ready workers count, in either order."""
+    other = INFO | {"selftest_agreement": 0.5, "load_seconds": 0.25, "warmup_seconds": 4.0}
+    for cards in ([INFO, other], [other, INFO]):
+        metrics.state("int8", "ready", ["ready", "ready"], cards)
         found = samples(metrics)
         assert found[key("precision_selftest_agreement_ratio", "int8")] == 0.5
         assert found[key("precision_load_seconds", "int8")] == 0.5
@@ -179,8 +147,8 @@ def test_the_worst_worker_stands_for_its_variant(metrics: Metrics) -> None:
 
 
 def test_each_device_has_an_info_of_what_runs_there_now(metrics: Metrics) -> None:
-    """One for two workers on one device, none for what no ready worker runs any more."""
-    first, second = replace(INFO, device="cuda:0"), replace(INFO, device="cuda:1")
+    """Two workers on one device share an info; an engine that no ready worker runs any more has none."""
+    first, second = INFO | {"device": "cuda:0"}, INFO | {"device": "cuda:1"}
     metrics.state("fp32", "ready", ["ready"] * 3, [first, second, second])
     assert infos(metrics, "fp32") == ["cuda:0", "cuda:1"]
     metrics.state("fp32", "ready", ["ready", "starting", "starting"], [first])
@@ -193,16 +161,16 @@ def test_each_device_has_an_info_of_what_runs_there_now(metrics: Metrics) -> Non
 
 
 def test_the_load_test_reads_several_infos_of_a_variant(metrics: Metrics) -> None:
-    """Its reading keeps them apart by their labels."""
-    infos = [replace(INFO, device=f"cuda:{index}") for index in range(2)]
-    metrics.state("fp32", "ready", ["ready", "ready"], infos)
+    """The load test keeps the infos of two devices apart."""
+    cards = [INFO | {"device": f"cuda:{index}"} for index in range(2)]
+    metrics.state("fp32", "ready", ["ready", "ready"], cards)
     reading = scrape.parse(metrics.exposition().decode()).about("fp32")
     assert reading.label_values("precision_variant_info", "device") == ["cuda:0", "cuda:1"]
     assert reading.total("precision_workers", state="ready") == 2
 
 
 def test_activation_peaks_have_a_series_per_batch_size(metrics: Metrics) -> None:
-    """As many as the warm-up ran; the clock ratio exists only where there are two clocks."""
+    """Every batch size of the warm-up has a series; the clock ratio exists only on a GPU, which has a second clock."""
     found = samples(metrics)
     assert found[key("precision_activation_peak_bytes", "int8", "1")] == 100
     assert found[key("precision_activation_peak_bytes", "int8", "2")] == 190
@@ -212,7 +180,7 @@ def test_activation_peaks_have_a_series_per_batch_size(metrics: Metrics) -> None
 
 
 def test_memory_of_all_workers_of_a_variant_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sum per kind; a worker that is gone, or a kind that one cannot tell, adds nothing."""
+    """The sum per kind leaves out a worker that ended and a kind that a worker does not know."""
     readings = {1: {"rss": 10, "process_gpu": 5}, 2: {"rss": 20}, 3: {}}
     monkeypatch.setattr(memory, "read", lambda process: readings[process.pid])
     metrics = Metrics(["int8", "fp32", "fp16"])
@@ -225,12 +193,12 @@ def test_memory_of_all_workers_of_a_variant_adds_up(monkeypatch: pytest.MonkeyPa
 
 
 def test_depth_is_read_at_the_scrape(metrics: Metrics) -> None:
-    """The queue's depth is not stored, it is asked for."""
+    """The queue's depth is read at the scrape."""
     assert samples(metrics)[key("precision_queue_depth", "fp32")] == 3
 
 
 @pytest.mark.skipif(not PROMTOOL, reason="promtool is missing (Debian: apt install prometheus)")
 def test_promtool_finds_nothing(metrics: Metrics) -> None:
-    """`promtool check metrics` is clean."""
+    """`promtool check metrics` reports nothing."""
     done = subprocess.run([PROMTOOL, "check", "metrics"], input=metrics.exposition(), capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")

@@ -7,7 +7,7 @@ from service.settings import Settings, for_variant, parse
 
 
 def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flag, then environment variable, then default."""
+    """A flag wins over the environment variable, which wins over the default."""
     monkeypatch.setenv("PRECISION_PORT", "9001")
     monkeypatch.setenv("PRECISION_VARIANTS", "int8, fp32")
     assert parse([]).port == 9001
@@ -30,7 +30,7 @@ def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_mistake_names_flag_variable_value_and_expectation(
     flags: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The service does not start, and one line says what to change."""
+    """The service does not start, and the error has flag, variable, value and expectation."""
     with pytest.raises(SystemExit) as stopped:
         parse(flags)
     assert stopped.value.code == 2
@@ -44,13 +44,13 @@ def test_a_mistake_names_flag_variable_value_and_expectation(
     ids=str,
 )
 def test_a_setting_per_variant(given: str, fp32: int, int8: int) -> None:
-    """One number is for all; named variants have their own, the others keep the default or `all`."""
+    """One number is for all variants. A named variant has its own, and the others keep the default or `all`."""
     sizes = parse(["--max-batch-size", given]).max_batch_size
     assert (for_variant(sizes, "fp32"), for_variant(sizes, "int8")) == (fp32, int8)
 
 
 def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    """--help has each flag and its variable."""
+    """`--help` has the variable of each setting."""
     with pytest.raises(SystemExit):
         parse(["--help"])
     text = capsys.readouterr().out
@@ -58,7 +58,7 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_int8_gets_a_baseline_on_its_own_device() -> None:
-    """With a GPU, fp32 runs there, so int8 is compared with fp32-cpu; without one fp32 itself is the baseline."""
+    """With a GPU, fp32 runs there, so fp32-cpu is added as int8's baseline; without a GPU fp32 is the baseline."""
     assert with_references(("fp32", "fp16", "int8"), gpus=1) == ("fp32", "fp16", "int8", "fp32-cpu")
     assert with_references(("fp32", "fp16", "int8"), gpus=0) == ("fp32", "fp16", "int8")
     assert with_references(("fp32", "fp16"), gpus=1) == ("fp32", "fp16")

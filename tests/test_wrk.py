@@ -1,0 +1,34 @@
+"""The statistics of benchmarks.wrk."""
+
+import pytest
+
+from benchmarks.wrk import Round, median, ratio, written
+
+
+def rounds(*rates: float) -> list[Round]:
+    """Return rounds with these rates and a p50 of 1 ms."""
+    return [Round(rate, 1.0) for rate in rates]
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    """A slow round of both contenders does not change their ratio, nor widen its interval."""
+    times = ratio(rounds(200, 20, 400), rounds(100, 10, 200))
+    assert (times.estimate, times.low, times.high) == (2.0, 2.0, 2.0)
+    assert written(times) == "2.000 x (2.000 to 2.000)"
+
+
+def test_the_interval_contains_the_rounds_that_differ() -> None:
+    """Half of the rounds at 1 and half at 3 leave the ratio open between them."""
+    times = ratio(rounds(*[100.0, 300.0] * 5), rounds(*[100.0] * 10))
+    assert (times.low, times.high) == (1.0, 3.0)
+
+
+def test_a_ratio_needs_pairs() -> None:
+    """Different numbers of rounds are an error."""
+    with pytest.raises(ValueError, match="shorter"):
+        ratio(rounds(1, 2), rounds(1))
+
+
+def test_a_median_is_taken_of_each_number() -> None:
+    """Rate and p50 have medians of their own."""
+    assert median([Round(1, 9, 0, 0), Round(2, 8, 0, 0), Round(3, 7, 0, 0)]) == Round(2, 8, 0, 0)
