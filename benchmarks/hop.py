@@ -31,7 +31,6 @@ import numpy as np
 from PIL import Image
 
 from common import machine
-from models.variants import thread_environment
 
 ROOT = Path(__file__).parents[1]
 CLIENTS = (1, 8, 32)
@@ -189,8 +188,7 @@ print(images / (time.perf_counter() - began))
 def bare(name: str, batch_size: int, seconds: float) -> float:
     """Images per second of the engine alone, in a process of its own, one thread calling it in a loop."""
     command = [sys.executable, "-c", BARE, name, str(batch_size), str(seconds)]
-    environment = os.environ | thread_environment()  # as the service's workers have it
-    return float(subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout)
+    return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
 
 def mean_batch_size(port: int, variant: str) -> tuple[float, float]:

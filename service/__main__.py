@@ -8,7 +8,6 @@ import warnings
 from typing import Any
 
 from models.files import CheckpointError
-from models.variants import thread_environment
 from service import logs
 from service.settings import Settings, parse
 
@@ -21,7 +20,6 @@ def serve(settings: Settings, **parts: Any) -> None:
     """Run the service until it is told to stop; `parts` go to `build_server`."""
     # Everything is measured in this one process (service.metrics), so a multi-process directory has no use here.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    os.environ.update(thread_environment(settings.cpu_backend) | os.environ)  # workers inherit it
     logs.configure(settings.log_level)
     warnings.filterwarnings("ignore", module="PIL")  # damaged metadata in a client's image is no news
 

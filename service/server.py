@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from models import checkpoint, files, nvml
 from models.evaluation import record as evaluation
+from models.variants import with_references
 from service import __version__, bodies
 from service.errors import ServiceError, http_error
 from service.http.guard import HEALTH, Guard
@@ -48,7 +49,7 @@ def build_server(
     card = checkpoint.inspect(settings.checkpoint or files.default_path(), settings.preparation)
     evaluations = evaluation.read(settings.checkpoint or files.default_path())
     settings = settings.model_copy(update={"input_size": card.input_size})
-    names = with_baseline(settings.variants, nvml.count())
+    names = with_references(settings.variants, nvml.count())
     observer = metrics(names)
     apis = [api(name, settings) for name in names]
     background = api(REFERENCE, in_background(settings)) if settings.shadow_share else None
@@ -92,12 +93,6 @@ def _workers(server: PrecisionServer) -> dict[str, list[Process]]:
 def open_paths_of(settings: Settings) -> set[str]:
     """What can be asked for without a key: a browser shows none when it opens a page."""
     return {*HEALTH, *page.paths(with_index=not settings.no_page), *(["/metrics"] if settings.open_metrics else [])}
-
-
-def with_baseline(names: tuple[str, ...], gpus: int) -> tuple[str, ...]:
-    """The variants to serve: where fp32 runs on a GPU, int8 gets an fp32 on the CPU beside it as its fair baseline."""
-    needed = gpus > 0 and {"fp32", "int8"} <= set(names) and "fp32-cpu" not in names
-    return (*names, "fp32-cpu") if needed else names
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

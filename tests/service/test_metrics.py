@@ -21,7 +21,7 @@ PROMTOOL = shutil.which("promtool") or ""
 CARD = {
     "device": "cpu",
     "dtype": "int8",
-    "backend": "onednn",
+    "backend": "openvino",
     "checkpoint_sha256": "ab" * 32,
     "torch": "2.14.1",
     "isa": "avx2",
