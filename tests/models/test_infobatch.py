@@ -2,7 +2,7 @@
 
 import torch
 
-from models.infobatch import InfoBatch
+from models.training.infobatch import InfoBatch
 
 
 def epoch(known: InfoBatch, share: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

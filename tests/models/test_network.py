@@ -11,7 +11,7 @@ from models.engines.network import fold
 from models.files import CheckpointError
 from models.resnet import PARAMETERS, resnet18
 from models.topology import topology
-from models.train import normalise
+from models.training.augment import normalise
 
 
 @pytest.fixture(scope="module")

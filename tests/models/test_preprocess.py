@@ -13,7 +13,7 @@ from PIL import Image
 from models.engines.network import mean_and_scale
 from models.preprocess import resized, to_pixels
 from models.topology import Input
-from models.train import augment, normalise
+from models.training.augment import augment, normalise
 from service import images
 
 FILES = Path(__file__).parent / "pictures"
