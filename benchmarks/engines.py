@@ -2,7 +2,7 @@
 
 Each row is a process of its own. All are up and warm before the first timed call; then they take turns, in a new random
 order every round, idle while another is measured. The Markdown holds every thread count and batch size measured on this
-CPU so far, so that a long run can be made in parts: `--batches 1,8,32`, then `--batches 256`.
+CPU so far, so that a long run can be split: `--batches 1,8,32`, then `--batches 256`.
 """
 
 import argparse
@@ -24,12 +24,13 @@ from common import machine
 
 ROOT = Path(__file__).parents[1]
 CALLS = {1: (20, 16), 8: (5, 12), 32: (2, 12), 256: (1, 4)}
-"""By batch size: timed calls in a turn, rounds. Other sizes take those of the next smaller one."""
+"""By batch size: timed calls per turn, and rounds. Other sizes use the values of the next smaller one."""
 PACKAGES = ("torch", "torchao", "onnxruntime", "openvino", "nncf", "numpy")
+"""Packages whose versions the result names."""
 
 
 class RowFailed(Exception):
-    """A row could not be installed, built or run; the text says why."""
+    """A row cannot be built or run; the text says why."""
 
 
 class Contender:
@@ -46,14 +47,14 @@ class Contender:
             )  # fmt: skip
 
     def ask(self, *command: str | int) -> Any:
-        """The value that the row's process answers.
+        """Send a command to the row's process and return the value that it answers.
 
         Raises:
-            RowFailed: it answers with a reason, or is gone.
+            RowFailed: it answers with a reason, or has ended.
         """
         assert self._process.stdin
         assert self._process.stdout
-        with suppress(BrokenPipeError):  # it is gone, and the next line says so
+        with suppress(BrokenPipeError):  # it has ended, which the next line reports
             print(json.dumps(command), file=self._process.stdin, flush=True)
         if not (line := self._process.stdout.readline()):
             raise RowFailed(f"its process ended with {self._process.wait()}; see {self._log}")
@@ -69,6 +70,7 @@ class Contender:
 
 @contextmanager
 def contenders(rows: Sequence[Row], threads: int, folder: Path) -> Iterator[list[Contender]]:
+    """Start every row's process, and end them all afterwards."""
     with ExitStack() as stack:
         started = []
         for row in rows:
@@ -79,13 +81,13 @@ def contenders(rows: Sequence[Row], threads: int, folder: Path) -> Iterator[list
 
 
 def measure(rows: Sequence[Row], threads: int, batches: Sequence[int], folder: Path, share: float) -> dict[str, Any]:
-    """Row name -> its score, resident bytes and seconds by batch size and round; or the reason why there are none."""
+    """Return, by row, its score, resident bytes and seconds by batch size and round; or the reason why it failed."""
     found: dict[str, Any] = {row.name: {"seconds": {}} for row in rows}
     order = random.Random(0)
     with contenders(rows, threads, folder) as alive:
 
         def ask_all(*command: str | int) -> Iterator[tuple[str, Any]]:
-            """What each row answers; one that fails is out, with the reason."""
+            """Yield each row's answer; drop a row that fails, and note the reason."""
             for contender in order.sample(alive, len(alive)):
                 try:
                     yield contender.row.name, contender.ask(*command)
@@ -108,14 +110,14 @@ def measure(rows: Sequence[Row], threads: int, batches: Sequence[int], folder: P
 
 
 def merged(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A run for each thread count, from runs of some batch sizes each; the later one of two of the same size."""
+    """Return a run for each thread count, merged from runs of some batch sizes each; later runs win."""
     runs: dict[int, dict[str, Any]] = {}
     for part in parts:
         run = runs.setdefault(part["threads"], {"threads": part["threads"], "machines": [], "rows": {}})
         run["machines"].append(part["machine"])
         for name, found in part["rows"].items():
             known = run["rows"].get(name, {})
-            if "reason" in found or "reason" in known:  # what a row gave before it failed is of another build
+            if "reason" in found or "reason" in known:  # results from before a failure are from another build
                 known = {}
             merged_row = {k: known.get(k, {}) | v if isinstance(v, dict) else v for k, v in found.items()}
             run["rows"][name] = known | merged_row
@@ -123,30 +125,34 @@ def merged(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def conditions() -> dict[str, Any]:
-    """Return what the numbers are measured on."""
+    """Return the conditions of the numbers."""
     return machine.describe(*PACKAGES) | {"date": f"{datetime.now(UTC):%Y-%m-%d}", "warm_up": WARM_UP}
 
 
 def short_name(text: str) -> str:
-    """`Intel(R) Xeon(R) Processor @ 2.1GHz` -> `intel-xeon-processor`."""
+    """Return `intel-xeon-processor` for `Intel(R) Xeon(R) Processor @ 2.1GHz`."""
     plain = re.sub(r"\(\w+\)|@.*", " ", text)
     return re.sub(r"\W+", "-", plain).strip("-").lower()
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__)
-    parser.add_argument("--threads", default="1,2", help="thread counts, one after the other (%(default)s)")
+    parser.add_argument("--threads", default="1,2", help="thread counts, measured one after the other (%(default)s)")
     parser.add_argument("--batches", default="1,8,32,256", help="batch sizes (%(default)s)")
     parser.add_argument(
         "--rows",
         nargs="+",
         metavar="NAME",
-        help="only rows with such a name or part of one; nothing is written to --results",
+        help="only rows whose name contains one of these; --results stays as it is",
     )
-    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of rounds (%(default)s)")
-    parser.add_argument("--prepare", action="store_true", help="only build what the rows keep in --work")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bench", help="built peers, logs (%(default)s)")
-    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", help="(%(default)s)")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the usual number of rounds (%(default)s)")
+    parser.add_argument("--prepare", action="store_true", help="only build the files that the rows keep in --work")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "runs" / "bench", help="folder for built peers and logs (%(default)s)"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "docs" / "results", help="folder for the Markdown (%(default)s)"
+    )
     args = parser.parse_args(argv)
     rows = [row for row in ROWS.values() if not args.rows or any(part in row.name for part in args.rows)]
     batches, name = [int(size) for size in args.batches.split(",")], short_name(machine.name())

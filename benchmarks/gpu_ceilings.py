@@ -1,4 +1,4 @@
-"""What the GPU can do at most: the measured rates of matrix products and copies, and the floor they imply."""
+"""The measured rates of a GPU's matrix products and copies, and the least time of a batch that follows from them."""
 
 import statistics
 from collections.abc import Callable
@@ -6,50 +6,56 @@ from dataclasses import dataclass
 
 import torch
 
+from models.engines.floating import DTYPES
 from models.resnet import MACS_PER_IMAGE, PARAMETERS
+from models.variants import VARIANTS
 
 SIDE = 8192
-"""Of the square matrices."""
+"""Rows and columns of the matrices."""
 BYTES = 2**31
-"""Of the copies on the device; a quarter of it between host and device."""
+"""Size of a copy on the device; a copy between host and device has a quarter of it."""
 REPEATS = 9
+"""Timed runs of each measurement."""
 WARM_UP = 3
+"""Untimed runs before them."""
 FLOP_PER_IMAGE = 2 * MACS_PER_IMAGE
 IMAGE_BYTES, LOGITS_BYTES = 3 * 32 * 32, 10 * 4
-WIDTH = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
-"""Bytes of a weight."""
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Measured on random data, medians of REPEATS."""
+    """Rates measured on random data, each the median of REPEATS runs."""
 
     flop_per_second: dict[str, float]
-    """By dtype, as in models.variants: matrix products of SIDE."""
+    """Of matrix products, by dtype of a row of VARIANTS."""
     copy_bytes_per_second: float
-    """On the device, bytes read plus bytes written."""
+    """Of copies on the device: bytes read plus bytes written."""
     to_device_bytes_per_second: float
-    """From pinned memory."""
+    """Of copies from pinned memory."""
     from_device_bytes_per_second: float
 
     def floor_seconds(self, dtype: str, batch_size: int) -> float:
-        """What direct convolution takes at least: all multiplications at the rate of matrix products, or each weight
-        read, each pixel read and each logit written once at the rate of copies, whichever takes longer. Winograd's
-        convolutions, which FP32 may get, multiply less."""
+        """Return the least time of a batch with direct convolutions.
+
+        It is the longer of two times: all multiplications at the rate of matrix products; reading each weight and pixel
+        and writing each logit once at the rate of copies. FP32 may be faster with Winograd's convolutions, which need
+        fewer multiplications.
+        """
         compute = batch_size * FLOP_PER_IMAGE / self.flop_per_second[dtype]
-        moved = PARAMETERS * WIDTH[dtype] + batch_size * (IMAGE_BYTES + LOGITS_BYTES)
+        moved = PARAMETERS * DTYPES[dtype].itemsize + batch_size * (IMAGE_BYTES + LOGITS_BYTES)
         return max(compute, moved / self.copy_bytes_per_second)
 
 
 def measure(device: torch.device) -> Ceilings:
+    """Measure the rates of a GPU."""
     with torch.cuda.device(device):
-        rates = {name: _matrix_rate(dtype, tf32) for name, (dtype, tf32) in _formats().items()}
+        rates = {dtype: _matrix_rate(DTYPES[dtype], tf32=dtype == "tf32") for dtype in dtypes()}
         copy, to_device, from_device = _copies(device)
     return Ceilings(rates, copy, to_device, from_device)
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """The median time of `work` on the current device's current stream, by CUDA events."""
+    """Return the median seconds of `work` on the current stream of the current device, by CUDA events."""
     for _ in range(WARM_UP):
         work()
     times: list[float] = []
@@ -63,14 +69,14 @@ def seconds(work: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def _formats() -> dict[str, tuple[torch.dtype, bool]]:
-    formats = {"float32": (torch.float32, False), "float16": (torch.float16, False)}
-    if torch.cuda.get_device_capability() >= (8, 0):
-        formats |= {"tf32": (torch.float32, True), "bfloat16": (torch.bfloat16, False)}
-    return formats
+def dtypes() -> list[str]:
+    """Return the dtypes of the variants that the current GPU can run."""
+    capability = torch.cuda.get_device_capability()
+    rows = [row for row in VARIANTS.values() if row.gpu_builder and capability >= row.least_capability]
+    return list(dict.fromkeys(row.dtype for row in rows))
 
 
-def _matrix_rate(dtype: torch.dtype, tf32: bool) -> float:
+def _matrix_rate(dtype: torch.dtype, *, tf32: bool) -> float:
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     try:
         a, b = (torch.randn(SIDE, SIDE, device="cuda").to(dtype) for _ in range(2))

@@ -1,9 +1,8 @@
-"""Everything that only a GPU can show, in one command: `make gpu-check`, or `python -m benchmarks.gpu_check --out DIR`.
+"""Every test and measurement that needs a GPU: `make gpu-check`, or `python -m benchmarks.gpu_check --out DIR`.
 
-For a machine with a GPU and nothing else reachable: `--wheels` names a folder that `make wheels` filled elsewhere, and
-torch comes from the machine's own Python. Each step runs in a process of its own and leaves its log and results in DIR,
-so that `--steps` can run some now and others later; the last one writes docs/results/NAME-OF-THE-GPU.md from
-what is there.
+It runs on a machine that reaches no other: `--wheels` names a folder that `make wheels` filled elsewhere, and torch
+comes from the machine's own Python. Each step is a process that leaves its log and results in DIR, so that `--steps`
+can run some now and others later. The last step writes docs/results/NAME-OF-THE-GPU.md from the results in DIR.
 """
 
 import argparse
@@ -15,20 +14,21 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks import wheels
+from common import machine as this_machine
+from models.variants import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ROOT / ".gpu-packages"
-"""What came from the wheels."""
+"""Holds the packages from the wheels."""
 OWN_PLUGINS_ONLY = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-"""pytest loads what else the machine has, and the suite takes its warnings for errors."""
+"""Keeps pytest from loading other plugins of the machine, whose warnings would be errors."""
 NOT_POSSIBLE = 2
+"""Exit status if something is missing."""
 DATA = Path(os.environ.get("CIFAR10_DIR") or Path.home() / ".cache" / "cifar10")
-"""As `models.cifar10.default_root`, which needs packages that may be in the wheels only."""
-AMPERE = 80
+"""Equals `models.cifar10.default_root`, which needs numpy, and numpy may be in the wheels only."""
 LOOK = """
 import json
 try:
@@ -42,7 +42,7 @@ except ImportError as error:
 
 @dataclass(frozen=True)
 class Machine:
-    """What an interpreter sees: its torch (empty: none), and each GPU's name and ten times its compute capability."""
+    """The torch of an interpreter (empty if it has none), and each GPU's name and ten times its compute capability."""
 
     torch: str
     gpus: list[tuple[str, int]]
@@ -50,13 +50,14 @@ class Machine:
 
     @property
     def variants(self) -> str:
-        """The variants to judge: the oldest GPU has neither TF32 nor bf16."""
-        return "fp32,fp16,fp32-tf32,bf16" if self.gpus and min(gpu[1] for gpu in self.gpus) >= AMPERE else "fp32,fp16"
+        """Return the variants to evaluate, comma-separated: those that the oldest GPU can run."""
+        oldest = divmod(min((capability for _, capability in self.gpus), default=0), 10)
+        return ",".join(row.name for row in VARIANTS.values() if row.gpu_builder and row.least_capability <= oldest)
 
 
 @dataclass(frozen=True)
 class Check:
-    """What the flags say."""
+    """The places that the flags name."""
 
     out: Path
     data: Path
@@ -64,6 +65,7 @@ class Check:
     results: Path
 
     def lacks_data(self) -> str:
+        """Return the file of the data set that is missing, empty if it is there."""
         place = self.data / "cifar-10-batches-bin" / "test_batch.bin"
         what = "CIFAR-10: `python -m models.cifar10` downloads it, --data names another folder"
         return "" if place.exists() else f"{place} ({what})"
@@ -71,7 +73,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Step:
-    """A command, and what it needs besides a GPU and the packages (empty: nothing is missing)."""
+    """A command, and a function that names a missing file (empty if none is missing)."""
 
     name: str
     what: str
@@ -104,39 +106,37 @@ STEPS = (
         lambda c, _: f"deploy.compare --out {c.out / 'compare'} --variants fp32,fp16 --concurrency 1,8 --duration 10",
     ),
     Step(
-        "report", "one document of all that is there",
+        "report", "one document of all results",
         lambda c, _: f"benchmarks.gpu_report --out {c.out} --results {c.results}",
     ),
 )  # fmt: skip
 
 
 def look() -> Machine:
-    """What this interpreter sees, asked in a process of its own."""
+    """Return the machine as this interpreter sees it, from a process that imports torch."""
     done = subprocess.run([sys.executable, "-c", LOOK], cwd=ROOT, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     return Machine(**json.loads(lines[-1])) if lines else Machine("", [], done.stderr.strip()[-300:])
 
 
 def missing_packages(folder: Path | None) -> list[str]:
-    """What pyproject.toml asks for and neither this interpreter nor the folder has."""
+    """Return the requirements of pyproject.toml that neither this interpreter nor the folder has."""
     there = {wheels.name_of(wheel.name.split("-")[0]) for wheel in folder.glob("*.whl")} if folder else set()
-    return [line for line in wheels.requirements() if (name := wheels.name_of(line)) not in there and not _has(name)]
+    return [line for line in wheels.requirements() if (name := wheels.name_of(line)) not in there and not has(name)]
 
 
-def _has(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except PackageNotFoundError:
-        return False
+def has(name: str) -> bool:
+    """Return whether this interpreter has the package."""
+    return this_machine.version(name) is not None
 
 
 def install(folder: Path) -> None:
-    """Put what the folder holds before this interpreter's own packages, for the steps only.
+    """Install the folder's wheels into PACKAGES, which the steps search before the interpreter's own packages.
 
-    No virtual environment: one made from an interpreter that is in one itself would not see its torch.
+    A virtual environment would not do: made from an interpreter that is in one itself, it does not see its torch.
 
     Raises:
-        subprocess.CalledProcessError: a wheel does not suit this interpreter; pip said which.
+        subprocess.CalledProcessError: a wheel does not suit this interpreter; pip has printed which.
     """
     quiet = ["--quiet", "--disable-pip-version-check", "--root-user-action", "ignore"]
     pip = [sys.executable, "-m", "pip", "install", *quiet, "--no-index", "--no-deps", "--no-compile"]
@@ -145,7 +145,7 @@ def install(folder: Path) -> None:
 
 
 def run(step: Step, check: Check, machine: Machine) -> bool:
-    """Run one step; its output goes to OUT/STEP.log, and the end of that to the terminal. True if it succeeded."""
+    """Run one step, with its output in OUT/STEP.log, and print the end of it; return whether the step succeeded."""
     log, began = check.out / f"{step.name}.log", time.monotonic()
     print(f"== {step.name}: {step.what}", flush=True)
     command = [sys.executable, "-m", *shlex.split(step.command(check, machine))]
@@ -162,7 +162,7 @@ def run(step: Step, check: Check, machine: Machine) -> bool:
 
 
 def dry_run(steps: list[Step], check: Check, machine: Machine) -> list[str]:
-    """Print what would be run; returns what is missing."""
+    """Print the commands of the steps; print and return what is missing."""
     missing = [f"package {line}" for line in missing_packages(check.wheels)]
     if not machine.torch:
         missing.append(f"torch, from this machine's own Python ({machine.error})")
@@ -176,15 +176,16 @@ def dry_run(steps: list[Step], check: Check, machine: Machine) -> list[str]:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Return the flags, checked."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = [step.name for step in STEPS]
     add = parser.add_argument
-    add("--out", type=Path, default=Path("reports/gpu-check"), help="logs and results (%(default)s)")
-    add("--data", type=Path, default=DATA, help="CIFAR-10 (%(default)s)")
-    add("--wheels", type=Path, help="a folder of wheels; without it this interpreter has everything")
-    add("--results", type=Path, default=ROOT / "docs" / "results", help="for the document (%(default)s)")
+    add("--out", type=Path, default=Path("reports/gpu-check"), help="folder for logs and results (%(default)s)")
+    add("--data", type=Path, default=DATA, help="holds cifar-10-batches-bin/ (%(default)s)")
+    add("--wheels", type=Path, help="folder of wheels; without it this interpreter must have every package")
+    add("--results", type=Path, default=ROOT / "docs" / "results", help="folder for the document (%(default)s)")
     add("--steps", default=",".join(names), help="comma-separated (%(default)s)")
     add("--dry-run", action="store_true", help="only list the steps and what is missing")
     args = parser.parse_args(argv)
@@ -196,6 +197,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the steps; return 0, 1 if a step failed, NOT_POSSIBLE if something is missing."""
     args = parse(argv)
     steps = [step for step in STEPS if step.name in args.steps.split(",")]
     check = Check(args.out.resolve(), args.data.resolve(), args.wheels, args.results.resolve())

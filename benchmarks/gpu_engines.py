@@ -1,7 +1,7 @@
 """Every way to run the network on a GPU, by batch size, side by side: `python -m benchmarks.gpu_engines --out FILE`.
 
-Random order within each batch size, device-synchronised; beside them the plain torchvision network in eager FP32, and
-what the chip can do at most. Everything goes to FILE as JSON; `benchmarks.gpu_report` makes the tables.
+The engines run in random order within each batch size, device-synchronised. FILE gets every cell as JSON, and beside
+them the plain torchvision network in eager FP32 and the GPU's measured rates; `benchmarks.gpu_report` makes the tables.
 """
 
 import argparse
@@ -31,29 +31,30 @@ from models.loading import load
 from models.measure import CudaClock
 from models.resnet import resnet18
 from models.topology import Input
-from models.variants import GPU_BACKENDS, VariantUnavailable
+from models.variants import DEFAULT_GPU_BACKEND, GPU_BACKENDS, VariantUnavailable
 
 FEW_SIZES = (256, 32, 1)
-"""For what is compiled anew for every size, and for the baseline."""
+"""Batch sizes of the baseline, and of the backend that compiles each size anew."""
 SIZES = (*FEW_SIZES, 1024, 512, 128, 64, 16, 8, 4, 2)
-"""The most telling first: whoever runs out of time has those."""
+"""Batch sizes, the most important first, because a run may end early."""
 ROWS = (
     *(("fp32", backend) for backend in GPU_BACKENDS),
     *(("fp16", backend) for backend in GPU_BACKENDS),
-    ("fp32-tf32", "cudnn"),
-    ("bf16", "cudnn"),
+    ("fp32-tf32", DEFAULT_GPU_BACKEND),
+    ("bf16", DEFAULT_GPU_BACKEND),
 )
+"""Variants and backends."""
 EAGER = ("fp32", "eager")
-"""The plain torchvision network: BatchNorm not folded, channel first, no graph; TF32 off."""
+"""The baseline, torchvision's network: BatchNorm not folded, channel first, no graph, TF32 off."""
 LEAST_RUNS, MOST_RUNS, SECONDS = 20, 200, 0.5
-"""Of each engine and batch size."""
+"""Runs of each engine and batch size: as many as the seconds allow, within these limits."""
 INPUTS = 8
-"""Different batches that take turns."""
+"""Different batches of pixels that take turns."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One engine at one batch size: medians over `runs` batches after a warm-up, or why there are none."""
+    """One engine at one batch size: medians over `runs` batches after a warm-up, or an error."""
 
     variant: str
     backend: str
@@ -63,16 +64,16 @@ class Cell:
     inference_seconds: float = 0.0
     fastest_seconds: float = 0.0
     slowest_seconds: float = 0.0
-    """Of the inference, too."""
+    """Of the inference, as `fastest_seconds`."""
     wall_seconds: float = 0.0
-    """With the copies there and back."""
+    """The whole call, with the copies to and from the device."""
     memory_bytes: int = 0
     memory_kind: str = ""
     error: str = ""
 
 
 class Eager:
-    """What most people would write: torchvision's network on normalised float images, called as it is."""
+    """The baseline: torchvision's network, called on normalised float images."""
 
     def __init__(self, device: torch.device) -> None:
         state, _ = checkpoint.load()
@@ -84,7 +85,7 @@ class Eager:
 
     @torch.inference_mode()
     def run(self, pixels: NDArray[np.uint8]) -> tuple[float, float]:
-        """Seconds of the inference, normalisation included, and of the whole call."""
+        """Run one batch; return the seconds of the inference, normalisation included, and of the whole call."""
         graphs.set_convolutions(tf32=False, search=False)
         self._clock.start()
         on_device = torch.from_numpy(pixels).to(self._device)
@@ -97,7 +98,7 @@ class Eager:
 
 
 def measure(device: torch.device) -> Iterator[Cell]:
-    """All cells; what cannot run is a cell with the error."""
+    """Yield every cell; an engine that cannot run gives a cell with its error."""
     engines: dict[tuple[str, str], Engine] = {}
     for name, backend in ROWS:
         try:
@@ -128,7 +129,7 @@ def _cell(engine: Engine, backend: str, inputs: NDArray[np.uint8]) -> Cell:
 
 
 def _turns(inputs: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Inputs for as many runs as SECONDS allow."""
+    """Yield the inputs of as many runs as SECONDS allow."""
     began, number = time.monotonic(), 0
     while number < LEAST_RUNS or (number < MOST_RUNS and time.monotonic() - began < SECONDS):
         yield inputs[number % len(inputs)]
@@ -136,7 +137,7 @@ def _turns(inputs: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 
 
 def _summary(cell: Cell, runs: list[tuple[float, float, int]], kind: str) -> Cell:
-    """The medians, the first tenth of the runs left out."""
+    """Return the cell with medians over the runs, without the first tenth of them."""
     kept = runs[len(runs) // 10 :]
     inference = [run[0] for run in kept]
     measured = {
@@ -152,6 +153,7 @@ def _summary(cell: Cell, runs: list[tuple[float, float, int]], kind: str) -> Cel
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Return the conditions of the numbers."""
     gpu = gpus()[device.index]
     return machine.describe("torch") | {
         "gpu": gpu.name,

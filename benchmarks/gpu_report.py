@@ -1,6 +1,6 @@
 """The results of `benchmarks.gpu_check` as one document: `python -m benchmarks.gpu_report --out DIR --results DIR`.
 
-What is not in `--out` is named as missing, never filled in.
+A step without results in `--out` is named as missing.
 """
 
 import argparse
@@ -19,12 +19,13 @@ Document = dict[str, Any]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table, all columns but the first aligned to the right."""
     align = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, align, *rows))
 
 
 class Engines:
-    """`engines.json`: cells by variant, backend and batch size, beside what the chip can do."""
+    """The content of engines.json: cells by variant, backend and batch size, and the GPU's rates."""
 
     def __init__(self, document: Document) -> None:
         self.machine, self.ceilings = document["machine"], document["ceilings"]
@@ -33,20 +34,23 @@ class Engines:
         self.rows = list(dict.fromkeys((variant, backend) for variant, backend, _ in self.cells))
 
     def measured(self, variant: str, backend: str, size: int) -> Document | None:
+        """Return a cell, None if it is missing or failed."""
         cell = self.cells.get((variant, backend, size))
         return cell if cell and not cell["error"] else None
 
     def best(self, variant: str, size: int) -> Document | None:
-        """The fastest way to run a variant, the plain network left out."""
+        """Return the cell of a variant's fastest backend, without the baseline."""
         found = [self.measured(name, way, size) for name, way in self.rows if name == variant and way != "eager"]
         return min((cell for cell in found if cell), key=lambda cell: float(cell["wall_seconds"]), default=None)
 
     def floor(self, cell: Document) -> float:
+        """Return the least seconds of the cell's batch, see `Ceilings.floor_seconds`."""
         from benchmarks.gpu_ceilings import Ceilings  # noqa: PLC0415 - imports torch
 
         return Ceilings(**self.ceilings).floor_seconds(cell["dtype"], cell["batch_size"])
 
     def by_size(self, title: str, show: Any) -> str:
+        """Return a table with a row per engine, a column per batch size, and `show(cell)` in each cell."""
         header = [title, *(str(size) for size in self.sizes)]
         rows = []
         for variant, backend in self.rows:
@@ -55,12 +59,13 @@ class Engines:
         return table(header, rows)
 
     def errors(self) -> list[str]:
+        """Return the errors of the cells that failed."""
         found = [(f"{v}, {b}, {size} images", cell["error"]) for (v, b, size), cell in self.cells.items()]
         return [f"- {where}: {error}" for where, error in found if error]
 
 
 def goals(engines: Engines | None, served: list[Document] | None, evaluation: Document | None) -> str:
-    """The goals and what was measured; `not measured` where the step did not run."""
+    """Return the goals beside the measurements; `not measured` if the step did not run."""
     rows = [*_engine_goals(engines), _served_goal(served), *_evaluation_goals(evaluation)]
     return table(["goal", "measured", "met"], rows)
 
@@ -104,6 +109,7 @@ def _row(goal: str, value: Any, limit: float, form: str, least: bool = True) -> 
 
 
 def ceilings_table(engines: Engines) -> str:
+    """Return the GPU's rates."""
     ceilings = engines.ceilings
     rates = [
         [f"matrix products, {name}", f"{rate / 1e12:,.1f} TFLOP/s"]
@@ -118,6 +124,7 @@ def ceilings_table(engines: Engines) -> str:
 
 
 def engine_tables(engines: Engines) -> list[str]:
+    """Return the tables of the engines, and their errors."""
     return [
         engines.by_size("inference, ms", lambda c: f"{c['inference_seconds'] * 1e3:.3f}"),
         engines.by_size("with copies, ms", lambda c: f"{c['wall_seconds'] * 1e3:.3f}"),
@@ -129,6 +136,7 @@ def engine_tables(engines: Engines) -> list[str]:
 
 
 def served_table(served: list[Document]) -> str:
+    """Return the served rates beside those of the engines alone."""
     rows = []
     for row in served:
         rate, bare = statistics.median(row["served"]), statistics.median(row["bare"])
@@ -140,8 +148,8 @@ def served_table(served: list[Document]) -> str:
 
 
 def tests_line(place: Path) -> str:
-    """What pytest's JUnit file says."""
-    suite = ET.parse(place).getroot().find("testsuite")  # noqa: S314 - written by our own pytest
+    """Return the counts in pytest's JUnit file."""
+    suite = ET.parse(place).getroot().find("testsuite")  # noqa: S314 - our own pytest wrote it
     if suite is None:
         return "pytest wrote no results."
     counts = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
@@ -152,29 +160,30 @@ def tests_line(place: Path) -> str:
 
 
 def first_table(place: Path) -> str:
-    """The first Markdown table of a document."""
+    """Return the first Markdown table of a document."""
     match = re.search(r"^\|.*\n\|[-:| ]+\n(?:\|.*\n)+", place.read_text(), re.MULTILINE)
     return match.group().strip() if match else "(no table)"
 
 
 def read(place: Path) -> Any:
+    """Return the JSON of a file, None if the file is missing."""
     return json.loads(place.read_text()) if place.exists() else None
 
 
 def document(out: Path) -> tuple[str, str]:
-    """The name of the GPU, and everything that `out` holds."""
+    """Return the name of the GPU, and the document of all results in `out`."""
     found, served, evaluation = (read(out / name) for name in ("engines.json", "served.json", EVALUATION))
     engines = Engines(found) if found else None
     machine = found["machine"] if found else {"gpu": "unknown GPU"}
     about = "\n".join(f"- {name}: {value}" for name, value in machine.items())
-    missing = "Not run, so nothing is known: this step left no result."
+    missing = "Not run: this step left no result."
     parts = [
         f"# {machine['gpu']}",
         f"`make gpu-check`, {datetime.now(UTC).date().isoformat()}.",
         about,
         "## Goals",
         goals(engines, served, evaluation),
-        "## What the chip can do",
+        "## Rates of the GPU",
         ceilings_table(engines) if engines else missing,
         "## Engines by batch size",
         *([ENGINES_NOTE, *engine_tables(engines)] if engines else [missing]),
@@ -192,24 +201,24 @@ def document(out: Path) -> tuple[str, str]:
 
 EVALUATION, COMPARISON, TESTS = "evaluation/evaluation.json", "compare/report.md", "tests.xml"
 ENGINES_NOTE = (
-    "Medians of 20 to 200 batches of random pixels after the first tenth; CUDA events, the copies by the host's "
-    "synchronised clock; engines in random order within a batch size. `eager` is the plain torchvision network, "
-    "FP32, TF32 off. The floor is 1.11 GFLOP an image at the measured rate of matrix products, or weights, pixels and "
-    "logits moved once at the measured rate of copies, whichever takes longer; Winograd's convolutions, which cuDNN "
-    "may choose for FP32, multiply less and can pass it."
+    "Medians of 20 to 200 batches of random pixels, without the first tenth. Inference is timed by CUDA events, the "
+    "whole call by the host's synchronised clock; engines run in random order within a batch size. `eager` is the "
+    "plain torchvision network, FP32, TF32 off. The floor is the longer of two times: 1.11 GFLOP per image at the "
+    "measured rate of matrix products; weights, pixels and logits moved once at the measured rate of copies. cuDNN may "
+    "choose Winograd's convolutions for FP32, which multiply less and can be faster than the floor."
 )
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_report", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="where the steps left their results")
-    parser.add_argument("--results", type=Path, required=True, help="the folder to write NAME-OF-THE-GPU.md into")
+    parser.add_argument("--out", type=Path, required=True, help="folder with the results of the steps")
+    parser.add_argument("--results", type=Path, required=True, help="folder for NAME-OF-THE-GPU.md")
     args = parser.parse_args(argv)
     name, text = document(args.out)
     place = args.results / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.md"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(text)
-    print(text[text.index("## Goals") :].split("\n## What")[0])
+    print(text[text.index("## Goals") :].split("\n## Rates")[0])
     print(place)
 
 

@@ -1,6 +1,6 @@
 """The service on a GPU against the engine alone: `python -m benchmarks.gpu_served --out FILE`.
 
-Images a second of raw pixels over HTTP, many images a request, and of the engine in a loop, in turns.
+It measures images per second of raw pixels over HTTP, many images per request, and of the engine in a loop, in turns.
 """
 
 import argparse
@@ -22,14 +22,15 @@ from benchmarks.hop import bare
 from benchmarks.wrk import Contender, free_port, process, wait_until_it_answers
 
 IMAGES = 256
-"""In a request, and in a batch."""
+"""Images in a request, and in a batch."""
 CLIENTS = 4
+"""Clients that send requests at the same time."""
 RAW = "application/octet-stream"
 
 
 @dataclass(frozen=True)
 class Served:
-    """Images a second, medians of the rounds."""
+    """The images per second of every round, served and by the engine alone."""
 
     variant: str
     images_a_request: int
@@ -40,14 +41,15 @@ class Served:
 
     @property
     def share(self) -> float:
+        """Return the served rate over the engine's, both medians."""
         return statistics.median(self.served) / statistics.median(self.bare)
 
 
 def images_per_second(contender: Contender, clients: int, seconds: float) -> float:
-    """What `clients` get that send one request after the other.
+    """Return the images per second of `clients` that each send one request after the other.
 
     Raises:
-        RuntimeError: an answer was not 200.
+        RuntimeError: an answer is not 200.
     """
     where = urlsplit(contender.url)
     deadline = time.monotonic() + seconds
@@ -72,6 +74,7 @@ def images_per_second(contender: Contender, clients: int, seconds: float) -> flo
 
 
 def measure(variants: Sequence[str], rounds: int, seconds: float) -> list[Served]:
+    """Serve the variants and measure each of them in turns with its engine alone."""
     port = free_port()
     body = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 32, 32), np.uint8).tobytes()
     flags = ("--variants", ",".join(variants), "--max-batch-size", str(IMAGES), "--log-level", "warning")
@@ -94,9 +97,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--variants", default="fp16,fp32", help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--seconds", type=float, default=4, help="of each round (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=4, help="length of each round (%(default)s)")
     args = parser.parse_args(argv)
-    # One GPU for both: the service would use all of them, the engine alone has one.
+    # Both get one GPU: the service would otherwise use all GPUs, while the engine alone uses one.
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     try:
         results = measure(args.variants.split(","), args.rounds, args.seconds)

@@ -13,7 +13,6 @@ Numbers are medians of rounds.
 import argparse
 import http.client
 import json
-import os
 import re
 import statistics
 import subprocess
@@ -43,7 +42,6 @@ from benchmarks.wrk import (
     written,
 )
 from common import machine
-from models.variants import thread_environment
 
 NOOP = {
     # kind of benchmarks.noop: path, name in the table
@@ -95,8 +93,7 @@ print(images / (time.perf_counter() - began))
 def bare(name: str, batch_size: int, seconds: float) -> float:
     """Return the images per second of the engine alone, in a process of its own, one thread calling it in a loop."""
     command = [sys.executable, "-c", BARE, name, str(batch_size), str(seconds)]
-    environment = os.environ | thread_environment()  # as the service's workers have it
-    return float(subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout)
+    return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
 
 def batch_sizes(port: int, variant: str) -> tuple[float, float]:

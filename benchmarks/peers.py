@@ -1,6 +1,6 @@
-"""Other ways to run the same weights on torch. Each takes uint8 pixels, normalises them itself and gives logits.
+"""Other ways to run the same weights on torch, each from uint8 pixels to logits.
 
-A builder gets the thread count and a folder of its own, and returns what prepares one batch size.
+A builder gets the thread count and a folder for its files, and returns a function that prepares one batch size.
 """
 
 import warnings
@@ -21,10 +21,11 @@ from models.topology import Input
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """`[N, 3, 32, 32] uint8` to `[N, 10] float32`."""
 ForBatch = Callable[[int], Run]
+"""Batch size to the function that runs batches of that size."""
 
 
 class Pixels(nn.Module):
-    """The trained network in eval mode, from raw pixels."""
+    """torchvision's network with the bundled weights, from raw pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +45,7 @@ class Pixels(nn.Module):
 
 
 class Block(nn.Module):
-    """torchvision's BasicBlock with a module for each ReLU: torchao's quantizer refuses one that is used twice."""
+    """torchvision's BasicBlock with a module for each ReLU: torchao's quantizer refuses a module that runs twice."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -60,18 +61,21 @@ class Block(nn.Module):
 
 
 def example(batch_size: int) -> Tensor:
+    """Return a batch of the bundled sample, repeated if it is larger."""
     images, _ = cifar10.sample()
     return torch.from_numpy(np.resize(images, (batch_size, *images.shape[1:])))
 
 
 def calibrate(net: Callable[[Tensor], object]) -> None:
-    """Show `net` the bundled sample."""
+    """Run `net` on the bundled sample, so that its observers see the ranges."""
     with torch.inference_mode():
         for batch in example(300).split(50):
             net(batch)
 
 
 def as_run(function: Callable[[Tensor], Tensor]) -> Run:
+    """Return a function of tensors as one of arrays."""
+
     @torch.inference_mode()
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         array: NDArray[np.float32] = function(torch.from_numpy(pixels)).numpy()
@@ -81,19 +85,21 @@ def as_run(function: Callable[[Tensor], Tensor]) -> Run:
 
 
 def plain(threads: int, _folder: Path) -> ForBatch:
+    """Build eager torchvision."""
     torch.set_num_threads(threads)
     run = as_run(Pixels())
     return lambda _size: run
 
 
 def folded(threads: int, _folder: Path) -> ForBatch:
+    """Build eager torch with BatchNorm folded in, channels-last."""
     torch.set_num_threads(threads)
     run = as_run(eager(fold(checkpoint.load()[0]), torch.device("cpu"), torch.float32)[0])
     return lambda _size: run
 
 
 def inductor(threads: int, _folder: Path) -> ForBatch:
-    """torch.compile with frozen weights, for each batch size alone: a dynamic one is slower at batch 1."""
+    """Build torch.compile with frozen weights, once per batch size: dynamic sizes are slower at batch 1."""
     from torch._inductor import config
 
     torch.set_num_threads(threads)
@@ -116,7 +122,7 @@ def inductor(threads: int, _folder: Path) -> ForBatch:
 
 
 def jit(threads: int, _folder: Path) -> ForBatch:
-    """torch.jit.optimize_for_inference, deprecated: BatchNorm folded, weights packed for oneDNN."""
+    """Build torch.jit.optimize_for_inference (deprecated): BatchNorm folded, weights packed for oneDNN."""
     torch.set_num_threads(threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -126,7 +132,7 @@ def jit(threads: int, _folder: Path) -> ForBatch:
 
 
 def dynamic(threads: int, _folder: Path) -> ForBatch:
-    """torch.ao's quantize_dynamic, deprecated."""
+    """Build torch.ao's quantize_dynamic (deprecated)."""
     torch.set_num_threads(threads)
     torch.backends.quantized.engine = "onednn"
     with warnings.catch_warnings():
@@ -134,12 +140,12 @@ def dynamic(threads: int, _folder: Path) -> ForBatch:
         from torch.ao.quantization import quantize_dynamic
 
         run = as_run(quantize_dynamic(Pixels(), {nn.Linear}, dtype=torch.qint8))
-        run(example(1).numpy())  # where it warns
+        run(example(1).numpy())  # the first run warns
     return lambda _size: run
 
 
 def fx(threads: int, _folder: Path) -> ForBatch:
-    """torch.ao's FX mode on oneDNN, deprecated."""
+    """Build torch.ao's FX mode (deprecated) on oneDNN."""
     torch.set_num_threads(threads)
     torch.backends.quantized.engine = "onednn"
     with warnings.catch_warnings():
@@ -155,7 +161,7 @@ def fx(threads: int, _folder: Path) -> ForBatch:
 
 
 def pt2e(threads: int, folder: Path) -> ForBatch:
-    """torchao's PT2E with the x86 Inductor quantizer, packaged by AOTInductor for each batch size."""
+    """Build torchao's PT2E with the x86 Inductor quantizer, packaged by AOTInductor once per batch size."""
     torch.set_num_threads(threads)
 
     def packaged(size: int) -> Run:

@@ -1,7 +1,7 @@
-"""The rows of benchmarks.engines, and what runs one of them in a process of its own.
+"""The rows of benchmarks.engines, and the process that runs one of them.
 
-`python -m benchmarks.rows ROW THREADS FOLDER` reads one JSON command a line and answers it with one line. Each row
-imports its own toolbox, when it is asked for.
+`python -m benchmarks.rows ROW THREADS FOLDER` reads one JSON command per line and answers each with one line. A row's
+toolbox is imported at its first command.
 """
 
 import importlib
@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from models import cifar10, reference
 from models.card import read_card
 from models.loading import load
-from models.variants import thread_environment
+from models.logits import agreement, sqnr
 
 WARM_UP = 3
 """Untimed calls after a batch size was prepared."""
 OURS = "this project"
+TORCH = "torch"
 FLOOR = "floor"
+BOUND = {"OMP_PROC_BIND": "true"}
+"""Binds each OpenMP thread to a core: on a busy machine unbound threads fell to a twentieth of their speed."""
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -38,50 +41,47 @@ class Row:
     dtype: str
     """`float32` or `int8`."""
     family: str
-    """The toolbox: torch's rows are compared with each other, too."""
+    """The toolbox; this project's rows are compared with the best of each."""
     builder: str
-    """`module:function` that takes threads and a folder; of this project, `variant:backend`."""
+    """`module:function` that takes threads and a folder. In a row of this project, a variant; in a floor, a dtype."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """What binds OpenMP's threads, as the service does; not where other thread pools would inherit the binding."""
-        if self.family == OURS:
-            return thread_environment(self.builder.partition(":")[2])
-        return thread_environment("onednn") if self.family in {"torch", FLOOR} else {}
+        """Return the variables of the row's process. Other toolboxes have other threads, which would inherit BOUND."""
+        return BOUND if self.family in {TORCH, FLOOR} else {}
 
 
 ROWS = {
     row.name: row
     for row in (
-        Row("eager fp32", "float32", "torch", "benchmarks.peers:plain"),
-        Row("eager fp32, folded, channels-last", "float32", "torch", "benchmarks.peers:folded"),
-        Row("Inductor fp32", "float32", "torch", "benchmarks.peers:inductor"),
-        Row("torch.jit fp32", "float32", "torch", "benchmarks.peers:jit"),
+        Row("eager fp32", "float32", TORCH, "benchmarks.peers:plain"),
+        Row("eager fp32, folded, channels-last", "float32", TORCH, "benchmarks.peers:folded"),
+        Row("Inductor fp32", "float32", TORCH, "benchmarks.peers:inductor"),
+        Row("torch.jit fp32", "float32", TORCH, "benchmarks.peers:jit"),
         Row("ONNX Runtime fp32", "float32", "onnxruntime", "benchmarks.runtimes:onnxruntime_fp32"),
         Row("OpenVINO fp32", "float32", "openvino", "benchmarks.runtimes:openvino_fp32"),
-        Row("this project, fp32-cpu, onednn", "float32", OURS, "fp32-cpu:onednn"),
-        Row("this project, fp32-cpu", "float32", OURS, "fp32-cpu:openvino"),
-        Row("dynamic int8 (linear only)", "int8", "torch", "benchmarks.peers:dynamic"),
-        Row("FX static int8", "int8", "torch", "benchmarks.peers:fx"),
-        Row("PT2E int8, AOTInductor", "int8", "torch", "benchmarks.peers:pt2e"),
+        Row("this project, fp32-cpu", "float32", OURS, "fp32-cpu"),
+        Row("dynamic int8 (linear only)", "int8", TORCH, "benchmarks.peers:dynamic"),
+        Row("oneDNN operators int8", "int8", TORCH, "benchmarks.onednn:int8"),
+        Row("FX static int8", "int8", TORCH, "benchmarks.peers:fx"),
+        Row("PT2E int8, AOTInductor", "int8", TORCH, "benchmarks.peers:pt2e"),
         Row("ONNX Runtime int8", "int8", "onnxruntime", "benchmarks.runtimes:onnxruntime_int8"),
         Row("OpenVINO int8", "int8", "openvino", "benchmarks.runtimes:openvino_int8"),
-        Row("this project, int8, onednn", "int8", OURS, "int8:onednn"),
-        Row("this project, int8", "int8", OURS, "int8:openvino"),
+        Row("this project, int8", "int8", OURS, "int8"),
         Row("floor fp32", "float32", FLOOR, "float32"),
         Row("floor int8", "int8", FLOOR, "int8"),
     )
 }
 
 
-class Engine:
-    """A row at work: one method per command."""
+class Toolbox:
+    """A row at work, one method per command."""
 
     def __init__(self, row: Row, threads: int, folder: Path) -> None:
         self._for_batch = _build(row, threads, folder)
 
     def prepare(self, size: int) -> int:
-        """Get ready for a batch size; gives the resident bytes of the process."""
+        """Get ready for a batch size; return the resident bytes of the process."""
         images, _ = cifar10.sample()
         self._pixels = np.resize(images, (size, *images.shape[1:]))
         self._run = self._for_batch(size)
@@ -90,7 +90,7 @@ class Engine:
         return resident_bytes()
 
     def time(self, calls: int) -> list[float]:
-        """Seconds of each call, after one that brings the caches back."""
+        """Return the seconds of each call, after an untimed one that fills the caches."""
         seconds = []
         for _ in range(calls + 1):
             began = time.perf_counter()
@@ -98,17 +98,17 @@ class Engine:
             seconds.append(time.perf_counter() - began)
         return seconds[1:]
 
-    def score(self) -> dict[str, float]:
-        """Logit SQNR in dB and top-1 agreement with the stored FP32 logits of the bundled sample."""
+    def score(self) -> dict[str, float | None]:
+        """Return logit SQNR in dB and top-1 agreement with the reference logits of the bundled sample."""
         images, _ = cifar10.sample()
         expected, size = reference.reference(None, read_card().sha256), len(self._pixels)
         padded = np.resize(images, (-(-len(images) // size) * size, *images.shape[1:]))
         logits = np.concatenate([self._run(padded[i : i + size]) for i in range(0, len(padded), size)])[: len(images)]
-        return {"sqnr": sqnr(expected, logits), "agreement": float((logits.argmax(1) == expected.argmax(1)).mean())}
+        return {"sqnr": sqnr(expected, logits), "agreement": agreement(expected, logits)}
 
 
 class Floor:
-    """The same commands, of the best rate: calls take what the network would at it."""
+    """The same commands for a floor: a call's time is the network's time at the best rate."""
 
     def __init__(self, row: Row, threads: int, _folder: Path) -> None:
         from benchmarks import floor
@@ -129,16 +129,11 @@ class Floor:
 
 def _build(row: Row, threads: int, folder: Path) -> Callable[[int], Run]:
     if row.family == OURS:
-        name, _, backend = row.builder.partition(":")
-        engine = load(name, device="cpu", threads=threads, cpu_backend=backend)
+        engine = load(row.builder, device="cpu", threads=threads)
         return lambda _size: lambda pixels: engine.run(pixels).logits
     module, _, function = row.builder.partition(":")
     built: Callable[[int], Run] = getattr(importlib.import_module(module), function)(threads, folder)
     return built
-
-
-def sqnr(exact: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    return float(10 * np.log10((exact**2).sum() / ((exact - found) ** 2).sum()))
 
 
 def resident_bytes() -> int:
@@ -149,14 +144,14 @@ def resident_bytes() -> int:
 
 def main(name: str, threads: int, folder: Path) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print must not get between the answers
-    row, engine = ROWS[name], None
+    os.dup2(2, 1)  # libraries print, too, and must not disturb the answers
+    row, toolbox = ROWS[name], None
     for line in sys.stdin:
         command, *arguments = json.loads(line)
         try:
-            engine = engine or (Floor if row.family == FLOOR else Engine)(row, threads, folder)
-            result: dict[str, Any] = {"value": getattr(engine, command)(*arguments)}
-        except Exception as error:  # noqa: BLE001 - whatever a toolbox raises is the reason why its row is missing
+            toolbox = toolbox or (Floor if row.family == FLOOR else Toolbox)(row, threads, folder)
+            result: dict[str, Any] = {"value": getattr(toolbox, command)(*arguments)}
+        except Exception as error:  # noqa: BLE001 - any error of a toolbox is the reason why its row is missing
             result = {"reason": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
         print(json.dumps(result), file=answers)
 

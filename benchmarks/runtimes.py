@@ -1,6 +1,6 @@
 """ONNX Runtime and OpenVINO on the same weights.
 
-What runs them imports no torch, so that their memory is their own; the export is a process of its own.
+The process of a row imports no torch, so that its memory is the runtime's; another process exports the network.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models import cifar10
 
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it reports each import over the network
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # else it reports each import over the network
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 ForBatch = Callable[[int], Run]
@@ -21,12 +21,13 @@ CALIBRATION_BATCH = 50
 
 
 def onnxruntime_fp32(threads: int, folder: Path) -> ForBatch:
+    """Build ONNX Runtime on the exported network."""
     run = _onnxruntime(onnx_model(folder), threads)
     return lambda _size: run
 
 
 def onnxruntime_int8(threads: int, folder: Path) -> ForBatch:
-    """Static QDQ, u8 activations, s8 weights per channel, calibrated by minimum and maximum."""
+    """Build ONNX Runtime's static QDQ: u8 activations, s8 weights per channel, calibrated by minimum and maximum."""
     path = folder / "onnxruntime-int8.onnx"
     if not path.exists():
         _quantize_onnx(onnx_model(folder), path)
@@ -35,12 +36,13 @@ def onnxruntime_int8(threads: int, folder: Path) -> ForBatch:
 
 
 def openvino_fp32(threads: int, folder: Path) -> ForBatch:
+    """Build OpenVINO on the exported network."""
     path = onnx_model(folder)
     return lambda size: _openvino(path, threads, size)
 
 
 def openvino_int8(threads: int, folder: Path) -> ForBatch:
-    """NNCF's post-training quantization with its defaults."""
+    """Build OpenVINO on NNCF's post-training quantization with its defaults."""
     path = folder / "openvino-int8.xml"
     if not path.exists():
         _in_another_process("openvino", folder)
@@ -48,7 +50,7 @@ def openvino_int8(threads: int, folder: Path) -> ForBatch:
 
 
 def onnx_model(folder: Path) -> Path:
-    """The FP32 network from uint8 pixels as ONNX, for any batch size."""
+    """Return the file of the FP32 network as ONNX, from uint8 pixels, for any batch size; export it if missing."""
     path = folder / "fp32.onnx"
     if not path.exists():
         _in_another_process("onnx", folder)
@@ -123,7 +125,7 @@ def _onnxruntime(path: Path, threads: int) -> Run:
 
 
 def _openvino(path: Path, threads: int, size: int) -> Run:
-    """Compiled for one batch size alone, in one stream."""
+    """Return the network compiled for one batch size, in one stream."""
     import openvino
 
     core = openvino.Core()
@@ -141,6 +143,7 @@ def _openvino(path: Path, threads: int, size: int) -> Run:
 
 
 def main(step: str, folder: Path) -> None:
+    """Write the file of one step: `onnx` or `openvino`."""
     if step == "onnx":
         _export(folder / "fp32.onnx")
     else:

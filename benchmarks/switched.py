@@ -28,7 +28,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from benchmarks.noop import NoopAPI
 from benchmarks.wrk import Contender, Rounds, free_port, measure, png, process, wait_until_it_answers
-from models.variants import thread_environment
 from service import logs
 from service.metrics import Metrics
 from service.server import build_server
@@ -147,7 +146,6 @@ def serve(port: int, variant: str = "") -> None:
     for arm in ARMS:
         signal.signal(signal_of(arm), _switch)
     settings = Settings(port=port, variants=(variant or "fp32",), log_level="warning")
-    os.environ.update(thread_environment() | os.environ)  # the worker inherits it
     logs.configure(settings.log_level)
     server = build_server(settings, api=PrecisionAPI if variant else NoopAPI, metrics=SwitchedMetrics)
     server.front = SwitchedFront(server.front, server.app)

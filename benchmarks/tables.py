@@ -1,4 +1,4 @@
-"""What benchmarks.engines measured, as Markdown. A run is what its `main` puts together, read back from JSON."""
+"""The results of benchmarks.engines as Markdown. A run is the JSON that its `main` writes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,12 +9,11 @@ from benchmarks.rows import FLOOR, OURS, ROWS
 
 MachineRun = dict[str, Any]
 REFERENCE = "eager fp32"
-# The later row of a dtype is the backend that is the default.
 OUR_NAMES = {row.dtype: row.name for row in ROWS.values() if row.family == OURS}
 FLOOR_NAMES = {row.dtype: row.name for row in ROWS.values() if row.family == FLOOR}
 TORCH_FP32 = tuple(row.name for row in ROWS.values() if (row.dtype, row.family) == ("float32", "torch"))
 BARS = (
-    # row, held against, batch sizes, thread counts, at least so many times as fast
+    # dtype of our row, rows to compare with, batch sizes, thread counts, least ratio of speeds
     ("int8", ("eager fp32",), (1,), (1,), 5.0),
     ("int8", ("eager fp32",), (32,), (1,), 4.5),
     ("int8", ("ONNX Runtime int8",), (1, 8, 32), (1, 2), 1.0),
@@ -22,11 +21,11 @@ BARS = (
     ("float32", TORCH_FP32, (1, 8, 32), (1, 2), 1.0),
     ("float32", ("ONNX Runtime fp32", "OpenVINO fp32"), (1, 8, 32), (1, 2), 0.9),
 )  # fmt: skip
-"""What the project asks of its own two rows."""
+"""The project's goals for its own two rows."""
 
 
 def rounds(run: MachineRun, name: str, size: str) -> np.ndarray | None:
-    """The median seconds of every round of a row, None where it has none."""
+    """Return the median seconds of every round of a row, None if it has none."""
     if turns := run["rows"].get(name, {}).get("seconds", {}).get(size):
         medians: np.ndarray = np.median(np.array(turns), axis=1)
         return medians
@@ -34,13 +33,13 @@ def rounds(run: MachineRun, name: str, size: str) -> np.ndarray | None:
 
 
 def times_as_fast(run: MachineRun, name: str, other: str, size: str) -> float | None:
-    """How many times as fast as `other` a row is: the median over rounds of the ratio within a round."""
+    """Return how many times as fast as `other` a row is: the median over rounds of the ratio within a round."""
     ours, theirs = rounds(run, name, size), rounds(run, other, size)
     return None if ours is None or theirs is None else float(np.median(theirs / ours))
 
 
 def floor_share(run: MachineRun, name: str, size: str) -> float | None:
-    """The share of the best rate seen, in any round, that a row reaches: 1 is the floor itself."""
+    """Return the share of the floor's best rate in any round that a row reaches; 1 is the floor itself."""
     ours, floor = rounds(run, name, size), run["rows"].get(FLOOR_NAMES[ROWS[name].dtype], {}).get("seconds", {})
     if ours is None or not floor:
         return None
@@ -49,13 +48,14 @@ def floor_share(run: MachineRun, name: str, size: str) -> float | None:
 
 
 def best_peer(run: MachineRun, dtype: str, size: str, among: Sequence[str] | None = None) -> str | None:
-    """The fastest row of that dtype that is not this project's."""
+    """Return the fastest row of that dtype that is not this project's, among `among` if given."""
     names = among or [row.name for row in ROWS.values() if row.dtype == dtype and row.family not in {OURS, FLOOR}]
     medians = {name: float(np.median(found)) for name in names if (found := rounds(run, name, size)) is not None}
     return min(medians, key=lambda name: medians[name], default=None)
 
 
 def sizes(run: MachineRun) -> list[str]:
+    """Return the batch sizes of a run, ascending."""
     return sorted({size for found in run["rows"].values() for size in found.get("seconds", {})}, key=int)
 
 
@@ -70,7 +70,7 @@ def _table(run: MachineRun, title: str, cell: Callable[[str, str], str], *, floo
 
 
 def timings(run: MachineRun) -> str:
-    """Milliseconds a batch: median over rounds, and quartiles; of the floor the best of all."""
+    """Return milliseconds per batch: median over rounds, and quartiles; for a floor the best of all."""
 
     def cell(name: str, size: str) -> str:
         if (found := rounds(run, name, size)) is None:
@@ -90,7 +90,7 @@ def _floor_ms(run: MachineRun, name: str, size: str) -> float:
 
 
 def ratios(run: MachineRun) -> str:
-    """Times as fast as eager fp32 / as the best peer of the same dtype; share of the floor's rate."""
+    """Return how many times as fast a row is as eager fp32 / as the best peer of its dtype / as its floor."""
 
     def cell(name: str, size: str) -> str:
         peer = best_peer(run, ROWS[name].dtype, size)
@@ -106,7 +106,7 @@ def ratios(run: MachineRun) -> str:
 
 
 def bars(runs: Sequence[MachineRun]) -> str:
-    """BARS against what was measured, a row each: of the ratios within a round the median, and the lower quartile."""
+    """Return a row per bar: the median of the ratios within a round, the lower quartile, and the verdict."""
     lines = ["| bar | threads | batch | least | measured (lower quartile) | |", "|---|---|---|---|---|---|"]
     for dtype, against, batches, threads, least in BARS:
         for run in runs:
@@ -119,7 +119,7 @@ def bars(runs: Sequence[MachineRun]) -> str:
 
 
 def _bar(run: MachineRun, name: str, against: Sequence[str], size: str, least: float) -> tuple[str, str, str]:
-    """What it was held against, the ratio, the verdict; none where a row is missing, which may be the strongest."""
+    """Return the fastest of `against`, the ratio, and the verdict; a row that did not run may be the fastest."""
     if gone := [row for row in (name, *against) if rounds(run, row, size) is None]:
         return " or ".join(against), "-", f"**not judged**: {', '.join(gone)} did not run"
     other = best_peer(run, ROWS[name].dtype, size, against)
@@ -130,7 +130,7 @@ def _bar(run: MachineRun, name: str, against: Sequence[str], size: str, least: f
 
 
 def answers(run: MachineRun) -> str:
-    """What each row answers and holds."""
+    """Return the quality of each row's answers, and its memory."""
     first = sizes(run)[0]
     lines = [
         f"| row | logit SQNR, dB | top-1 agreement with fp32 | resident MB at batch {first} | at {sizes(run)[-1]} |",
@@ -139,12 +139,13 @@ def answers(run: MachineRun) -> str:
     for name, found in run["rows"].items():
         if ROWS[name].family != FLOOR and "sqnr" in found:
             memory = " | ".join(f"{found['resident'][size] / 1e6:.0f}" for size in (first, sizes(run)[-1]))
-            lines.append(f"| {name} | {found['sqnr']:.1f} | {found['agreement']:.1%} | {memory} |")
+            noise = "equal" if found["sqnr"] is None else f"{found['sqnr']:.1f}"
+            lines.append(f"| {name} | {noise} | {found['agreement']:.1%} | {memory} |")
     return "\n".join(lines)
 
 
 def missing(runs: Sequence[MachineRun]) -> str:
-    """The rows that could not be run, with the reasons."""
+    """Return the rows that failed, with the reasons."""
     lines = [
         f"- {name}, {run['threads']} thread(s): {found['reason']}"
         for run in runs
@@ -155,13 +156,13 @@ def missing(runs: Sequence[MachineRun]) -> str:
 
 
 def joined(machines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One description of all: `2026-11-23 / 2026-11-24` where they differ."""
+    """Return one description of all runs; values that differ are joined: `2026-11-23 / 2026-11-24`."""
     keys = dict.fromkeys(key for machine in machines for key in machine)
     return {key: " / ".join(dict.fromkeys(str(m[key]) for m in machines if key in m)) for key in keys}
 
 
 def document(runs: Sequence[MachineRun]) -> str:
-    """The whole result of one CPU."""
+    """Return the whole result of one CPU."""
     machine = joined([machine for run in runs for machine in run["machines"]])
     about = ", ".join(f"{key} {value}" for key, value in machine.items() if key not in {"cpu", "warm_up"})
     count = {size: (len(v), len(v[0])) for size, v in runs[0]["rows"][REFERENCE].get("seconds", {}).items()}
@@ -170,14 +171,13 @@ def document(runs: Sequence[MachineRun]) -> str:
         f"# Engines on {machine['cpu']}",
         f"Written by `python -m benchmarks.engines`. {about}.",
         (
-            "Every row takes `[N, 3, 32, 32] uint8` pixels, normalises them and gives float32 logits; the "
-            "checkpoint is the bundled one, the peers are calibrated on the 300 bundled images. Each row is a "
-            f"process of its own; all are up at once and take turns in a random order, and all cells of a column are "
-            f"of one run, while columns may be of several. {machine['warm_up']} "
-            f"untimed calls after each change of batch size and one before each turn; {turns}. A cell is the "
-            "median over rounds of a round's median call, with quartiles over rounds; a ratio is the median of "
-            "the ratios within a round. The floor is the network's 0.56 GMACs an image at the best rate that "
-            "large matrix products and convolutions reached through oneDNN in the same run."
+            "Every row takes `[N, 3, 32, 32] uint8` pixels, normalises them and gives float32 logits of the bundled "
+            "checkpoint. The peers are calibrated on the 300 bundled images. Each row is a process of its own; all are "
+            "up at once and take turns in random order. The cells of a column are from one run; columns may be from "
+            f"several. {machine['warm_up']} untimed calls follow each change of batch size, and one precedes each "
+            f"turn; {turns}. A cell is the median over rounds of a round's median call, with quartiles over rounds; a "
+            "ratio is the median of the ratios within a round. The floor is the network's 0.56 GMACs per image at the "
+            "best rate that large matrix products and convolutions reached through oneDNN in the same run."
         ),
     ]
     for run in runs:

@@ -1,8 +1,8 @@
 """Fill a folder with the wheels that a machine without network needs: `python -m benchmarks.wheels --out DIR`.
 
-Everything that service, load test and `make gpu-check` ask for and what that asks for in turn, in the versions of
-constraints.txt, except torch and torchvision (they come with the machine, with its CUDA libraries) and what `--without`
-names.
+They are the requirements of service, load test and `make gpu-check`, and their requirements in turn, in the versions of
+constraints.txt. torch and torchvision are left out, because the machine has them with its CUDA libraries; so are the
+packages of `--without`.
 """
 
 import argparse
@@ -17,14 +17,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("service", "loadtest")
 FROM_DEV = frozenset({"pytest", "pytest-timeout"})
-"""Of the tools for development, what runs the GPU tests."""
+"""The development tools that run the GPU tests."""
 ON_THE_MACHINE = frozenset({"torch", "torchvision"})
+"""Packages that the machine has."""
 GLIBC = range(39, 16, -1)
-"""Minor versions of glibc 2 whose manylinux wheels are taken; pip matches each exactly."""
+"""Minor versions of glibc 2 whose manylinux wheels fit; pip matches each exactly."""
 
 
 def requirements() -> list[str]:
-    """The lines of pyproject.toml for which wheels are needed."""
+    """Return the lines of pyproject.toml that need wheels."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
     lines = {*project["dependencies"], *(line for extra in EXTRAS for line in optional[extra])}
@@ -33,20 +34,21 @@ def requirements() -> list[str]:
 
 
 def name_of(text: str) -> str:
-    """The normalised name of a requirement, or of a wheel's file."""
+    """Return the normalised name in a requirement or in a wheel's file name."""
     return re.sub(r"[-_.]+", "-", re.split(r"[<>=!~\[ ]", text)[0]).lower()
 
 
 def platforms() -> list[str]:
+    """Return pip's flags for the platforms whose wheels fit."""
     tags = [*(f"manylinux_2_{minor}_x86_64" for minor in GLIBC), "manylinux2014_x86_64", "manylinux1_x86_64"]
     return [part for tag in tags for part in ("--platform", tag)]
 
 
 def download(out: Path, python: str, without: Iterable[str]) -> list[Path]:
-    """The wheels now in `out`, for Linux on x86-64 and this version of Python.
+    """Download the wheels for Linux on x86-64 and this version of Python; return all wheels in `out`.
 
     Raises:
-        subprocess.CalledProcessError: pip found no wheel of something, and said of what.
+        subprocess.CalledProcessError: a package has no wheel; pip has printed its name.
     """
     out.mkdir(parents=True, exist_ok=True)
     unwanted = {name_of(name) for name in without}
@@ -65,9 +67,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.wheels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="the folder")
-    parser.add_argument("--python", default="3.12", help="the machine's Python (%(default)s)")
-    parser.add_argument("--without", default="", help="comma-separated: what the machine has besides torch")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the wheels")
+    parser.add_argument("--python", default="3.12", help="version of the machine's Python (%(default)s)")
+    parser.add_argument("--without", default="", help="comma-separated packages that the machine has besides torch")
     args = parser.parse_args(argv)
     try:
         wheels = download(args.out, args.python, filter(None, args.without.split(",")))

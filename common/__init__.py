@@ -1,1 +1,1 @@
-"""Facts and formulas that more than one package needs. Standard library only."""
+"""Facts and formulas that more than one package needs. Imports the standard library only."""

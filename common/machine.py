@@ -1,4 +1,4 @@
-"""The CPU of this process: cores it may use, instruction sets it has. Linux; elsewhere it knows less and says so."""
+"""This machine: cores that the process may use, instruction sets, versions. Outside Linux some of it is unknown."""
 
 import os
 import platform
@@ -8,23 +8,24 @@ from importlib import metadata
 from pathlib import Path
 
 ISA_FLAGS = ("amx_int8", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
+"""The kernel's names of the instruction sets that decide the speed of a precision, best first."""
 VNNI_FLAGS = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
 ONEDNN_CAPS_WITHOUT_VNNI = frozenset({"SSE41", "AVX", "AVX2", "AVX512_CORE"})
 """Values of ONEDNN_MAX_CPU_ISA below VNNI: https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html"""
 
 
 def available_cores() -> int:
-    """Cores that this process may use: its affinity, capped by the cgroup's CPU quota (v2 or v1), at least 1."""
+    """Return the cores that this process may use: its affinity, capped by the CPU quota of its cgroup; at least 1."""
     return max(1, min(affinity(), int(cgroup_quota() or affinity())))
 
 
 def affinity() -> int:
-    """Cores that the kernel may run this thread on."""
+    """Return the number of cores that the kernel may run this thread on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share(index: int, processes: int) -> set[int]:
-    """The cores for number `index` of several processes that divide the cores of this one among themselves."""
+    """Return the cores of process number `index` when `processes` processes divide the cores of this one."""
     cores = sorted(os.sched_getaffinity(0))
     each = max(1, len(cores) // processes)
     first = index * each % len(cores)
@@ -33,7 +34,7 @@ def share(index: int, processes: int) -> set[int]:
 
 @contextmanager
 def bound_to(cores: set[int] | None) -> Iterator[None]:
-    """What is started meanwhile runs on these cores only; None changes nothing."""
+    """Bind this thread, and the processes started meanwhile, to the cores; None changes nothing."""
     if cores is None or not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -46,17 +47,17 @@ def bound_to(cores: set[int] | None) -> Iterator[None]:
 
 
 def yield_to_others(pid: int) -> None:
-    """Give the process, and the threads it starts from now on, only time that nobody else wants (SCHED_IDLE).
+    """Let the process, and the threads it starts from now on, run only when the cores are idle (SCHED_IDLE).
 
     Raises:
-        OSError: it has ended, or that is forbidden here.
+        OSError: the process has ended, or the system forbids the change.
     """
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """CPUs' worth of time that the cgroup grants, None if it is not limited."""
+    """Return how many CPUs' time the cgroup grants, None if it has no limit."""
     try:
         quota, period = (root / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -71,7 +72,7 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
 
 
 def flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The CPU's feature flags as the kernel names them; empty where the kernel does not tell."""
+    """Return the CPU's feature flags as the kernel names them; none where it does not tell."""
     for line in _lines(cpuinfo):
         if line.startswith(("flags", "Features")):
             return frozenset(line.partition(":")[2].split())
@@ -79,18 +80,18 @@ def flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def isa() -> str:
-    """The instruction sets that decide the speed here, best first: `avx512_vnni+avx2`; `baseline` if there is none."""
+    """Return the instruction sets of ISA_FLAGS that the CPU has: `avx512_vnni+avx2`; `baseline` if it has none."""
     return "+".join(flag for flag in ISA_FLAGS if flag in flags()) or "baseline"
 
 
 def has_vnni() -> bool:
-    """Whether u8 x s8 products are summed in 32 bits. Without VNNI pairs are summed in 16 bits and can saturate."""
+    """Return whether u8 x s8 products are summed in 32 bits. Without VNNI, sums of pairs in 16 bits can saturate."""
     cap = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
     return cap.upper() not in ONEDNN_CAPS_WITHOUT_VNNI and not VNNI_FLAGS.isdisjoint(flags())
 
 
 def name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The CPU's model name."""
+    """Return the CPU's model name."""
     for line in _lines(cpuinfo):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -105,19 +106,20 @@ def _lines(path: Path) -> list[str]:
 
 
 def describe(*packages: str) -> dict[str, str | int]:
-    """Return what a published number was measured on: CPU, cores, system, and the versions of Python and `packages`."""
+    """Return the conditions of a published number: CPU, cores, system, and the versions of Python and `packages`."""
     return {
         "cpu": name(),
         "isa": isa(),
         "cores": available_cores(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        **{package: _version(package) for package in packages},
+        **{package: version(package) or "not installed" for package in packages},
     }
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str | None:
+    """Return the version of an installed package, None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return None

@@ -1,6 +1,6 @@
 """Shares of successes, alone and paired, with their intervals and tests. Each function names the source of its method.
 
-No dependencies: the evaluation of weights and the load test both judge accuracy with it.
+The evaluation of checkpoints and the load test both judge accuracy with it.
 """
 
 import math
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 Z = NormalDist().inv_cdf(0.975)
+"""Half the width of a 95 % interval, in standard deviations."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % interval; `low` and `high` are None where the data give no interval."""
+    """An estimate and its 95 % interval; `low` and `high` are None if the data give no interval."""
 
     estimate: float
     low: float | None

@@ -1,1 +1,1 @@
-"""The network, its precisions, and how they are measured. Knows nothing of HTTP or metrics."""
+"""The network, its precisions, and how they are measured. Contains no HTTP and no metrics."""

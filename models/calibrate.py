@@ -1,4 +1,4 @@
-"""Calibrate INT8 activations: run the FP32 network on images and choose a range for each convolution's output."""
+"""The calibration of INT8: run the FP32 network on images and choose a range for each convolution's output."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,18 +18,22 @@ from models.files import CheckpointError
 from models.topology import Network
 
 BINS = 2048
+"""Of the histogram of each output."""
 SHRINKS = np.linspace(0.3, 1.0, 141)
-# The default by measurement: logit SQNR 37.9 dB with mse, 37.0 with minmax, 31.1 with percentile; top-1 agreement 99.8,
-# 99.7 and 99.7 % (calibrated on 512 training images, 1,000 test images, a checkpoint of 84 %).
+"""Shares of the observed range that `mse` tries."""
 METHODS = ("mse", "percentile", "minmax")
+"""The first is the default, by measurement: logit SQNR 37.9 dB with mse, 31.1 with percentile, 37.0 with minmax; top-1
+agreement 99.8, 99.7 and 99.7 % (512 training images, 1,000 test images, a checkpoint of 84 % accuracy)."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_IMAGES = 512
+"""Images to calibrate on unless a caller says otherwise; more change the ranges little."""
 Range = tuple[float, float]
+"""`(low, high)` of an output's values."""
 
 
 @torch.inference_mode()
 def observe(network: Network[FoldedLayer], images: cifar10.Images, record: Callable[[str, Tensor], None]) -> None:
-    """Run the FP32 network on `[N, 3, H, W] uint8` and hand every convolution's output to `record`."""
+    """Run the FP32 network on `[N, 3, S, S] uint8` images and pass each convolution's output to `record`."""
 
     def convolve(layer: FoldedLayer, x: Tensor) -> Tensor:
         return F.conv2d(x, layer.weight, layer.bias, layer.spec.stride, layer.weight.shape[2] // 2)
@@ -51,13 +55,13 @@ def observe(network: Network[FoldedLayer], images: cifar10.Images, record: Calla
 
 
 def calibrate(network: Network[FoldedLayer], images: cifar10.Images, method: str = "mse") -> dict[str, Range]:
-    """The range of every convolution's output over the images, by name.
+    """Return the range of every convolution's output over the images, by name.
 
     Args:
         network: the FP32 network.
-        images: `[N, 3, H, W] uint8`, as the network takes them; not those that it is judged on.
-        method: `minmax`; `percentile`, which cuts 0.01 % of the values; or `mse`, which makes the squared error of
-            8-bit rounding and cutting smallest.
+        images: `[N, 3, S, S] uint8`, S the network's input side; other images than the ones it is evaluated on.
+        method: `minmax`; `percentile`, which cuts 0.01 % of the values; or `mse`, which minimises the squared error of
+            8-bit rounding and clipping.
     """
     extremes: dict[str, Range] = {}
     histograms: dict[str, Tensor] = {}
@@ -79,7 +83,7 @@ def calibrate(network: Network[FoldedLayer], images: cifar10.Images, method: str
 
 
 def percentile(counts: np.ndarray, extremes: Range, cut: float = 1e-4) -> Range:
-    """The range that leaves out the share `cut` of the values, at the ends that are not 0."""
+    """Return the range that leaves out the share `cut` of the values at each end that is not 0."""
     low, high = extremes
     edges = np.linspace(low, high, BINS + 1)
     below = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
@@ -88,18 +92,18 @@ def percentile(counts: np.ndarray, extremes: Range, cut: float = 1e-4) -> Range:
 
 
 def least_error(counts: np.ndarray, extremes: Range) -> Range:
-    """The range, shrunk from `extremes`, whose 8-bit rounding and cutting has the least squared error."""
+    """Return the range, shrunk from `extremes`, whose 8-bit rounding and clipping has the least squared error."""
     low, high = extremes
     counts = counts.copy()
     if low == 0:
-        counts[0] = 0  # mostly the exact zeros of the ReLU, which no range rounds
+        counts[0] = 0  # mostly exact zeros of the ReLU, which every range represents exactly
     centres = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
 
     def error(shrink: float) -> float:
         step = shrink * (high - low) / 255
         offset = round(-low * shrink / step)
         rounded = (np.clip(np.round(centres / step) + offset, 0, 255) - offset) * step
-        # a bin is narrower than a step: within it values are spread, so inside the range the error is the step's own
+        # A bin is narrower than a step, and its values are spread: inside the range the mean error is step**2 / 12.
         inside = (centres > shrink * low) & (centres < shrink * high)
         return float((counts * np.where(inside, step**2 / 12, (centres - rounded) ** 2)).sum())
 
@@ -108,17 +112,17 @@ def least_error(counts: np.ndarray, extremes: Range) -> Range:
 
 
 def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path | None) -> Calibration:
-    """The calibration on the images in `folder` (None: the bundled sample), kept for the next start.
+    """Return a calibration on the images in `folder` (None: the bundled sample), from the cache or computed and cached.
 
     Raises:
-        CheckpointError: the folder holds no images.
+        CheckpointError: the folder holds no readable images.
     """
     images = images_in(folder, network.input.side) if folder else cifar10.sample()[0]
     place = files.place(
         "calibration", ".json", checkpoint=checkpoint_sha256, input=asdict(network.input), method=METHODS[0],
         bins=BINS, images=files.sha256(images.tobytes()), torch=torch.__version__,
     )  # fmt: skip
-    with suppress(CheckpointError, OSError):  # none yet, damaged, or in a folder that may not be read
+    with suppress(CheckpointError, OSError):  # not cached yet, damaged, or in a folder without permission
         return calibration.load(place, checkpoint_sha256)
     pixels = preprocess.resized(images, network.input.side)
     ranges = calibrate(network, pixels, METHODS[0])
@@ -128,7 +132,7 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
 
 
 def images_in(folder: Path, side: int, most: int = MOST_IMAGES) -> cifar10.Images:
-    """The first `most` images of a folder, by name, as `[N, 3, side, side] uint8`.
+    """Return the first `most` images of a folder, in order of their names, as `[N, 3, side, side] uint8`.
 
     Raises:
         CheckpointError: there are none, or one cannot be read.

@@ -1,7 +1,4 @@
-"""Calibrated activation ranges, which `int8` needs to load: found by `models.quantize`, kept beside the checkpoint.
-
-Imports no torch.
-"""
+"""Calibrated activation ranges, from which `int8` takes its scales; kept beside the checkpoint. Imports no torch."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -14,34 +11,36 @@ from models.topology import Input
 
 @dataclass(frozen=True)
 class Calibration:
-    """Ranges of the activations of one checkpoint."""
+    """The activation ranges of one checkpoint, and how they were found."""
 
     checkpoint_sha256: str
     method: str
     images: int
     seed: int
     ranges: dict[str, tuple[float, float]]
-    """By convolution, `(low, high)` of its output, after ReLU and residual addition where they follow."""
+    """By convolution: `(low, high)` of its output, after its ReLU and residual addition if it has them."""
     input: Input = field(default_factory=Input)
 
     @property
     def sha256(self) -> str:
-        """Of all of it: what the INT8 weights depend on besides the checkpoint."""
+        """The hash of the whole calibration. INT8 weights depend on it and on the checkpoint."""
         return files.sha256(self.to_json())
 
     def to_json(self) -> bytes:
+        """Return the content of its file."""
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
 
 
 def save(calibration: Calibration, path: Path) -> None:
+    """Write the calibration to `path`."""
     files.write(path, calibration.to_json())
 
 
 def load(path: Path, checkpoint_sha256: str) -> Calibration:
-    """The calibration at `path`, which must be that of the checkpoint with this SHA-256.
+    """Return the calibration at `path`, which must belong to the checkpoint with this SHA-256.
 
     Raises:
-        CheckpointError: it is missing, unreadable, or of another checkpoint.
+        CheckpointError: the file is missing, unreadable, or of another checkpoint.
     """
     again = "run `python -m models.quantize --checkpoint FILE` to calibrate this checkpoint"
     if not path.exists():

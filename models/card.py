@@ -1,4 +1,4 @@
-"""The model card: what is said of a checkpoint or INT8 artifact. Imports no torch."""
+"""The card of a checkpoint: the JSON beside it, or the metadata of an INT8 artifact. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.topology import STEMS, Input
 
 @dataclass(frozen=True)
 class Card:
-    """Where a checkpoint comes from, what images it takes and how good it is. What nobody said is None."""
+    """The origin of a checkpoint, its images and its accuracy. A field that is unknown is None."""
 
     command: str | None = None
     recipe: dict[str, Any] | None = None
@@ -28,35 +28,36 @@ class Card:
     """Top-1 (0 to 1) of the plain FP32 network on the `test_images` first official test images."""
     test_images: int | None = None
     note: str | None = None
-    """What a reader should know besides: how the accuracy came about, what is still owed."""
+    """Remarks for people."""
     torch: str | None = None
     date: str | None = None
     """ISO 8601, UTC."""
     architecture: str | None = None
     started_from: dict[str, Any] | None = None
-    """The card of the checkpoint that the training went on from."""
+    """The card of the checkpoint that the training continued."""
     classes: tuple[str, ...] = cifar10.CLASSES
     input_size: int | None = None
-    """Height and width in pixels of the images it takes."""
+    """Height and width of its images in pixels."""
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
-    """Of each channel of the images, on the scale 0 to 1."""
+    """Normalisation of the images: mean and standard deviation of each channel, on the scale 0 to 1."""
     sha256: str = ""
-    """Of the file. For an INT8 artifact, of the checkpoint that it was made from."""
+    """The hash of the file. For an INT8 artifact, the hash of the checkpoint that it was made from."""
     bytes: int = 0
+    """Size of the file."""
 
-    def taken(self, stem: str) -> Input:
-        """What images the checkpoint takes, when its stem is this one of `models.topology.STEMS`.
+    def input_for(self, stem: str) -> Input:
+        """Return the images that the checkpoint takes; a checkpoint with the stem `cifar` takes CIFAR-10's by default.
 
         Raises:
-            CheckpointError: nobody said so, and the stem is not CIFAR-10's.
+            CheckpointError: the card does not say it, and the stem (of `models.topology.STEMS`) has no default.
         """
         usual = Input()
         if stem != "cifar" and None in (self.input_size, self.mean, self.std):
             raise CheckpointError(
-                f"the checkpoint ({STEMS[stem]}) does not say what images it was trained on: give --input-size, --mean "
-                "and --std, or a card beside it with input_size, mean and std (of torchvision's ImageNet weights: "
-                "224, 0.485,0.456,0.406 and 0.229,0.224,0.225)"
+                f"the checkpoint ({STEMS[stem]}) does not say which images it was trained on: give --input-size, "
+                "--mean and --std, or a card beside it with input_size, mean and std (for torchvision's ImageNet "
+                "weights: 224, 0.485,0.456,0.406 and 0.229,0.224,0.225)"
             )
         try:
             return Input(
@@ -70,30 +71,31 @@ class Card:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a user says about a checkpoint's images, over its card."""
+    """A user's own words on a checkpoint's images; they override its card."""
 
     input_size: int | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     calibration_images: Path | None = None
-    """A folder of images to calibrate INT8 on, in place of a calibration beside the checkpoint."""
+    """A folder of images to calibrate INT8 on, instead of the calibration beside the checkpoint."""
 
     def over(self, card: Card) -> Card:
+        """Return the card with the user's values."""
         said = {name: value for name in ("input_size", "mean", "std") if (value := getattr(self, name)) is not None}
         return replace(card, **said)
 
 
 AS_IT_SAYS = Preparation()
+"""Overrides nothing."""
 
 
 def read_card(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> Card:
-    """The card of the checkpoint or INT8 artifact at `path` (None: `default_path()`), with what the user says over it.
+    """Return the card of the checkpoint or INT8 artifact at `path` (None: `default_path()`), with the user's values.
 
-    A checkpoint other than the bundled one may come without a card, or with one that says less.
+    Only the bundled checkpoint must have a card. A field that a card lacks has its default.
 
     Raises:
-        CheckpointError: the card is none, or is missing and must not be; or the user says of an INT8 artifact what it
-            says otherwise itself.
+        CheckpointError: the file is no card, or the bundled card is missing, or the user contradicts an INT8 artifact.
     """
     path = path or default_path()
     if path.name.endswith(ARTIFACT_SUFFIX):
@@ -112,10 +114,10 @@ def read_card(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -
 
 
 def parse_card(data: bytes, place: Path) -> Card:
-    """A card from its JSON.
+    """Return the card in a JSON file's content.
 
     Raises:
-        CheckpointError: it is not one, or has a field that no card has.
+        CheckpointError: it is no card, or has a field that no card has.
     """
     try:
         content: dict[str, Any] = json.loads(data)
@@ -131,7 +133,7 @@ def parse_card(data: bytes, place: Path) -> Card:
 
 
 def check_classes(classes: object) -> None:
-    """Raises ValueError unless they are a name for each class."""
+    """Raise ValueError unless `classes` is one name for each of the ten classes, all different."""
     count = len(cifar10.CLASSES)
     are_names = isinstance(classes, tuple) and all(isinstance(name, str) for name in classes)
     if not (are_names and isinstance(classes, tuple) and len(classes) == len(set(classes)) == count):
@@ -139,15 +141,20 @@ def check_classes(classes: object) -> None:
 
 
 def artifact_card(path: Path) -> Card:
-    """What an INT8 artifact says of itself."""
+    """Return the card in the metadata of an INT8 artifact.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or no INT8 artifact.
+    """
     size = len(read(path))
     try:
         with safe_open(path, "np") as file:
             about = file.metadata() or {}
-        taken, classes = Input.of(json.loads(about["input"])), tuple(json.loads(about["classes"]))
+        inputs, classes = Input.of(json.loads(about["input"])), tuple(json.loads(about["classes"]))
         check_classes(classes)
         return Card(
-            classes=classes, architecture=STEMS[about["stem"]], input_size=taken.side, mean=taken.mean, std=taken.std,
+            classes=classes, architecture=STEMS[about["stem"]],
+            input_size=inputs.side, mean=inputs.mean, std=inputs.std,
             sha256=about["checkpoint_sha256"], bytes=size,
         )  # fmt: skip
     except (SafetensorError, ValueError, KeyError, TypeError) as error:

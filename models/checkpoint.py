@@ -1,10 +1,10 @@
-"""Checkpoints: a file of weights and its card, verified by SHA-256 at every load. Nothing but tensors is unpickled.
+"""Checkpoints: weights and their card, verified by SHA-256 at every load. Only tensors are unpickled.
 
-A checkpoint is `NAME.safetensors`, or `NAME.pt` (a pickled state dict, read with `weights_only`), and `NAME.json`, its
-card, which only the bundled one has to have. What is derived from it lies beside it: `NAME.int8.json` (calibration),
-`NAME.sample.npz` (its logits on the bundled sample), `NAME.evaluation.json` (how good the variants are). The one in use
-is the bundled one unless an argument (`--checkpoint`) or the environment variable CHECKPOINT names another. Imports no
-torch.
+A checkpoint is `NAME.safetensors`, or `NAME.pt` (a pickled state dict, read with `weights_only`). Its card is
+`NAME.json`, which only the bundled checkpoint must have. Derived files lie beside it: `NAME.int8.json` (calibration),
+`NAME.sample.npz` (reference logits), `NAME.evaluation.json` (the record of an evaluation). The bundled checkpoint is
+used unless an argument (`--checkpoint`) or the environment variable CHECKPOINT names another. torch is imported only
+when weights are read.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ NOT_TORCHS = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
     AssertionError, struct.error,
 )  # fmt: skip
-"""What torch.load raises for files that are damaged or of another kind."""
+"""The errors of torch.load for files that are damaged or of another kind."""
 
 State = dict[str, NDArray[np.float32]]
-"""A state dict as arrays, keyed as torch's."""
+"""A state dict of arrays, with torch's names."""
 
 
 def save(net: nn.Module, path: Path, card: Card) -> Card:
-    """Write `net` to `path` and its card beside it; gives the card completed with the file's SHA-256 and size."""
+    """Write `net` to `path` and its card beside it; return the card, completed with the file's SHA-256 and size."""
     data = serialize({name: tensor.detach().cpu().contiguous().numpy() for name, tensor in net.state_dict().items()})
-    taken = Input()
+    inputs = Input()
     card = replace(
-        card, architecture=STEMS["cifar"], input_size=taken.side, mean=taken.mean, std=taken.std,
+        card, architecture=STEMS["cifar"], input_size=inputs.side, mean=inputs.mean, std=inputs.std,
         sha256=sha256(data), bytes=len(data),
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,11 +55,11 @@ def save(net: nn.Module, path: Path, card: Card) -> Card:
 
 
 def load(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> tuple[State, Card]:
-    """The state dict at `path` (None: `default_path()`) and its card.
+    """Return the state dict at `path` (None: `default_path()`) and its card.
 
     Raises:
-        CheckpointError: the file (or a card that it must have) is missing, its SHA-256 differs, it holds no tensors, or
-            it is an INT8 artifact.
+        CheckpointError: the file or the bundled card is missing, the SHA-256 differs, the file holds no tensors, or it
+            is an INT8 artifact.
     """
     path = path or default_path()
     card = read_card(path, preparation)
@@ -70,10 +70,10 @@ def load(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> tup
 
 
 def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
-    """The card of the checkpoint at `path`, as complete as it can be made without torch, the file verified.
+    """Verify the checkpoint at `path` and return its card, completed as far as possible without torch.
 
     Raises:
-        CheckpointError: see `load`; or the tensors of a safetensors file are not those of a ResNet18 for ten classes.
+        CheckpointError: see `load`; or the tensors of a safetensors file are no ResNet18 for ten classes.
     """
     card = read_card(path, preparation)
     if path.name.endswith(ARTIFACT_SUFFIX):
@@ -84,16 +84,20 @@ def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
     try:
         with safe_open(path, "np") as file:
             stem = detect({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
-        taken = card.taken(stem)
+        inputs = card.input_for(stem)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file ({error}); restore it") from error
     except (ValueError, CheckpointError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return replace(card, architecture=STEMS[stem], input_size=taken.side, mean=taken.mean, std=taken.std)
+    return replace(card, architecture=STEMS[stem], input_size=inputs.side, mean=inputs.mean, std=inputs.std)
 
 
 def verified(path: Path, expected: str) -> bytes:
-    """The bytes of `path`, whose SHA-256 must be `expected`."""
+    """Return the bytes of `path`.
+
+    Raises:
+        CheckpointError: their SHA-256 is not `expected`.
+    """
     data = read(path)
     if (found := sha256(data)) != expected:
         raise CheckpointError(
@@ -104,7 +108,7 @@ def verified(path: Path, expected: str) -> bytes:
 
 
 def tensors(data: bytes, path: Path) -> State:
-    """The arrays of a checkpoint's content, floating-point ones as float32."""
+    """Return the arrays of a checkpoint's content, floating-point ones as float32."""
     named = _safetensors(data, path) if path.suffix == ".safetensors" else _state_dict(data, path)
     return {
         name: (tensor.detach().float() if tensor.is_floating_point() else tensor).numpy()
@@ -122,12 +126,12 @@ def _safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def _state_dict(data: bytes, path: Path) -> dict[str, Tensor]:
-    """What `torch.save(net.state_dict())` wrote: perhaps under `state_dict` or `model`, perhaps of a DataParallel."""
-    import torch  # noqa: PLC0415 - not needed to read a card
+    """Read a file of `torch.save`: a state dict, alone or under `state_dict` or `model`, also of a DataParallel."""
+    import torch  # noqa: PLC0415 - a process that reads only cards does without torch
 
     expected = "expected what torch.save(net.state_dict(), FILE) writes, or NAME.safetensors"
     try:
-        with warnings.catch_warnings(action="ignore"):  # of another protocol, which is read or refused all the same
+        with warnings.catch_warnings(action="ignore"):  # on the pickle's protocol: the file is read or refused anyway
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except NOT_TORCHS as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -140,5 +144,5 @@ def _state_dict(data: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def half_precision_bytes(state: State) -> int:
-    """The size of the safetensors file that the same state dict makes in float16."""
+    """Return the size of the safetensors file with the state dict in float16."""
     return len(serialize({name: a.astype(np.float16) if a.dtype == np.float32 else a for name, a in state.items()}))

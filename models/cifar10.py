@@ -1,4 +1,4 @@
-"""CIFAR-10: the official binary data set (read, verify, download) and the bundled sample."""
+"""CIFAR-10: the official binary data set (download, verify, read) and the bundled sample."""
 
 import argparse
 import hashlib
@@ -21,6 +21,7 @@ URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 FOLDER = "cifar-10-batches-bin"
 RECORD = 1 + 3 * 32 * 32
+"""Bytes of one image in a file: its label, then red, green and blue."""
 SHA1 = {
     "data_batch_1.bin": "aadd24acce27caa71bf4b10992e9e7b2d74c2540",
     "data_batch_2.bin": "c0ba65cce70568cd57b4e03e9ac8d2a5367c1795",
@@ -30,7 +31,7 @@ SHA1 = {
     "test_batch.bin": "67eb016db431130d61cd03c7ad570b013799c88c",
 }
 SAMPLE = Path(__file__).parent / "weights" / "sample.npz"
-"""300 test images, 30 of each class; `python -m models.sample` chose them."""
+"""300 test images, 30 of each class, chosen by `python -m models.sample`."""
 SPLITS = {"train": tuple(SHA1)[:5], "test": tuple(SHA1)[5:]}
 
 Images = NDArray[np.uint8]
@@ -40,16 +41,16 @@ Labels = NDArray[np.int64]
 
 
 class DatasetError(Exception):
-    """The data set is missing, damaged, or could not be downloaded."""
+    """The data set is missing, damaged, or cannot be downloaded."""
 
 
 def default_root() -> Path:
-    """Where the data set lies when nobody names a place: `CIFAR10_DIR`, else `~/.cache/cifar10`."""
+    """Return the folder of the data set unless a caller names one: `CIFAR10_DIR`, else `~/.cache/cifar10`."""
     return Path(os.environ.get("CIFAR10_DIR") or Path.home() / ".cache" / "cifar10")
 
 
 def read(root: Path, split: str) -> tuple[Images, Labels]:
-    """The images and labels of `split` (`train` or `test`), in official order, each file verified by SHA-1.
+    """Return the images and labels of `split` (`train` or `test`) in official order, each file verified by SHA-1.
 
     Raises:
         DatasetError: a file is missing or is not the official one.
@@ -76,7 +77,7 @@ def _records(path: Path) -> NDArray[np.uint8]:
 
 
 def sample() -> tuple[Images, Labels]:
-    """The bundled test images, 30 of each class in turn (so that a prefix is balanced too), and their labels.
+    """Return the bundled test images and their labels, the ten classes taking turns, so that a prefix is balanced, too.
 
     Raises:
         DatasetError: the file is missing or damaged.
@@ -89,10 +90,10 @@ def sample() -> tuple[Images, Labels]:
 
 
 def ensure(root: Path) -> None:
-    """Make sure that the official files are under `root`, downloading them (with a progress bar) if they are not.
+    """Download the official files to `root`, with a progress bar, if they are not there.
 
     Raises:
-        DatasetError: there is no network, the archive is not the official one, or a file is damaged.
+        DatasetError: the download fails, or the archive is damaged or not the official one.
     """
     if all((root / FOLDER / name).exists() for name in SHA1):
         return

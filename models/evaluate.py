@@ -1,19 +1,19 @@
 """Evaluate variants on the CIFAR-10 test set: `python -m models.evaluate --variants fp32,int8 --data DIR --out DIR`.
 
-Prints one table and writes it, with every single result, to OUT: evaluation.md, evaluation.json, and a contact sheet of
-the images on which variants differ. Logits are kept in OUT, too: the same command goes on where it was stopped.
+Prints one table and writes it to OUT with every single result: evaluation.md, evaluation.json, and a contact sheet of
+the images on which a variant and the reference differ. OUT also keeps the logits, so that the same command continues an
+evaluation that was stopped.
 """
 
 import argparse
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common import machine
@@ -23,56 +23,77 @@ from models.cifar10 import Images, Labels
 from models.engines.base import Engine
 from models.evaluation import batches, corruptions, record, sheet, statistics, table
 from models.evaluation.answers import answer
+from models.evaluation.batches import Summary
 from models.evaluation.report import CLEAN, Report, Result, VariantReport, record_entry
 from models.flags import add_preparation, device, positive, preparation_of
 from models.loading import load
-from models.variants import CPU_BACKENDS, VARIANTS, VariantUnavailable
+from models.logits import Logits
+from models.variants import REFERENCES, VARIANTS, VariantUnavailable
 
 LOADS = 3
-REFERENCES = ("fp32", "fp32-cpu")
-
-Logits = NDArray[np.float32]
+"""Times that each variant is loaded, to time it."""
 
 
-def evaluate(args: argparse.Namespace) -> Report:
-    """The whole study, as the flags say.
+@dataclass(frozen=True)
+class Loaded:
+    """An engine, and the seconds that each of its loads took."""
+
+    engine: Engine
+    seconds: tuple[float, ...]
+
+
+def evaluate(args: argparse.Namespace, command: str) -> Report:
+    """Run the whole evaluation that the flags describe.
 
     Raises:
         DatasetError, CheckpointError, VariantUnavailable: something is missing; says what and how to get it.
     """
     images, labels = cifar10.read(args.data, "test")
     images, labels = images[: args.images], labels[: args.images]
-    args.columns = columns(args.checkpoint or files.default_path())
+    order = columns(args.checkpoint or files.default_path())
     loaded = {name: timed_loads(name, args) for name in args.variants}
-    engines = {name: engine for name, (engine, _) in loaded.items()}
-    report = Report(
-        command=f"python -m models.evaluate {shlex.join(args.given)}".strip(),
+    engines = {name: one.engine for name, one in loaded.items()}
+    args.out.mkdir(parents=True, exist_ok=True)
+    for engine in engines.values():
+        engine.warm_up(args.batch_sizes)  # before the answers, so that they come from the graphs that a service runs
+    reference = next((name for name in REFERENCES if name in engines), args.variants[0])
+    results: dict[str, dict[str, Result]] = {}
+    for condition in (CLEAN, *args.corruptions):
+        count = args.images if condition == CLEAN else args.corrupted_images
+        seen = images if condition == CLEAN else corruptions.corrupt(images[:count], condition)
+        logits = {name: answered(engine, seen, condition, args)[:, order] for name, engine in engines.items()}
+        results[condition] = judged(logits, labels[:count], reference)
+        if condition == CLEAN:
+            draw(results[condition], logits, reference, images, labels, args.out)
+        log(condition, results[condition])
+    side = next(iter(engines.values())).info.input_size
+    timed = batches.measure(engines, preprocess.resized(images[: args.batch_images], side), args.batch_sizes)
+    return Report(
+        command=command,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         checkpoint=(args.checkpoint or files.default_path()).name,
         checkpoint_sha256=next(iter(engines.values())).info.checkpoint_sha256,
         data="CIFAR-10 test_batch.bin, in official order, SHA-1 verified",
-        reference=next((name for name in REFERENCES if name in engines), args.variants[0]),
+        reference=reference,
         machine=machine.describe("torch", "torchvision", "numpy", "openvino"),
-        variants={name: VariantReport(engine.info, seconds) for name, (engine, seconds) in loaded.items()},
+        variants={name: of_variant(name, one, results, batches.summarise(timed)) for name, one in loaded.items()},
+        batches=timed,
     )
-    args.out.mkdir(parents=True, exist_ok=True)
-    for engine in engines.values():
-        engine.warm_up(args.batch_sizes)  # before the answers, so that they come from what a service would run
-    for condition in (CLEAN, *args.corruptions):
-        judge(report, engines, images, labels, condition, args)
-    side = next(iter(engines.values())).info.input_size
-    timed = preprocess.resized(images[: args.batch_images], side)
-    report.batches = batches.measure(engines, timed, args.batch_sizes)
-    for summary in batches.summarise(report.batches):
-        report.variants[summary.variant].batches.append(summary)
-    return report
+
+
+def of_variant(
+    name: str, loaded: Loaded, results: Mapping[str, Mapping[str, Result]], summaries: Sequence[Summary]
+) -> VariantReport:
+    """Return the part of the report on one variant."""
+    own = {condition: by_variant[name] for condition, by_variant in results.items()}
+    return VariantReport(loaded.engine.info, loaded.seconds, own, [s for s in summaries if s.variant == name])
 
 
 def columns(path: Path) -> list[int]:
-    """Where the checkpoint has CIFAR-10's classes among its own, in CIFAR-10's order.
+    """Return the index of each of CIFAR-10's classes among the checkpoint's, in CIFAR-10's order.
 
     Raises:
-        CheckpointError: its classes are others, so that the test set says nothing about it.
+        CheckpointError: the checkpoint has other classes, which the test set cannot judge.
     """
     classes = read_card(path).classes
     if set(classes) != set(cifar10.CLASSES):
@@ -82,9 +103,9 @@ def columns(path: Path) -> list[int]:
     return [classes.index(name) for name in cifar10.CLASSES]
 
 
-def timed_loads(name: str, args: argparse.Namespace) -> tuple[Engine, tuple[float, ...]]:
-    """The engine, loaded LOADS times, and how long each took."""
-    place = None if VARIANTS[name].device == "cpu" else args.device
+def timed_loads(name: str, args: argparse.Namespace) -> Loaded:
+    """Load a variant LOADS times; `--device` applies to variants that a GPU can run."""
+    place = args.device if VARIANTS[name].gpu_builder else None
     seconds = []
     for _ in range(LOADS):
         began = time.perf_counter()
@@ -94,45 +115,53 @@ def timed_loads(name: str, args: argparse.Namespace) -> tuple[Engine, tuple[floa
             threads=args.threads,
             checkpoint=args.checkpoint,
             preparation=preparation_of(args),
-            cpu_backend=args.cpu_backend,
         )
         seconds.append(time.perf_counter() - began)
-    return engine, tuple(seconds)
+    return Loaded(engine, tuple(seconds))
 
 
-def judge(
-    report: Report,
-    engines: dict[str, Engine],
+def answered(engine: Engine, images: Images, condition: str, args: argparse.Namespace) -> Logits:
+    """Return the engine's logits on the images, kept in OUT/logits."""
+    name = engine.variant.name
+    place = args.out / "logits" / f"{condition}-{name}.npz"
+    return answer(engine, images, max(args.batch_sizes), place, f"{name}, {condition}")
+
+
+def judged(logits: Mapping[str, Logits], labels: Labels, reference: str) -> dict[str, Result]:
+    """Return each variant's result under one condition, paired with the reference's."""
+    exact = logits[reference]
+    return {
+        name: Result(
+            statistics.score(found, labels),
+            statistics.compare(found, exact, labels, reference) if name != reference else None,
+        )
+        for name, found in logits.items()
+    }
+
+
+def draw(
+    results: Mapping[str, Result],
+    logits: Mapping[str, Logits],
+    reference: str,
     images: Images,
     labels: Labels,
-    condition: str,
-    args: argparse.Namespace,
+    out: Path,
 ) -> None:
-    """Every engine's answers under one condition, into the report."""
-    if condition != CLEAN:
-        images, labels = images[: args.corrupted_images], labels[: args.corrupted_images]
-        images = corruptions.corrupt(images, condition)
-    logits: dict[str, Logits] = {}
-    for name, engine in engines.items():
-        place = args.out / "logits" / f"{condition}-{name}.npz"
-        found = answer(engine, images, max(args.batch_sizes), place, f"{name}, {condition}")
-        logits[name] = found[:, args.columns]
-    exact = logits[report.reference]
-    for name, found in logits.items():
-        paired = statistics.compare(found, exact, labels, report.reference) if name != report.reference else None
-        report.variants[name].results[condition] = Result(statistics.score(found, labels), paired)
-        if condition == CLEAN and paired and paired.discordant:
-            picks, names = (exact.argmax(1), found.argmax(1)), (report.reference, name)
-            sheet.write(sheet.draw(images, labels, picks, names, paired), args.out / f"discordant-{name}.png")
-    tqdm.write(
-        ", ".join(
-            [condition, *(f"{n} {v.results[condition].score.top1.estimate:.2%}" for n, v in report.variants.items())]
-        ),
-        file=sys.stderr,
-    )
+    """Write a contact sheet per variant of the images that exactly one of it and the reference gets right."""
+    for name, result in results.items():
+        if result.paired and result.paired.discordant:
+            picks, names = (logits[reference].argmax(1), logits[name].argmax(1)), (reference, name)
+            sheet.write(sheet.draw(images, labels, picks, names, result.paired), out / f"discordant-{name}.png")
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def log(condition: str, results: Mapping[str, Result]) -> None:
+    """Print each variant's accuracy under a condition, above the progress bar."""
+    accuracies = (f"{name} {result.score.top1.estimate:.2%}" for name, result in results.items())
+    tqdm.write(", ".join([condition, *accuracies]), file=sys.stderr)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the flags, checked."""
     parser = argparse.ArgumentParser(
         prog="python -m models.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -144,35 +173,34 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"comma-separated, of: {', '.join(VARIANTS)} (%(default)s)",
     )
     add("--data", type=Path, default=cifar10.default_root(), help="holds cifar-10-batches-bin/ (%(default)s)")
-    add("--out", type=Path, default=Path("runs/evaluate"), help="where everything goes (%(default)s)")
+    add("--out", type=Path, default=Path("runs/evaluate"), help="folder for the results (%(default)s)")
     add("--checkpoint", type=Path, help="weights to evaluate instead of the bundled ones")
     add(
         "--device",
         type=device,
-        help="cpu, cuda or cuda:N for the variants that can run there (as models.variants says)",
+        help="cpu, cuda or cuda:N, for the variants that a GPU can run (a GPU if there is one)",
     )
-    add("--threads", type=positive, help="CPU threads (the cores available)")
-    add("--cpu-backend", choices=CPU_BACKENDS, help="what the CPU variants run on (the first that is installed)")
+    add("--threads", type=positive, help="CPU threads (all available cores)")
     add("--images", type=positive, default=10_000, help="test images, from the first (%(default)s)")
     add("--batch-sizes", type=sizes, default="256", help="of the timed batches; answers use the largest (%(default)s)")
-    add("--batch-images", type=positive, default=1024, help="images that are timed in batches (%(default)s)")
+    add("--batch-images", type=positive, default=1024, help="images in the timed batches (%(default)s)")
     add(
         "--corruptions",
         type=conditions,
         default="none",
         help=f"none, all ({', '.join(corruptions.ALL)}) or some",
     )
-    add("--corrupted-images", type=positive, default=2000, help="images under each corruption (%(default)s)")
-    add("--record", action="store_true", help="also write the numbers beside the checkpoint, for GET /variants")
+    add("--corrupted-images", type=positive, default=2000, help="images for each corruption (%(default)s)")
+    add("--record", action="store_true", help="also write the record beside the checkpoint, for GET /variants")
     add_preparation(parser)
     args = parser.parse_args(argv)
-    args.given = list(sys.argv[1:] if argv is None else argv)
     if max(args.batch_sizes) > min(args.batch_images, args.images):
-        parser.error("--batch-sizes: expected at most --batch-images and --images, one batch of each size at least")
+        parser.error("--batch-sizes: expected at most --batch-images and --images, so that each size has one batch")
     return args
 
 
 def variants(text: str) -> tuple[str, ...]:
+    """Parse `--variants`."""
     names = tuple(name.strip() for name in text.split(","))
     if set(names) - set(VARIANTS) or len(set(names)) != len(names):
         raise argparse.ArgumentTypeError(f"expected distinct names of {', '.join(VARIANTS)}, got {text!r}")
@@ -180,10 +208,12 @@ def variants(text: str) -> tuple[str, ...]:
 
 
 def sizes(text: str) -> tuple[int, ...]:
+    """Parse `--batch-sizes`."""
     return tuple(positive(part) for part in text.split(","))
 
 
 def conditions(text: str) -> tuple[str, ...]:
+    """Parse `--corruptions`."""
     try:
         return corruptions.parse(text)
     except ValueError as error:
@@ -191,9 +221,10 @@ def conditions(text: str) -> tuple[str, ...]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    args = parse(given)
     try:
-        report = evaluate(args)
+        report = evaluate(args, f"python -m models.evaluate {shlex.join(given)}".strip())
     except (cifar10.DatasetError, files.CheckpointError, VariantUnavailable) as error:
         sys.exit(f"error: {error}")
     report.write(args.out / "evaluation.json")

@@ -1,6 +1,6 @@
-"""Files of a checkpoint's family: where they lie, reading, atomic writing, and the cache of what can be made again.
+"""A checkpoint and the files derived from it: their names, reading, atomic writing, and a cache.
 
-The cache is `~/.cache/precision-service` (or under XDG_CACHE_HOME). Imports nothing of this project.
+The cache is `~/.cache/precision-service`, or `precision-service` under XDG_CACHE_HOME. Imports nothing of this project.
 """
 
 import hashlib
@@ -14,33 +14,34 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS = Path(__file__).parent / "weights"
 ARTIFACT_SUFFIX = ".int8.safetensors"
-"""How the name of an INT8 artifact ends."""
+"""The end of an INT8 artifact's name."""
 BUNDLED = WEIGHTS / "resnet18_cifar10.safetensors"
 SUFFIXES = (ARTIFACT_SUFFIX, ".safetensors", ".pth.tar", ".pth", ".pt", ".ckpt")
-"""What may follow the name that a checkpoint shares with the files derived from it; a name may have dots itself."""
+"""Endings that are not part of the name that a checkpoint shares with its derived files; that name may have dots."""
 
 
 class CheckpointError(Exception):
-    """Weights, or something derived from them, are missing, damaged or do not belong together."""
+    """Weights or files derived from them are missing, damaged, or do not belong together."""
 
 
 def default_path() -> Path:
-    """The checkpoint to use when nobody names one: CHECKPOINT, else the bundled one."""
+    """Return the checkpoint to use unless a caller names one: CHECKPOINT, else the bundled one."""
     return Path(os.environ.get("CHECKPOINT") or BUNDLED)
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """The file derived from the checkpoint `path` with that suffix: `NAME.int8.json` for `.int8.json`."""
+    """Return the place of the file derived from the checkpoint `path`: `NAME.int8.json` for the suffix `.int8.json`."""
     known = next((known for known in SUFFIXES if path.name.endswith(known)), path.suffix)
     return path.with_name(path.name.removesuffix(known) + suffix)
 
 
 def sha256(data: bytes) -> str:
+    """Return the SHA-256 in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
+    """Write a file atomically: a reader sees the old file or the whole new one."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
         file.write(data)
@@ -49,7 +50,11 @@ def write(path: Path, data: bytes) -> None:
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file of the checkpoint's family, or a CheckpointError that says what to do."""
+    """Return the bytes of a file.
+
+    Raises:
+        CheckpointError: it is missing or cannot be read; says what to do.
+    """
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -62,14 +67,14 @@ def read(path: Path) -> bytes:
 
 
 def place(kind: str, suffix: str, **depends_on: Any) -> Path:
-    """Where the file of that kind lies that was made from exactly this; what differs has another name."""
+    """Return the place in the cache of a file of this kind; its name is a hash of everything that it depends on."""
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:32]
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "precision-service" / f"{kind}-{key}{suffix}"
 
 
 def store(path: Path, data: bytes) -> None:
-    """Keep a file where that is possible; where it is not, the next start makes it again."""
+    """Write a file to the cache; log a warning if that is impossible, since the next start can make it again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, data)

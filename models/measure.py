@@ -1,4 +1,4 @@
-"""The only clock and the only scales of the project: device-synchronised seconds by phase, bytes by kind."""
+"""The project's clocks and scales: device-synchronised seconds by phase, bytes by kind."""
 
 import ctypes
 import time
@@ -11,17 +11,17 @@ from torch.autograd.profiler import profile
 
 
 class Phases(NamedTuple):
-    """Seconds of one batch, the device synchronised at every border."""
+    """Seconds of one batch by phase, the device synchronised at every border between phases."""
 
     copy_in: float
     inference: float
     copy_out: float
     wall: float
-    """By the host's clock, from the first border to the last."""
+    """Of the host's clock, from the first border to the last."""
 
 
 class Clock(Protocol):
-    """Times three phases: `start`, then `border` twice, then `stop`."""
+    """A clock for three phases: call `start`, then `border` twice, then `stop`."""
 
     def start(self) -> None: ...
     def border(self) -> None: ...
@@ -29,7 +29,7 @@ class Clock(Protocol):
 
 
 class HostClock:
-    """For the CPU, which has done the work when the call returns."""
+    """The clock for the CPU, where a call returns when its work is done."""
 
     def start(self) -> None:
         self.times = [time.perf_counter()]
@@ -44,7 +44,7 @@ class HostClock:
 
 
 class CudaClock:
-    """CUDA events on the current stream beside the host's clock; `stop` waits for the stream."""
+    """The clock for a GPU: CUDA events on the current stream, and the host's clock. `stop` waits for the stream."""
 
     def __init__(self) -> None:
         self.events = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
@@ -73,22 +73,22 @@ class CudaMemory(NamedTuple):
 
     allocated: int
     peak: int
-    """Of `allocated`, since it was last reset."""
+    """The largest value of `allocated` since the last reset."""
     reserved: int
 
 
 def cuda_memory() -> CudaMemory:
-    """All three at once: `torch.cuda.memory_allocated` and its like flatten and sort all statistics for each."""
+    """Return all three at once: `torch.cuda.memory_allocated` and its like collect every statistic for one number."""
     statistics = torch.cuda.memory_stats_as_nested_dict()
     allocated, reserved = (statistics[name]["all"] for name in ("allocated_bytes", "reserved_bytes"))
     return CudaMemory(allocated["current"], allocated["peak"], reserved["current"])
 
 
 def activation_peak(forward: Callable[[], object]) -> int:
-    """Bytes that `forward` has allocated on the CPU at most at once, beyond what was there before it.
+    """Run `forward` and return the most bytes that it has allocated on the CPU at once.
 
-    The running sum over torch's allocation events of one call, oneDNN's scratch memory included. A buffer that an
-    earlier call left behind for reuse is not counted.
+    This is the peak of the running sum over torch's allocation events, oneDNN's scratch memory included. A buffer that
+    an earlier call left for reuse does not count.
     """
     with profile(profile_memory=True, use_kineto=False) as recorded:
         forward()
@@ -110,9 +110,9 @@ class _MallInfo(ctypes.Structure):
 
 
 def growth(run: Callable[[], object]) -> int:
-    """Bytes from malloc that this process holds after `run` and did not before: for code that keeps its scratch memory.
+    """Return how many more bytes of malloc this process holds after `run`. For code that keeps its scratch memory.
 
-    0 where it cannot be measured: it needs Linux with glibc 2.33 or newer.
+    0 without glibc 2.33 or newer, which tells these bytes.
     """
     before = _malloced()
     run()
@@ -120,7 +120,7 @@ def growth(run: Callable[[], object]) -> int:
 
 
 def _malloced() -> int:
-    """Bytes in use, of all threads, by the C library's books: resident memory counts in pages, some of them of 2 MB."""
+    """Return the bytes that all threads have from malloc. Resident memory would count pages, some of 2 MB."""
     try:
         mallinfo = ctypes.CDLL(None).mallinfo2
     except (AttributeError, OSError):
@@ -131,5 +131,5 @@ def _malloced() -> int:
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes that the tensors hold, weights packed by oneDNN included."""
+    """Return the bytes of the tensors; tensors packed by oneDNN count with their packed size."""
     return sum(int(torch.ops.mkldnn._nbytes(t)) if t.is_mkldnn else t.nbytes for t in tensors)

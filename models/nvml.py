@@ -1,4 +1,4 @@
-"""The GPUs of this machine, asked of the driver: no CUDA context is made, torch is not needed."""
+"""The GPUs of this machine as the driver sees them. Creates no CUDA context and imports no torch."""
 
 import os
 from functools import cache
@@ -7,7 +7,7 @@ import pynvml
 
 
 def count() -> int:
-    """CUDA GPUs that this process may use: what the driver has, limited by CUDA_VISIBLE_DEVICES; 0 without a driver."""
+    """Return how many CUDA GPUs this process may use, CUDA_VISIBLE_DEVICES considered; 0 without a driver."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     allowed = None if visible is None else [name for name in visible.split(",") if name.strip() not in ("", "-1")]
     try:
@@ -20,9 +20,9 @@ def count() -> int:
 
 
 def memory(uuid: str, pid: int) -> dict[str, int]:
-    """Bytes in use on the GPU with this UUID: `device_used` by everybody, `process_gpu` by the process.
+    """Return the bytes in use on the GPU with this UUID: `device_used` by all processes, `process_gpu` by this one.
 
-    What the driver does not tell is left out: in a container it may know the process by another id only.
+    A number that the driver does not tell is left out. In a container it may know the process by another id.
     """
     try:
         device = _device(uuid)
@@ -35,5 +35,5 @@ def memory(uuid: str, pid: int) -> dict[str, int]:
 
 @cache
 def _device(uuid: str) -> object:
-    pynvml.nvmlInit()  # stays up for the life of the process: a scrape asks again and again
+    pynvml.nvmlInit()  # never shut down: every scrape of the metrics asks again
     return pynvml.nvmlDeviceGetHandleByUUID(uuid)

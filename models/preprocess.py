@@ -1,19 +1,19 @@
-"""The input path of the network: any image to square RGB pixels, the same for training data, evaluation and service."""
+"""The input path of the network: any image to square RGB pixels, the same in training, evaluation and service."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 SIDE = 32
-"""Of the bundled network's images."""
+"""Height and width in pixels of the bundled network's images."""
 
 
 def to_pixels(image: Image.Image, side: int = SIDE) -> NDArray[np.uint8]:
-    """An image as `[3, side, side] uint8`, RGB, channel first.
+    """Return an image as `[3, side, side] uint8`, RGB, channel first.
 
-    An RGB image of that size passes unchanged. Otherwise: rotated as its EXIF orientation says, 16-bit scaled to 8,
-    transparency laid over white, greyscale, palette and CMYK converted to RGB, the largest centred square cut out and
-    resized (bicubic, antialiased).
+    An RGB image of that size passes unchanged. Others are rotated by their EXIF orientation, scaled from 16 bits to 8,
+    laid over white where transparent, converted from greyscale, palette or CMYK to RGB, cut to their largest centred
+    square and resized (bicubic, antialiased).
     """
     ImageOps.exif_transpose(image, in_place=True)
     image = _rgb(image)
@@ -23,7 +23,7 @@ def to_pixels(image: Image.Image, side: int = SIDE) -> NDArray[np.uint8]:
 
 
 def resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """`[N, 3, H, W] uint8` images as `[N, 3, side, side]`, each as `to_pixels` makes it."""
+    """Return `[N, 3, H, W] uint8` images as `[N, 3, side, side]`, each resized by `to_pixels`."""
     if pixels.shape[2:] == (side, side):
         return pixels
     return np.stack([to_pixels(Image.fromarray(image.transpose(1, 2, 0)), side) for image in pixels])

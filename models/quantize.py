@@ -1,7 +1,7 @@
 """Calibrate INT8 activations on training images: `python -m models.quantize --data DIR --checkpoint FILE`.
 
-Writes `NAME.int8.json`, which the `int8` variant uses, beside the checkpoint (or into --out). Takes seconds. A
-checkpoint without one is calibrated at load (`models.calibrate.at_load`).
+Writes `NAME.int8.json`, which the `int8` variant reads, beside the checkpoint or into --out. Takes seconds. Without
+this file `int8` calibrates itself at load on the bundled images.
 """
 
 import argparse
@@ -29,15 +29,15 @@ def main(argv: list[str] | None = None) -> None:
         "--data", type=Path, default=cifar10.default_root(), help="holds cifar-10-batches-bin/ (%(default)s)"
     )
     parser.add_argument("--checkpoint", type=Path, default=files.default_path(), help="(%(default)s)")
-    parser.add_argument("--out", type=Path, help="where the calibration goes (beside the checkpoint)")
-    parser.add_argument("--images", type=positive, default=MOST_IMAGES, help="how many to calibrate on (%(default)s)")
-    parser.add_argument("--seed", type=whole, default=0, help="which images (%(default)s)")
-    parser.add_argument("--method", choices=METHODS, default="mse", help="how a range is chosen (%(default)s)")
+    parser.add_argument("--out", type=Path, help="folder for the calibration (the checkpoint's)")
+    parser.add_argument("--images", type=positive, default=MOST_IMAGES, help="how many images (%(default)s)")
+    parser.add_argument("--seed", type=whole, default=0, help="chooses the images (%(default)s)")
+    parser.add_argument("--method", choices=METHODS, default="mse", help="how to choose a range (%(default)s)")
     parser.add_argument(
         "--artifact",
         type=Path,
         metavar=f"NAME{ARTIFACT_SUFFIX}",
-        help="also write the INT8 weights, which need no checkpoint, and NAME.sample.npz, which their self-test needs",
+        help="also write the INT8 weights, which load without the checkpoint, and NAME.sample.npz for their self-test",
     )
     add_preparation(parser)
     args = parser.parse_args(argv)
@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Calibrate, and write what the flags ask for."""
     state, card = checkpoint.load(args.checkpoint, preparation_of(args))
     network = fold(state, card)
     side = network.input.side

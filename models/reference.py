@@ -1,4 +1,4 @@
-"""Reference logits: those of the plain torchvision network in FP32 on the bundled sample, kept beside a checkpoint."""
+"""Reference logits: the oracle's logits on the bundled sample, kept beside a checkpoint. See `models.oracle`."""
 
 import io
 import json
@@ -15,18 +15,20 @@ from models.topology import Input
 
 SUFFIX = ".sample.npz"
 BUNDLED_INPUT = Input()
+"""The images that the bundled checkpoint takes."""
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+"""Errors of reading a .npz that is missing or damaged."""
 
 
 class SelfTestFailed(Exception):
-    """The engine disagrees with the stored FP32 logits, or there are none for its checkpoint."""
+    """The engine disagrees with the reference logits, or its checkpoint has none."""
 
 
-def reference(path: Path | None, sha256: str, taken: Input = BUNDLED_INPUT) -> NDArray[np.float32]:
-    """`[300, 10]` stored logits of the plain FP32 network on the bundled sample, for the checkpoint with this SHA-256.
+def reference(path: Path | None, sha256: str, inputs: Input = BUNDLED_INPUT) -> NDArray[np.float32]:
+    """Return the `[300, 10]` reference logits beside the checkpoint `path` (None: `files.default_path()`).
 
     Raises:
-        SelfTestFailed: there are none beside the checkpoint `path` (None: `files.default_path()`).
+        SelfTestFailed: there are none, or they belong to a checkpoint with another SHA-256 or to other images.
     """
     place = files.beside(path or files.default_path(), SUFFIX)
     again = "run `python -m models.sample --checkpoint FILE` to store those of this checkpoint"
@@ -38,21 +40,21 @@ def reference(path: Path | None, sha256: str, taken: Input = BUNDLED_INPUT) -> N
         raise SelfTestFailed(f"{place} cannot be read ({error}); {again}") from error
     if found != sha256:
         raise SelfTestFailed(f"{place} belongs to the checkpoint {found[:12]}, not to {sha256[:12]}; {again}")
-    if stored != taken:
-        raise SelfTestFailed(f"{place} is of images as {stored}, not as {taken}; {again}")
+    if stored != inputs:
+        raise SelfTestFailed(f"{place} is for images as {stored}, not as {inputs}; {again}")
     return logits
 
 
 def _unpacked(data: bytes) -> tuple[str, Input, NDArray[np.float32]]:
-    """The checkpoint's SHA-256, what images it took, and the logits, as `models.sample` packed them."""
+    """Return the checkpoint's SHA-256, the images that it takes, and the logits, from a file of `models.sample`."""
     with np.load(io.BytesIO(data)) as content:
-        taken = Input.of(json.loads(str(content["input"]))) if "input" in content else BUNDLED_INPUT
-        return str(content["checkpoint_sha256"]), taken, np.asarray(content["logits"], np.float32)
+        inputs = Input.of(json.loads(str(content["input"]))) if "input" in content else BUNDLED_INPUT
+        return str(content["checkpoint_sha256"]), inputs, np.asarray(content["logits"], np.float32)
 
 
 def made_reference(path: Path, info: EngineInfo, preparation: Preparation) -> NDArray[np.float32]:
-    """What `reference` gives, for a checkpoint that came without: computed, and kept for the next start."""
-    from models.oracle import packed_logits  # noqa: PLC0415 - brings torch, and most checkpoints need none of it
+    """Return the reference logits of a checkpoint that came without: from the cache, or computed and cached."""
+    from models.oracle import packed_logits  # noqa: PLC0415 - imports torch, and most checkpoints do not need it
 
     images, _ = cifar10.sample()
     depends_on = {"input_size": info.input_size, "mean": info.mean, "std": info.std, "torch": info.torch}

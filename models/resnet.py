@@ -1,20 +1,21 @@
-"""torchvision's ResNet18 for ten classes, with the CIFAR stem or its own."""
+"""torchvision's ResNet18 for ten classes, with a CIFAR stem or its own."""
 
 from torch import nn
 from torchvision.models import ResNet
 from torchvision.models import resnet18 as torchvision_resnet18
 
 PARAMETERS = 11_173_962
+"""Weights and biases of the network with the CIFAR stem."""
 MACS_PER_IMAGE = 555_422_720
 """Multiply-accumulates of the convolutions and the linear layer for one 32x32 image (0.56 GMACs, 1.11 GFLOP)."""
 
 
 def resnet18(stem: str = "cifar") -> ResNet:
-    """A fresh ResNet18 for ten classes, with a stem of `models.topology.STEMS`.
+    """Return an untrained ResNet18 for ten classes with a stem of `models.topology.STEMS`.
 
-    With `cifar`, for 32x32 images, it has 11,173,962 parameters: the first convolution is 3x3 with stride 1 and there
-    is no max-pool, as is usual for CIFAR-10 (https://github.com/kuangliu/pytorch-cifar). With `plain` it is
-    torchvision's own. It takes `[N, 3, H, W] float32, normalised` and gives `[N, 10] float32` logits.
+    The stem `cifar` is for 32x32 images: a 3x3 convolution with stride 1 and no max-pool, as is usual for CIFAR-10
+    (https://github.com/kuangliu/pytorch-cifar). The stem `plain` is torchvision's own. The network takes
+    `[N, 3, H, W] float32, normalised` and gives `[N, 10] float32` logits.
     """
     net = torchvision_resnet18(weights=None, num_classes=10)
     if stem == "plain":

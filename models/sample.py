@@ -1,8 +1,8 @@
 """Write the bundled sample and a checkpoint's logits on it: `python -m models.sample --data DIR --checkpoint FILE`.
 
 The sample (`models/weights/sample.npz`) holds 30 official test images of each class: images, labels and their indices
-in the test set. The logits (`NAME.sample.npz` beside the checkpoint) are those of the plain torchvision network in FP32
-on the CPU, neither folded nor fused: an oracle that shares no code with the engines.
+in the test set. The logits (`NAME.sample.npz` beside the checkpoint) are the reference of the self-test: torchvision's
+network in FP32 on the CPU, not folded, not fused.
 """
 
 import argparse
@@ -25,14 +25,14 @@ SEED = 2024
 
 
 def choose(labels: cifar10.Labels) -> NDArray[np.int64]:
-    """Indices of PER_CLASS images of each class, spread over the set at random (SEED), the classes taking turns."""
+    """Return the indices of PER_CLASS random images of each class (by SEED), the classes taking turns."""
     order = np.random.default_rng(SEED).permutation(len(labels))
     columns = [order[labels[order] == index][:PER_CLASS] for index in range(len(cifar10.CLASSES))]
     return np.stack(columns, axis=1).reshape(-1)
 
 
 def write_sample(data: Path, path: Path) -> None:
-    """Choose the sample among the official test images under `data` and write it to `path`."""
+    """Choose the sample from the official test images under `data` and write it to `path`."""
     images, labels = cifar10.read(data, "test")
     chosen = choose(labels)
     content = io.BytesIO()
@@ -41,7 +41,7 @@ def write_sample(data: Path, path: Path) -> None:
 
 
 def write_logits(source: Path, preparation: Preparation, images: cifar10.Images) -> Path:
-    """Write the plain FP32 network's logits on `images` beside the checkpoint `source`."""
+    """Write the oracle's logits on `images` beside the checkpoint `source`; return the file."""
     path = files.beside(source, SUFFIX)
     files.write(path, packed_logits(*checkpoint.load(source, preparation), images))
     return path
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m models.sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="holds cifar-10-batches-bin/; without it only logits are written")
+    parser.add_argument("--data", type=Path, help="holds cifar-10-batches-bin/; without it only the logits are written")
     parser.add_argument("--checkpoint", type=Path, default=files.default_path(), help="(%(default)s)")
     add_input(parser)
     args = parser.parse_args(argv)

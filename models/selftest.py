@@ -1,32 +1,29 @@
-"""Whether a loaded engine gives the answers it should: checked on the bundled sample before anyone is served."""
+"""The self-test: a loaded engine must agree with the FP32 reference on the bundled sample before it serves anyone."""
 
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models import cifar10, files, preprocess
 from models.card import AS_IT_SAYS, Preparation
 from models.engines.base import Engine, EngineInfo, image_shape
+from models.logits import Logits, sqnr
+from models.logits import agreement as share_of
 from models.reference import BUNDLED_INPUT, SUFFIX, SelfTestFailed, made_reference, reference
 from models.topology import Input
+from models.variants import VARIANTS
 
 BATCH_SIZE = 50
-Logits = NDArray[np.float32]
-MINIMUM_SQNR = 10
-"""Least ratio in dB of the FP32 logits to an engine's distance from them: 20 to 40 for INT8, none if broken."""
-MINIMUM_AGREEMENT = {
-    "fp32": 0.995, "fp16": 0.99, "int8": 0.96, "fp32-cpu": 0.995, "int8-dynamic": 0.98, "fp32-tf32": 0.99, "bf16": 0.97,
-}  # fmt: skip
-"""Least share of the 300 images with the reference's top-1 class: room for a tie or two, none for a broken precision.
-INT8 agrees on 98.5 % or more of the test set; 0.96 is more than three standard deviations of 300 draws below that."""
+"""Images per batch unless a caller says otherwise."""
+LEAST_SQNR = 10
+"""Least SQNR in dB of an engine's logits against the FP32 reference: INT8 has 20 to 40, a broken engine less than 0."""
 
 
 def clock_ratio(engine: Engine, batch_size: int = BATCH_SIZE, runs: int = 20) -> float:
-    """The device's clock over the host's, for whole batches: CUDA events divided by the synchronised wall clock.
+    """Return the time of whole batches by CUDA events, divided by their time on the host's synchronised clock.
 
-    Below 1 by what launching and waiting cost; above 1 would be a clock that cannot be trusted. On the CPU there is one
-    clock, and the ratio says nothing.
+    It is below 1, because the host's clock includes launching and waiting; above 1 one of the clocks is wrong. On the
+    CPU there is only one clock, so the ratio means nothing.
     """
     pixels = np.zeros((batch_size, *image_shape(engine.info)), np.uint8)
     done = [engine.run(pixels) for _ in range(runs)]
@@ -40,23 +37,24 @@ def agreement(
     preparation: Preparation = AS_IT_SAYS,
     batch_size: int = BATCH_SIZE,
 ) -> float:
-    """The share (0 to 1) of the bundled sample on which the engine's top-1 class is the reference's.
+    """Return the share (0 to 1) of the bundled sample on which the engine's top-1 class is the reference's.
 
     Args:
-        engine: as `models.variants.load` gave it.
+        engine: a loaded variant.
         path: the checkpoint, or the INT8 artifact, that it was loaded from; None takes `files.default_path()`.
-        preparation: what it was loaded with.
-        batch_size: images per batch; on a GPU a size that was warmed up, so that what is tested is what will serve.
+        preparation: the one that it was loaded with.
+        batch_size: images per batch. On a GPU use a size that was warmed up, so that the test runs the CUDA graph that
+            will serve.
 
     Raises:
-        SelfTestFailed: it is below MINIMUM_AGREEMENT (of a network that does not know the sample's classes: the noise
-            is above MINIMUM_SQNR), a logit is not finite, or there is no reference.
+        SelfTestFailed: the share is below the variant's `least_agreement` (checked if the network knows the sample's
+            classes), the SQNR is below LEAST_SQNR, a logit is not finite, or there is no reference.
     """
     path, info = path or files.default_path(), engine.info
-    taken, beside = Input(info.input_size, info.mean, info.std), files.beside(path, SUFFIX)
+    inputs, beside = Input(info.input_size, info.mean, info.std), files.beside(path, SUFFIX)
     is_artifact = path.name.endswith(files.ARTIFACT_SUFFIX)  # FP32 logits cannot be computed from it
-    if is_artifact or (taken == BUNDLED_INPUT and (path == files.BUNDLED or beside.exists())):
-        expected = reference(path, info.checkpoint_sha256, taken)
+    if is_artifact or (inputs == BUNDLED_INPUT and (path == files.BUNDLED or beside.exists())):
+        expected = reference(path, info.checkpoint_sha256, inputs)
     else:
         expected = made_reference(path, info, preparation)
     images, labels = cifar10.sample()
@@ -64,22 +62,25 @@ def agreement(
     logits = np.concatenate([engine.run(pixels[i : i + batch_size]).logits for i in range(0, len(pixels), batch_size)])
     if not np.isfinite(logits).all():
         raise SelfTestFailed(f"{info.variant} gives logits that are not finite on {info.device_name}")
-    share = float((logits.argmax(1) == expected.argmax(1)).mean())
+    share = share_of(expected, logits)
     _judge(info, share, expected, logits, knows_the_sample=(expected.argmax(1) == labels).mean() > 0.5)
     return share
 
 
 def _judge(info: EngineInfo, share: float, expected: Logits, logits: Logits, *, knows_the_sample: np.bool_) -> None:
-    """Agreement means something only where the FP32 network knows the images; elsewhere classes are near ties."""
+    """Raise SelfTestFailed for a bad engine.
+
+    Agreement is judged only if the FP32 network knows the images: for a network that does not, classes are near ties.
+    """
     where = f"(backend {info.backend}, {info.isa})"
-    if knows_the_sample and share < (least := MINIMUM_AGREEMENT[info.variant]):
+    if knows_the_sample and share < (least := VARIANTS[info.variant].least_agreement):
         raise SelfTestFailed(
             f"{info.variant} agrees with the FP32 reference on {share:.1%} of the sample, at least {least:.1%} "
             f"expected {where}"
         )
-    noise = float(((logits - expected) ** 2).sum())
-    if noise * 10 ** (MINIMUM_SQNR / 10) > float((expected**2).sum()):
+    ratio = sqnr(expected, logits)
+    if ratio is not None and ratio < LEAST_SQNR:
         raise SelfTestFailed(
-            f"{info.variant}'s logits are too far from the FP32 reference's: the noise is less than {MINIMUM_SQNR} dB "
-            f"below the signal {where}"
+            f"{info.variant}'s logits are too far from the FP32 reference's: an SQNR of {ratio:.1f} dB, at least "
+            f"{LEAST_SQNR} dB expected {where}"
         )

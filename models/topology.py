@@ -1,4 +1,4 @@
-"""ResNet18 for ten classes with either stem: which layers and tensors it has, and how they connect. No torch."""
+"""ResNet18 for ten classes with either stem: its layers, its tensors, their connections. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from models import cifar10
 L = TypeVar("L")
 M = TypeVar("M")
 Shapes = Mapping[str, tuple[int, ...]]
+"""Shape of each tensor of a state dict, by name."""
 
 STEMS = {
     "cifar": "torchvision ResNet18, 3x3 stride-1 stem, no max-pool",
     "plain": "torchvision ResNet18, 7x7 stride-2 stem, max-pool",
 }
+"""The architecture by the name of its stem."""
 SIDES = range(16, 513)
-"""Sizes of images that are accepted."""
+"""Heights and widths of images in pixels that the network accepts."""
 SHOWN = 6
-"""Tensors that a refusal names."""
+"""The most tensors that an error names."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """What images a checkpoint was trained on."""
+    """The images that a checkpoint was trained on: their size and normalisation."""
 
     side: int = 32
     """Height and width in pixels."""
     mean: tuple[float, float, float] = cifar10.MEAN
     std: tuple[float, float, float] = cifar10.STD
-    """Of each channel, on the scale 0 to 1."""
+    """Mean and standard deviation of each channel, on the scale 0 to 1."""
 
     def __post_init__(self) -> None:
         if isinstance(self.side, float) or self.side not in SIDES:
@@ -41,13 +43,13 @@ class Input:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Input:
-        """From JSON."""
+        """Return the input from its JSON."""
         return cls(values["side"], tuple(values["mean"]), tuple(values["std"]))
 
 
 @dataclass(frozen=True)
 class Block(Generic[L]):
-    """`relu(second(first(x)) + shortcut(x))`; without a shortcut layer x itself is added."""
+    """A residual block, `relu(second(first(x)) + shortcut(x))`; without a shortcut layer it adds x itself."""
 
     first: L
     second: L
@@ -56,17 +58,22 @@ class Block(Generic[L]):
 
 @dataclass(frozen=True)
 class Network(Generic[L]):
-    """Something for each of the 20 convolutions and the linear layer: a name, folded weights, quantized weights."""
+    """A value for each of the 20 convolutions and the linear layer: a `Spec`, folded weights or quantized weights."""
 
     stem: L
     blocks: tuple[Block[L], ...]
     head: L
     input: Input
     is_pooled: bool
-    """Whether a 3x3 max-pool with stride 2 follows the stem."""
+    """True if a 3x3 max-pool with stride 2 follows the stem."""
+
+    @property
+    def stem_name(self) -> str:
+        """Return the key of STEMS."""
+        return "plain" if self.is_pooled else "cifar"
 
     def map(self, function: Callable[[L], M]) -> Network[M]:
-        """`function` of each layer, called in the order in which they run."""
+        """Return the network of `function(layer)`; the layers are visited in the order in which they run."""
         stem, blocks = function(self.stem), []
         for block in self.blocks:
             shortcut = None if block.shortcut is None else function(block.shortcut)
@@ -74,7 +81,7 @@ class Network(Generic[L]):
         return Network(stem, tuple(blocks), function(self.head), self.input, self.is_pooled)
 
     def __iter__(self) -> Iterator[L]:
-        """The layers, in the order in which they run."""
+        """Iterate over the layers in the order in which they run."""
         found: list[L] = []
         self.map(found.append)
         return iter(found)
@@ -82,24 +89,24 @@ class Network(Generic[L]):
 
 @dataclass(frozen=True)
 class Spec:
-    """What is the same for every checkpoint."""
+    """The static shape of one layer: name, stride, ReLU, input side, weight shape."""
 
     name: str
     stride: int
     relu: bool
-    """Whether a ReLU follows directly. A block's second convolution has its ReLU after the addition."""
+    """True if a ReLU follows directly. A block's second convolution has its ReLU after the addition."""
     side: int
-    """Height and width in pixels of what it reads; the head averages over them."""
+    """Height and width in pixels of its input. The head averages over these positions."""
     shape: tuple[int, ...]
-    """Of its weight: `[out, in, k, k]`, the head's `[out, in]`."""
+    """The shape of its weight: `[out, in, k, k]`; `[out, in]` for the head."""
 
 
-def topology(stem: str = "cifar", taken: Input = Input()) -> Network[Spec]:
-    """The layers for a stem of STEMS and images of that size."""
+def topology(stem: str = "cifar", inputs: Input = Input()) -> Network[Spec]:
+    """Return the layers for a stem of STEMS and images of that size."""
     is_pooled = stem == "plain"
-    first = Spec("conv1", 2, True, taken.side, (64, 3, 7, 7)) if is_pooled else None
-    first = first or Spec("conv1", 1, True, taken.side, (64, 3, 3, 3))
-    side = halved(halved(taken.side)) if is_pooled else taken.side
+    first = Spec("conv1", 2, True, inputs.side, (64, 3, 7, 7)) if is_pooled else None
+    first = first or Spec("conv1", 1, True, inputs.side, (64, 3, 3, 3))
+    side = halved(halved(inputs.side)) if is_pooled else inputs.side
     blocks, width = [], 64
     for stage in range(1, 5):
         for index in (0, 1):
@@ -109,21 +116,21 @@ def topology(stem: str = "cifar", taken: Input = Input()) -> Network[Spec]:
             side, width = halved(side) if stride == 2 else side, out
             blocks.append(Block(entry, Spec(f"{name}.conv2", 1, False, side, (out, out, 3, 3)), shortcut))
     head = Spec("fc", 1, False, side, (len(cifar10.CLASSES), width))
-    return Network(first, tuple(blocks), head, taken, is_pooled)
+    return Network(first, tuple(blocks), head, inputs, is_pooled)
 
 
 def halved(side: int) -> int:
-    """What a stride of 2 leaves of a side, with torchvision's paddings."""
+    """Return the side of an image after a stride of 2, with torchvision's paddings."""
     return (side + 1) // 2
 
 
 def norm(name: str) -> str:
-    """The BatchNorm after a convolution."""
+    """Return the name of the BatchNorm after a convolution."""
     return name.replace("downsample.0", "downsample.1").replace("conv", "bn")
 
 
 def shapes(stem: str) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of torchvision's state dict."""
+    """Return name and shape of every tensor of torchvision's state dict."""
     found: dict[str, tuple[int, ...]] = {}
     for spec in topology(stem):
         found[f"{spec.name}.weight"] = spec.shape
@@ -137,10 +144,10 @@ def shapes(stem: str) -> dict[str, tuple[int, ...]]:
 
 
 def detect(found: Shapes) -> str:
-    """The stem (of STEMS) of the state dict with these shapes. The counters `num_batches_tracked` may be missing.
+    """Return the stem (of STEMS) of the state dict with these shapes; counters `num_batches_tracked` are optional.
 
     Raises:
-        ValueError: it is no ResNet18 with ten classes; says what differs.
+        ValueError: the state dict is no ResNet18 with ten classes; says which tensors differ.
     """
     stem = "plain" if tuple(found.get("conv1.weight", ()))[2:] == (7, 7) else "cifar"
     expected = shapes(stem)

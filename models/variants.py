@@ -1,9 +1,8 @@
-"""The precisions as rows of data. Imports no torch."""
+"""The precisions as rows of data: every fact that differs between them is a column. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 
 class VariantUnavailable(Exception):
@@ -18,56 +17,88 @@ class Variant:
     dtype: str
     """`float32`, `tf32`, `float16`, `bfloat16` or `int8`."""
     device: str
-    """`cpu`, `cuda`, or `auto`: a GPU if there is one, else the CPU."""
+    """Where it runs unless a caller says otherwise: `cpu`, `cuda`, or `auto` (a GPU if there is one, else the CPU)."""
     backend: str
+    """The libraries that can run its layers; the info of a loaded engine names the one that does."""
+    cpu_builder: str | None
+    """`module:function` that builds the engine on the CPU, see `models.loading.load`; None if no CPU runs it."""
+    gpu_builder: str | None
+    """The same on a GPU; None if no GPU runs it."""
     reference: str | None
-    """The variant that it is fairly held against: the same device, threads and care."""
+    """The variant to compare it with, on the same device; None for a variant that others are compared with."""
+    least_agreement: float
+    """Share of the 300 sample images on which its top-1 class must be the FP32 reference's. It allows a tie or two.
+    INT8 agrees on 98.5 % or more of the test set; 0.96 is over three standard deviations of 300 draws below that."""
     summary: str
+    least_capability: tuple[int, int] = (0, 0)
+    """CUDA compute capability that its GPU must have. Ampere (8.0) brought TF32 and bfloat16."""
+    wants_tensor_cores: bool = False
+    """True if only tensor cores make it faster than FP32."""
+    gpu_note: str = ""
+    """What the info of its engine says on a GPU."""
+
+    def place(self, gpus: int) -> str:
+        """Return `cpu` or `cuda`: where it runs on a machine with so many GPUs."""
+        return ("cuda" if gpus else "cpu") if self.device == "auto" else self.device
 
 
-ON_CPU = "openvino or onednn"
+FP32_CPU = "models.engines.on_cpu:fp32"
+EAGER_CPU = "models.engines.on_cpu:eager"
+GPU = "models.engines.on_gpu:build"
 VARIANTS = {
     row.name: row
     for row in (
-        Variant("fp32", "float32", "auto", f"cudnn, {ON_CPU}", None, "Single precision, the reference; TF32 off."),
-        Variant("fp16", "float16", "cuda", "cudnn", "fp32", "Half precision weights and activations on tensor cores."),
-        Variant("int8", "int8", "cpu", ON_CPU, "fp32-cpu", "Static INT8: convolutions, additions and linear layer."),
-        Variant("fp32-cpu", "float32", "cpu", ON_CPU, None, "Single precision on the CPU, INT8's fair baseline."),
         Variant(
-            "int8-dynamic", "int8", "cpu", ON_CPU, "fp32-cpu",
+            "fp32", "float32", "auto", "cudnn, openvino", FP32_CPU, GPU, None, 0.995,
+            "Single precision, the reference; TF32 off.", gpu_note="TF32 off",
+        ),
+        Variant(
+            "fp16", "float16", "cuda", "cudnn", EAGER_CPU, GPU, "fp32", 0.99,
+            "Half precision weights and activations on tensor cores.", wants_tensor_cores=True,
+        ),
+        Variant(
+            "int8", "int8", "cpu", "openvino", "models.engines.on_cpu:int8", None, "fp32-cpu", 0.96,
+            "Static INT8: convolutions, additions and linear layer.",
+        ),
+        Variant(
+            "fp32-cpu", "float32", "cpu", "openvino", FP32_CPU, None, None, 0.995,
+            "Single precision on the CPU, INT8's fair baseline.",
+        ),
+        Variant(
+            "int8-dynamic", "int8", "cpu", "openvino", "models.engines.dynamic:build", None, "fp32-cpu", 0.98,
             "The classic dynamic recipe: only the linear layer in INT8, every convolution in FP32.",
         ),
-        Variant("fp32-tf32", "tf32", "cuda", "cudnn", "fp32", "Single precision weights, TF32 in the convolutions."),
-        Variant("bf16", "bfloat16", "cuda", "cudnn", "fp32", "FP16's size, FP32's range, 8 bits of mantissa."),
+        Variant(
+            "fp32-tf32", "tf32", "cuda", "cudnn", None, GPU, "fp32", 0.99,
+            "Single precision weights, TF32 in the convolutions.", (8, 0), wants_tensor_cores=True,
+            gpu_note="TF32 in the convolutions, FP32 in the linear layer",
+        ),
+        Variant(
+            "bf16", "bfloat16", "cuda", "cudnn", EAGER_CPU, GPU, "fp32", 0.97,
+            "FP16's size, FP32's range, 8 bits of mantissa.", (8, 0), wants_tensor_cores=True,
+        ),
     )
 }  # fmt: skip
-REFERENCE = "fp32"
-"""The variant that comparisons use where it is served."""
+REFERENCES = tuple(name for name, row in VARIANTS.items() if row.reference is None)
+"""The variants that others are compared with."""
+REFERENCE = REFERENCES[0]
+"""The variant that comparisons use where it is served: `fp32`."""
 DEFAULT_VARIANTS = ("fp32", "fp16", "int8")
 GPU_BACKENDS = ("cudnn", "cudnn-fused", "inductor")
 """How a GPU runs the floating-point variants, always in CUDA graphs: cuDNN's convolutions and torch's own kernels for
 the rest; bias, addition and ReLU fused into the convolutions by cuDNN; or into kernels that torch.compile generates."""
 DEFAULT_GPU_BACKEND = "cudnn"
-CPU_BACKENDS = ("openvino", "onednn")
-"""How a CPU runs fp32-cpu, int8 and the convolutions of int8-dynamic, all of them alike: as OpenVINO graphs, or by
-torch's own oneDNN operators."""
-
-
-def default_cpu_backend() -> str:
-    """OpenVINO where it is installed: it is the faster one (docs/decisions/0005)."""
-    return "openvino" if find_spec("openvino") else "onednn"
-
-
-def thread_environment(cpu_backend: str | None = None) -> dict[str, str]:
-    """What the environment of a process should say before torch is imported there to run such an engine.
-
-    Unbound OpenMP threads fell to a twentieth of their speed on a busy machine. Binding leaves the thread that imports
-    torch one core, which OpenVINO's threads would then share.
-    """
-    return {"OMP_PROC_BIND": "true"} if (cpu_backend or default_cpu_backend()) == "onednn" else {}
 
 
 def with_references(names: tuple[str, ...], gpus: int) -> tuple[str, ...]:
-    """Return the served variants, then `fp32-cpu` if `int8` would have no reference on its own device."""
-    needed = gpus > 0 and {REFERENCE, "int8"} <= set(names) and "fp32-cpu" not in names
-    return (*names, "fp32-cpu") if needed else names
+    """Return the served variants `names`, then the references that a fair comparison of them lacks.
+
+    Nothing is added unless REFERENCE is served. A served variant with the dtype and device of a missing reference
+    stands in for it: without a GPU `fp32` runs on the CPU, so `int8` needs no `fp32-cpu`.
+    """
+    if REFERENCE not in names:
+        return names
+    served = {(VARIANTS[name].dtype, VARIANTS[name].place(gpus)) for name in names}
+    needed = dict.fromkeys(row.reference for name in names if (row := VARIANTS[name]).reference)
+    missing = (VARIANTS[name] for name in needed if name and name not in names)
+    return (*names, *(row.name for row in missing if (row.dtype, row.place(gpus)) not in served))

@@ -8,7 +8,6 @@ import warnings
 from typing import Any
 
 from models.files import CheckpointError
-from models.variants import thread_environment
 from service import logs
 from service.settings import Settings, parse
 
@@ -22,7 +21,6 @@ def serve(settings: Settings, **parts: Any) -> None:
     """Run the service until a signal stops it. `parts` are arguments of `build_server`."""
     # prometheus_client would write to this directory, but this process counts everything (service.metrics).
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    os.environ.update(thread_environment(settings.cpu_backend) | os.environ)  # the workers inherit it
     logs.configure(settings.log_level)
     warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of damaged metadata in clients' images
 

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from models.card import Preparation
 from models.preprocess import SIDE
 from models.topology import SIDES
-from models.variants import CPU_BACKENDS, DEFAULT_GPU_BACKEND, DEFAULT_VARIANTS, GPU_BACKENDS, VARIANTS
+from models.variants import DEFAULT_GPU_BACKEND, DEFAULT_VARIANTS, GPU_BACKENDS, VARIANTS
 from service.http.keys import keys_in
 
 PREFIX = "PRECISION_"
@@ -58,11 +58,6 @@ class Settings(BaseSettings):
         DEFAULT_GPU_BACKEND,
         pattern=f"^({'|'.join(GPU_BACKENDS)})$",
         description=f"how a GPU runs the floating-point variants: {', '.join(GPU_BACKENDS)}",
-    )
-    cpu_backend: str | None = Field(
-        None,
-        pattern=f"^({'|'.join(CPU_BACKENDS)})$",
-        description=f"what the CPU variants run on: {', '.join(CPU_BACKENDS)} (the first that is installed)",
     )
     workers: int = Field(1, ge=1, le=256, description="worker processes of each variant on the CPU")
     threads: int = Field(

@@ -1,4 +1,4 @@
-"""What the engines' benchmark says of its rounds."""
+"""The tables of the engines' benchmark."""
 
 from typing import Any
 
@@ -9,22 +9,23 @@ OURS = tables.OUR_NAMES["float32"]
 
 
 def part(date: str, **rows: dict[str, Any]) -> dict[str, Any]:
-    """A run as `python -m benchmarks.engines` keeps it."""
+    """Return a run as `python -m benchmarks.engines` stores it."""
     return {"threads": 1, "machine": {"cpu": "a CPU", "date": date}, "rows": {PEERS[0]: turns(1.0)} | rows}
 
 
 def turns(*medians: float) -> dict[str, Any]:
+    """Return a row with a round of three equal calls per median."""
     return {"seconds": {"1": [[median] * 3 for median in medians]}}
 
 
 def verdicts(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """The bars that hold fp32-cpu against PEERS at batch 1."""
+    """Return the verdicts that compare fp32-cpu with PEERS at batch 1."""
     lines = tables.bars([{"threads": 1, "rows": rows}]).splitlines()
     return [line.split(" | ")[-1].strip(" |") for line in lines if f"{OURS}, x" in line and "| 1 | 1 | 0.9 |" in line]
 
 
 def test_a_bar_is_judged_against_the_fastest_and_by_its_spread() -> None:
-    """At least 0.9 x the faster peer: clearly, only by the median, not at all."""
+    """The verdict on 0.9 x the faster peer depends on the median and the lower quartile of the rounds."""
     peers = {PEERS[0]: turns(1, 1, 1, 1), PEERS[1]: turns(2, 2, 2, 2)}
     assert verdicts(peers | {OURS: turns(1, 1, 1, 1)}) == ["holds"]
     assert verdicts(peers | {OURS: turns(1, 1, 2, 1.05)}) == ["holds, within the noise"]
@@ -32,13 +33,13 @@ def test_a_bar_is_judged_against_the_fastest_and_by_its_spread() -> None:
 
 
 def test_a_bar_without_a_peer_is_not_judged() -> None:
-    """The one that did not run may be the strongest."""
+    """A bar without one of its peers is not judged, since that peer may be the fastest."""
     rows = {OURS: turns(1), PEERS[0]: turns(1), PEERS[1]: {"reason": "no such package"}}
     assert verdicts(rows) == ["**not judged**: OpenVINO fp32 did not run"]
 
 
 def test_a_row_that_failed_keeps_nothing_of_an_earlier_run() -> None:
-    """Nor does one that runs again keep the reason why it did not."""
+    """A row that failed drops its earlier results, and a row that runs again drops its reason."""
     good, bad = {OURS: turns(1.0)}, {OURS: {"reason": "broken"}}
     (run,) = engines.merged([part("a", **good), part("b", **bad)])
     assert run["rows"][OURS] == {"reason": "broken"}

@@ -1,4 +1,4 @@
-"""`make gpu-check` without a GPU: what it would run, what it says is missing, and what it makes of results."""
+"""`make gpu-check` without a GPU: its commands, its errors, and its document."""
 
 import json
 import subprocess
@@ -18,10 +18,12 @@ CEILINGS = Ceilings({"float32": 5e13, "float16": 8e14}, 4e12, 5e10, 5e10)
 
 
 def check(out: Path, **changes: Path) -> Check:
+    """Return the flags of a check into `out`."""
     return Check(**({"out": out, "data": out, "wheels": None, "results": out / "results"} | changes))
 
 
 def cell(variant: str, backend: str, size: int, seconds: float, **changes: object) -> dict[str, object]:
+    """Return a cell of engines.json."""
     dtype = "float16" if variant == "fp16" else "float32"
     return {
         "variant": variant, "backend": backend, "dtype": dtype, "batch_size": size, "runs": 20, "error": "",
@@ -32,7 +34,7 @@ def cell(variant: str, backend: str, size: int, seconds: float, **changes: objec
 
 @pytest.fixture
 def engines(tmp_path: Path) -> Path:
-    """A folder with results of two engines and the baseline."""
+    """Return a folder with results of two engines and the baseline."""
     cells = [
         cell("fp16", "cudnn", 1, 0.0003), cell("fp16", "cudnn", 256, 0.001), cell("fp32", "eager", 256, 0.008),
         cell("fp16", "inductor", 256, 0.0, error="no C compiler"),
@@ -45,7 +47,7 @@ def engines(tmp_path: Path) -> Path:
 @pytest.mark.skipif(bool(gpu_check.look().gpus), reason="this machine has a GPU")
 @pytest.mark.parametrize("flags", [[], ["--dry-run"]], ids=["run", "dry run"])
 def test_without_a_gpu_it_says_so(flags: list[str], tmp_path: Path) -> None:
-    """Exit status 2, one sentence, no result written; a dry run lists every step, too."""
+    """Without a GPU the command exits with 2 and one sentence and writes nothing; a dry run also lists every step."""
     command = [sys.executable, "-m", "benchmarks.gpu_check", "--out", str(tmp_path / "out"), *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -57,7 +59,7 @@ def test_without_a_gpu_it_says_so(flags: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_every_step_is_a_command_that_takes_its_flags(step: Step, tmp_path: Path) -> None:
-    """The module exists and knows each flag that the step gives it."""
+    """Each step's module exists and knows each flag of the step."""
     module, *flags = step.command(check(tmp_path), H200).split()
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -67,7 +69,7 @@ def test_every_step_is_a_command_that_takes_its_flags(step: Step, tmp_path: Path
 
 
 def test_a_missing_data_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the place where it was looked for."""
+    """A dry run names the missing data set and its place."""
     missing = gpu_check.dry_run(list(STEPS), check(tmp_path), H200)
     assert missing == [lacking(tmp_path)]
     assert "missing: " in capsys.readouterr().out
@@ -76,7 +78,7 @@ def test_a_missing_data_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_missing_data_set_stops_the_run_before_its_first_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not after minutes of the others; steps that need none run without."""
+    """Without the data set a run that needs it starts no step; steps that do not need it run."""
     monkeypatch.setattr(gpu_check, "look", lambda: H200)
     monkeypatch.setattr(gpu_check, "missing_packages", lambda _: [])
     ran: list[str] = []
@@ -88,13 +90,14 @@ def test_a_missing_data_set_stops_the_run_before_its_first_step(
 
 
 def lacking(folder: Path) -> str:
+    """Return the message on a missing data set."""
     place = f"{folder}/cifar-10-batches-bin/test_batch.bin"
     return f"{place} (CIFAR-10: `python -m models.cifar10` downloads it, --data names another folder)"
 
 
 def test_a_package_in_neither_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the folder has is not missing, whatever the spelling of its file."""
-    monkeypatch.setattr(gpu_check, "_has", lambda _: False)
+    """A package is missing if neither interpreter nor folder has it, however its wheel spells the name."""
+    monkeypatch.setattr(gpu_check, "has", lambda _: False)
     (tmp_path / "prometheus_client-0.24-py3-none-any.whl").touch()
     names = {wheels.name_of(line) for line in gpu_check.missing_packages(tmp_path)}
     assert "litserve" in names
@@ -103,13 +106,13 @@ def test_a_package_in_neither_place_is_named(tmp_path: Path, monkeypatch: pytest
 
 
 def test_only_what_the_gpu_can_is_evaluated() -> None:
-    """No TF32 and bf16 before Ampere."""
+    """The variants of TF32 and bf16 are evaluated from Ampere on."""
     assert H200.variants == "fp32,fp16,fp32-tf32,bf16"
     assert Machine("2.11", [("Tesla T4", 75)]).variants == "fp32,fp16"
 
 
 def test_a_failed_step_fails_the_check_and_stops_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its log is kept, and its end shown."""
+    """A failed step leaves its log, and the end of the log is printed."""
     step = Step("broken", "fails", lambda *_: "this.does.not.exist")
     assert not gpu_check.run(step, check(tmp_path), H200)
     assert "No module named" in (tmp_path / "broken.log").read_text()
@@ -118,33 +121,33 @@ def test_a_failed_step_fails_the_check_and_stops_none(tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize("flags", [["--steps", "engine"], ["--wheels", "nowhere"]], ids=lambda flags: flags[0])
 def test_mistakes_in_flags_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """The error names what was expected."""
+    """A wrong flag is an error that says what is expected."""
     with pytest.raises(SystemExit):
         gpu_check.parse(flags)
     assert "expected names of tests, engines" in (error := capsys.readouterr().err) or "make wheels" in error
 
 
 def test_the_floor_is_the_slower_of_computing_and_copying() -> None:
-    """256 images are bound by multiplications, one by reading the weights."""
+    """The floor of 256 images is their multiplications, the floor of one image is reading the weights."""
     assert CEILINGS.floor_seconds("float16", 256) == pytest.approx(256 * 1.110845e9 / 8e14, rel=1e-4)
     assert CEILINGS.floor_seconds("float16", 1) == pytest.approx(11_173_962 * 2 / 4e12, rel=1e-3)
 
 
 def test_the_report_holds_goals_against_measurements(engines: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Eight times eager FP32 meets the goal, 36 % of the rate does not; what was not run is not measured."""
+    """8 x eager FP32 meets its goal, 36 % of the rate does not; goals of steps that did not run are not measured."""
     gpu_report.main(["--out", str(engines), "--results", str(engines / "results")])
     text = (engines / "results" / "nvidia-h200.md").read_text()
     assert "| 8.0 x | yes |" in text
     assert "| 36% | no |" in text
     assert "| 0.000300 s | yes |" in text
     assert text.count("| not measured |") == 3
-    assert text.count("Not run, so nothing is known") == 4
+    assert text.count("Not run: this step left no result") == 4
     assert "- fp16, inductor, 256 images: no C compiler" in text
     assert "| 8.0 x | yes |" in capsys.readouterr().out
 
 
 def test_the_report_reads_what_the_steps_write(engines: Path) -> None:
-    """Tables of evaluation and comparison, the served share, and pytest's counts."""
+    """The report has the tables of evaluation and comparison, the served share, and pytest's counts."""
     paired = {"agreement": {"estimate": 0.9995}, "mcnemar_p": 0.5}
     evaluation = {"variants": {"fp16": {"results": {"clean": {"paired": paired}}}}}
     for name, text in {

@@ -1,1 +1,1 @@
-"""One module per way to run the network. `models.variants.load` chooses among them."""
+"""The ways to run the network, and the builders that `models.loading.load` looks up in the table of variants."""

@@ -1,4 +1,4 @@
-"""What every engine is and gives back. numpy only, so that a process without torch can name these types."""
+"""The types of an engine: its info, its answer to a batch, its errors. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,25 +19,28 @@ class Execution:
     logits: NDArray[np.float32]
     """`[N, 10] float32`."""
     copy_in_seconds: float
-    """Host to device. On the CPU the pixels are used where they lie: the time to wrap them."""
+    """Host to device. On the CPU the pixels are not copied unless they are read-only."""
     inference_seconds: float
-    """Pixels on the device to logits on the device, normalisation included, the device synchronised at both ends."""
+    """From pixels to logits on the device, normalisation included, the device synchronised at both ends."""
     copy_out_seconds: float
     """Device to host."""
     wall_seconds: float
-    """The whole call by the host's clock; more than the sum of the phases by what launching and waiting cost."""
+    """The whole call by the host's clock: the phases, plus launching and waiting."""
     memory_bytes: int
-    """What the batch needed beyond the resident weights; 0 where it was not measured (a batch size never warmed up)."""
+    """Bytes that the batch needed beyond the resident weights; 0 if its size was never warmed up on the CPU."""
     memory_kind: str
-    """`activation_peak` (CPU: allocated at most at once by a forward of this batch size, measured once at warm-up),
-    `cuda_graph` (the same for the CUDA graph that ran, measured when it was captured: an upper bound, for the batch was
-    padded to the graph's size; the memory stays reserved) or `cuda_peak` (no graph of this size: the caching
-    allocator's peak during this batch, minus what was allocated before it)."""
+    """How `memory_bytes` was measured:
+
+    - `activation_peak` (CPU): the most bytes that a forward of this batch size allocates at once, measured at warm-up.
+    - `cuda_graph`: the same for the CUDA graph that ran, measured at its capture. It is an upper bound, because the
+      batch was padded to the graph's size; the memory stays reserved.
+    - `cuda_peak` (a GPU without a graph of this size): the allocator's peak during this batch, minus the bytes that
+      were allocated before it."""
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What runs, and on what. `dataclasses.asdict` of it is JSON."""
+    """A loaded variant: its weights, its device, its sizes. `dataclasses.asdict` of it is JSON."""
 
     variant: str
     device: str
@@ -47,11 +50,11 @@ class EngineInfo:
     backend_version: str
     """The library that runs the layers, with its version: `OpenVINO 2026.4.1`, `cuDNN 92400`, `torch 2.14.1`."""
     isa: str
-    """Instruction sets that matter here (`avx512_vnni+avx2`), or the GPU's compute capability (`sm_90`)."""
+    """The CPU's instruction sets (`avx512_vnni+avx2`), or the GPU's compute capability (`sm_90`)."""
     tensor_cores: bool
-    """Whether the GPU has them; False on the CPU."""
+    """True if the GPU has tensor cores; False on the CPU."""
     device_memory_bytes: int
-    """All of the GPU's memory; 0 on the CPU."""
+    """Size of the GPU's memory; 0 on the CPU."""
     threads: int
     device_uuid: str
     """The GPU's UUID as the driver writes it (`GPU-...`); empty on the CPU."""
@@ -64,39 +67,40 @@ class EngineInfo:
     buffer_bytes: int
     """Resident constants that are not learnt: scales, normalisation, staging."""
     input_size: int
-    """Height and width in pixels of the images that it takes."""
+    """Height and width of its images in pixels."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    """What it subtracts from and divides each channel by, on the scale 0 to 1."""
+    """The normalisation: mean and standard deviation of each channel, on the scale 0 to 1."""
     architecture: str
     calibration_sha256: str = ""
-    """Of the calibration that INT8's activations follow; empty for the others."""
+    """The calibration that set the scales of INT8's activations; empty for other variants."""
     notes: tuple[str, ...] = ()
+    """Sentences for people: limits and choices on this machine."""
 
 
 def image_shape(info: EngineInfo) -> tuple[int, int, int]:
-    """Of one image that the engine takes: channels, height, width."""
+    """Return the shape of one image for the engine: channels, height, width."""
     return 3, info.input_size, info.input_size
 
 
 class EngineError(Exception):
-    """A batch that was accepted and has no answer; the text says why."""
+    """The engine accepted a batch and cannot answer it; the text says why."""
 
 
 class OutOfMemory(EngineError):
-    """The batch did not fit into the device's memory. The engine goes on with others."""
+    """The batch did not fit into the device's memory. The engine can run smaller ones."""
 
 
 class DeviceLost(EngineError):
-    """The device or its libraries failed. Nothing runs in this process any more."""
+    """The device or its libraries failed. This process cannot use them any more."""
 
 
 class NonFiniteLogits(EngineError):
-    """The network gave NaN or infinity."""
+    """A logit is NaN or infinite."""
 
 
 class Engine(Protocol):
-    """A loaded variant. One thread may call it at a time."""
+    """A loaded variant. Only one thread at a time may call it."""
 
     variant: Variant
     device: str
@@ -104,29 +108,28 @@ class Engine(Protocol):
     activation_peaks: dict[int, int]
     """Batch size -> bytes beyond the resident weights, as measured by `warm_up` (`Execution.memory_kind` says how)."""
     allocator: dict[str, int]
-    """Bytes of PyTorch's caching allocator on the GPU as of the last run: `allocated` between batches, and `reserved`.
-    Empty on the CPU."""
+    """Bytes of torch's caching allocator on a GPU after the last run: `allocated` and `reserved`. Empty on the CPU."""
 
     def run(self, pixels: NDArray[np.uint8]) -> Execution:
-        """The logits of `[N, 3, S, S] uint8` C-contiguous RGB pixels, N >= 1, S the info's `input_size`.
+        """Run one batch: `[N, 3, S, S] uint8` C-contiguous RGB pixels, N >= 1, S the info's `input_size`.
 
         Raises:
-            ValueError: another shape, dtype or memory layout.
-            EngineError: there is no answer.
+            ValueError: shape, dtype or memory layout are others.
+            EngineError: the engine cannot answer.
         """
         ...
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        """Run each batch size, so that first requests meet no set-up cost, and measure its activation peak.
+        """Run each batch size, so that first requests bear no set-up cost, and measure its activation peak.
 
         Raises:
-            EngineError: as `run`.
+            EngineError: see `run`.
         """
         ...
 
 
 def check_pixels(pixels: object, side: int) -> None:
-    """Raise ValueError unless `pixels` is what `Engine.run` takes."""
+    """Raise ValueError unless `pixels` is an input of `Engine.run`."""
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
         raise ValueError(f"pixels must be a uint8 array, not {getattr(pixels, 'dtype', type(pixels).__name__)}")
     if pixels.ndim != 4 or pixels.shape[1:] != (3, side, side) or len(pixels) < 1:
@@ -136,7 +139,7 @@ def check_pixels(pixels: object, side: int) -> None:
 
 
 def check_logits(logits: NDArray[np.float32], variant: str) -> None:
-    """Raise NonFiniteLogits unless every one of the `[N, 10]` logits is a number."""
+    """Raise NonFiniteLogits unless all of the `[N, 10]` logits are finite."""
     if not np.isfinite(logits).all():
         wrong = int((~np.isfinite(logits)).any(axis=1).sum())
         raise NonFiniteLogits(f"{variant} gave logits that are not finite for {wrong} of {len(logits)} images")

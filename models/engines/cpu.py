@@ -1,4 +1,4 @@
-"""How a network function is driven on the CPU: timing, memory, checks. On a GPU it is `models.engines.gpu`."""
+"""The engine that drives a network function on the CPU: timing, memory, checks."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 
 from models import measure
 from models.engines.base import EngineInfo, Execution, check_logits, check_pixels, image_shape
-from models.engines.built import Built
+from models.engines.function import ArrayFunction
 from models.variants import Variant
 
 
 class CpuEngine:
-    """Runs a network function on the CPU, in the calling thread and the backend's thread pool."""
+    """A network function on the CPU, run in the calling thread and the backend's thread pool."""
 
-    def __init__(self, variant: Variant, info: EngineInfo, built: Built) -> None:
+    def __init__(self, variant: Variant, info: EngineInfo, function: ArrayFunction) -> None:
         self.variant = variant
         self.device = "cpu"
         self.info = info
-        self._forward = built.forward
-        self._activation_peak = built.activation_peak
+        self._forward = function.forward
+        self._activation_peak = function.activation_peak
         self._clock = measure.HostClock()
         self.activation_peaks: dict[int, int] = {}
         self.allocator: dict[str, int] = {}
@@ -28,7 +28,7 @@ class CpuEngine:
         check_pixels(pixels, self.info.input_size)
         clock = self._clock
         clock.start()
-        pixels = pixels if pixels.flags.writeable else pixels.copy()  # no backend takes what it could not write to
+        pixels = pixels if pixels.flags.writeable else pixels.copy()  # no backend takes a read-only array
         clock.border()
         logits = self._forward(pixels)
         clock.border()
@@ -41,4 +41,4 @@ class CpuEngine:
         for size in sorted(set(batch_sizes)):
             pixels = largest[:size]
             self._forward(pixels)
-            self.activation_peaks[size] = self._activation_peak(lambda: self._forward(pixels))  # noqa: B023 - at once
+            self.activation_peaks[size] = self._activation_peak(lambda: self._forward(pixels))  # noqa: B023 - called at once

@@ -1,4 +1,4 @@
-"""Where a variant runs on this machine, and what the GPU there can do."""
+"""The GPUs of this machine, and the one that a variant runs on."""
 
 import re
 from collections.abc import Sequence
@@ -10,8 +10,6 @@ from models.variants import Variant, VariantUnavailable
 
 WITHOUT_TENSOR_CORES = re.compile(r"GTX 16|MX[45]\d0|\bT(400|500|550|600|1000|1200|2000)\b")
 """Names of Turing chips (7.5) without tensor cores: TU116 and TU117."""
-LEAST_CAPABILITY = {"tf32": (8, 0), "bfloat16": (8, 0)}
-"""Compute capability from which the tensor cores have a format: Ampere brought both."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Gpu:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """The GPUs that torch can use here; none where there is no driver or torch has no CUDA."""
+    """Return the GPUs that torch can use; none without a driver or with a torch that has no CUDA."""
     if not torch.cuda.is_available():
         return ()
     found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
@@ -47,40 +45,41 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def choose(variant: Variant, asked: str | None, present: Sequence[Gpu]) -> Gpu | None:
-    """The GPU that the variant runs on, None for the CPU.
+    """Return the GPU that the variant runs on, None for the CPU.
 
     Args:
-        variant: whose row says where it belongs.
+        variant: the row to place.
         asked: `cpu`, `cuda` or `cuda:N`; None follows the row.
-        present: as `gpus` gives them.
+        present: the machine's GPUs, see `gpus`.
 
     Raises:
-        VariantUnavailable: it cannot run there, or there is no such device.
+        VariantUnavailable: the variant cannot run there, or there is no such device.
     """
-    wanted = asked or variant.device
-    if wanted == "auto":
-        wanted = "cuda" if present else "cpu"
+    wanted = asked or variant.place(len(present))
     place = torch.device(wanted)
     if place.type == "cpu":
-        if variant.dtype == "tf32":
-            raise VariantUnavailable(f"{variant.name} needs a CUDA GPU: TF32 is a format of tensor cores")
+        if variant.cpu_builder is None:
+            raise VariantUnavailable(f"{variant.name} needs a CUDA GPU: no CPU computes in {variant.dtype}")
         return None
-    if variant.device == "cpu":
+    if variant.gpu_builder is None:
         raise VariantUnavailable(f"{variant.name} runs on the CPU only, not on {wanted}")
     if not present:
         raise VariantUnavailable(f"{variant.name} needs a CUDA GPU and this machine has none")
     if (place.index or 0) >= len(present):
         raise VariantUnavailable(f"{variant.name} was asked for on {wanted}; this machine has {len(present)} GPU(s)")
-    gpu, least = present[place.index or 0], LEAST_CAPABILITY.get(variant.dtype, (0, 0))
-    if gpu.capability < least:
-        needed = "{}.{}".format(*least)
+    gpu = present[place.index or 0]
+    if gpu.capability < variant.least_capability:
+        needed = "{}.{}".format(*variant.least_capability)
         raise VariantUnavailable(f"{variant.name} needs compute capability {needed}; {gpu.name} is {gpu.isa}")
     return gpu
 
 
-def expectations(variant: Variant, gpu: Gpu) -> tuple[str, ...]:
-    """What to know about this precision on this GPU, in sentences for the card."""
-    notes = {"float32": ("TF32 off",), "tf32": ("TF32 in the convolutions, FP32 in the linear layer",)}
-    if variant.dtype == "float16" and not gpu.has_tensor_cores:
-        return (f"{gpu.name} ({gpu.isa}) has no tensor cores: fp16 halves the memory; do not expect it to be faster",)
-    return notes.get(variant.dtype, ())
+def notes(variant: Variant, gpu: Gpu) -> tuple[str, ...]:
+    """Return the notes of an engine's info on the variant's precision on this GPU."""
+    own = (variant.gpu_note,) if variant.gpu_note else ()
+    if variant.wants_tensor_cores and not gpu.has_tensor_cores:
+        return (
+            *own,
+            f"{gpu.name} ({gpu.isa}) has no tensor cores: do not expect {variant.name} to be faster than fp32",
+        )
+    return own

@@ -1,4 +1,4 @@
-"""The floating-point networks as functions of uint8 pixels, eager on any device."""
+"""The floating-point network on torch's own operators, on any device."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.engines.function import TensorFunction
 from models.engines.network import FoldedLayer, Layer, ResidualLayer, assemble, max_pool, mean_and_scale
 from models.topology import Network
 
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+"""The torch dtype of the weights and activations, by the dtype of a row of VARIANTS."""
+
 
 def convolve_relu(weight: Tensor, bias: Tensor, stride: int, padding: int) -> Layer:
+    """Return `x -> relu(conv(x))`."""
     return lambda x: F.relu_(F.conv2d(x, weight, bias, stride, padding))
 
 
 def convolve_add_relu(weight: Tensor, bias: Tensor, stride: int, padding: int) -> ResidualLayer:
+    """Return `x, accumulator -> relu(conv(x) + accumulator)`."""
     return lambda x, accumulator: F.relu_(F.conv2d(x, weight, bias, stride, padding).add_(accumulator))
 
 
@@ -24,18 +35,23 @@ def eager(
     dtype: torch.dtype,
     plain: Callable[[Tensor, Tensor, int, int], Layer] = convolve_relu,
     residual: Callable[[Tensor, Tensor, int, int], ResidualLayer] = convolve_add_relu,
-) -> tuple[Layer, list[Tensor]]:
-    """`[N, 3, H, W] uint8` on `device` to `[N, 10] float32`, and the weights it holds. Channels-last throughout.
+) -> TensorFunction:
+    """Return the network on `device`, channels-last throughout.
 
-    `plain` and `residual` build the two kinds of layers that end in a ReLU, from weight, bias, stride and padding.
+    Args:
+        network: the layers.
+        device: where the weights go.
+        dtype: of weights and activations; the normalisation runs in float32.
+        plain: builds a convolution with ReLU from weight, bias, stride and padding.
+        residual: the same for a convolution whose output is added to a second input before its ReLU.
     """
     mean, scale = mean_and_scale(network.input, device)
-    held: list[Tensor] = []
+    weights: list[Tensor] = []
 
     def place(layer: FoldedLayer) -> tuple[Tensor, Tensor]:
         layout = torch.channels_last if layer.weight.ndim == 4 else torch.contiguous_format
         weight, bias = layer.weight.to(device, dtype, memory_format=layout), layer.bias.to(device, dtype)
-        held.extend((weight, bias))
+        weights.extend((weight, bias))
         return weight, bias
 
     def geometry(layer: FoldedLayer) -> tuple[int, int]:
@@ -57,4 +73,4 @@ def eager(
         x = pixels.to(torch.float32, memory_format=torch.channels_last).sub_(mean).mul_(scale).to(dtype)
         return F.linear(features(x).mean((2, 3)), head_weight, head_bias).float()
 
-    return forward, held
+    return TensorFunction(forward, weights)

@@ -1,4 +1,4 @@
-"""How a network function is driven on a GPU: graphs by batch size, pinned staging, events between the phases."""
+"""The engine that drives a network function on a GPU: graphs by batch size, pinned staging, events between phases."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,23 +18,24 @@ from models.engines.base import (
     check_pixels,
     image_shape,
 )
-from models.engines.graphs import Forward, Plan, Stream, captured_size
+from models.engines.function import TensorForward
+from models.engines.graphs import Plan, Stream, captured_size
 from models.variants import Variant
 
 CUDA_ERROR_MEMORY_ALLOCATION = 2
 """https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html"""
 NO_ENGINE = "unable to find an engine"
-"""What torch says when each of cuDNN's kernels failed, as they do where their workspace does not fit."""
+"""torch's message when every kernel of cuDNN failed, which happens when their workspace does not fit."""
 
 
 class CudaEngine:
-    """Runs a network function on a GPU, on a stream of its own.
+    """A network function on a GPU, run on a stream that no other engine uses.
 
-    Batch sizes that were warmed up run as CUDA graphs, padded to the next captured size; any other runs without one.
-    Copies go through pinned memory, and the host waits once, for the logits.
+    Batch sizes that were warmed up run as CUDA graphs, padded to the next captured size; other sizes run without a
+    graph. Copies go through pinned memory, and the host waits once per batch, for the logits.
     """
 
-    def __init__(self, variant: Variant, info: EngineInfo, forward: Forward, stream: Stream) -> None:
+    def __init__(self, variant: Variant, info: EngineInfo, forward: TensorForward, stream: Stream) -> None:
         self.variant = variant
         self.device = info.device
         self.info = info
@@ -52,7 +53,7 @@ class CudaEngine:
         return size, *image_shape(self.info)
 
     def _stage(self, size: int) -> None:
-        """Pinned memory for batches up to `size`, one way and the other."""
+        """Allocate pinned memory for pixels and logits of batches up to `size`."""
         self._pixels = self._stream.pinned(self._shape(size), torch.uint8)
         self._logits = self._stream.pinned((size, CLASS_COUNT), torch.float32)
 
@@ -91,11 +92,11 @@ class CudaEngine:
         with _typed_errors(self.device), self._stream.current():
             self._stage(max(largest, len(self._pixels)))
             try:
-                for size in sorted(missing, reverse=True):  # the largest first: the others find its memory free again
+                for size in sorted(missing, reverse=True):  # largest first, so that the others reuse its memory
                     self._graphs[size] = self._stream.capture(self._forward, self._shape(size))
             except BaseException:
-                # A graph that dies takes along memory of cuBLAS that others of its stream use
-                # (https://github.com/pytorch/pytorch/issues/193402), so all go; another warm-up starts from nothing.
+                # A graph that is destroyed frees memory of cuBLAS that the other graphs of its stream use
+                # (https://github.com/pytorch/pytorch/issues/193402), so drop all; the next warm-up captures anew.
                 self._graphs.clear()
                 self._padded.clear()
                 self.activation_peaks = {}
@@ -109,11 +110,11 @@ class CudaEngine:
 
 @contextmanager
 def _typed_errors(device: str) -> Iterator[None]:
-    """What CUDA and its libraries raise (RuntimeErrors all), as errors that say whether the process can go on."""
+    """Turn the RuntimeErrors of CUDA and its libraries into errors that say whether the process can go on."""
     try:
         yield
     except RuntimeError as error:
-        reason = ". ".join(str(error).partition("\n")[0].split(". ")[:2])  # the rest tells of other processes
+        reason = ". ".join(str(error).partition("\n")[0].split(". ")[:2])  # the rest describes other processes
         full = getattr(error, "error_code", None) == CUDA_ERROR_MEMORY_ALLOCATION
         if isinstance(error, torch.OutOfMemoryError) or full or NO_ENGINE in reason:
             raise OutOfMemory(f"{device} is out of memory, run smaller batches: {reason}") from error

@@ -1,4 +1,4 @@
-"""The floating-point network on a GPU: a table of ways to run the same layers."""
+"""The floating-point network on a GPU: a table of ways to run its layers."""
 
 from collections.abc import Callable
 
@@ -6,30 +6,28 @@ import torch
 from torch import Tensor
 
 from models.engines import floating
+from models.engines.function import TensorFunction
 from models.engines.network import FoldedLayer, Layer, ResidualLayer
 from models.topology import Network
-from models.variants import DEFAULT_GPU_BACKEND, GPU_BACKENDS
+from models.variants import GPU_BACKENDS
 
-Built = tuple[Layer, list[Tensor]]
-"""`[N, 3, S, S] uint8` on the device to `[N, 10] float32`, and the weights it holds."""
 RECOMPILE_LIMIT = 64
-"""Of torch.compile, which gives up after eight otherwise: batch sizes are compiled one by one."""
+"""Batch sizes that torch.compile may compile; each is compiled by itself, and the default limit is eight."""
 
 
-def build(backend: str | None, network: Network[FoldedLayer], device: torch.device, dtype: torch.dtype) -> Built:
-    """The network run by a row of BUILDERS; None takes DEFAULT_GPU_BACKEND.
+def build(backend: str, network: Network[FoldedLayer], device: torch.device, dtype: torch.dtype) -> TensorFunction:
+    """Return the network as the row `backend` of BUILDERS runs it.
 
     Raises:
-        ValueError: no such row.
+        ValueError: there is no such row.
     """
-    backend = backend or DEFAULT_GPU_BACKEND
     if backend not in BUILDERS:
         raise ValueError(f"the GPU's backend must be one of {', '.join(GPU_BACKENDS)}, not {backend!r}")
     return BUILDERS[backend](network, device, dtype)
 
 
-def _fused(network: Network[FoldedLayer], device: torch.device, dtype: torch.dtype) -> Built:
-    """Bias, residual addition and ReLU inside cuDNN's convolution."""
+def _fused(network: Network[FoldedLayer], device: torch.device, dtype: torch.dtype) -> TensorFunction:
+    """Return the network with bias, residual addition and ReLU inside cuDNN's convolutions."""
     return floating.eager(network, device, dtype, plain=_convolve_relu, residual=_convolve_add_relu)
 
 
@@ -45,16 +43,16 @@ def _convolve_add_relu(weight: Tensor, bias: Tensor, stride: int, padding: int) 
     )
 
 
-def _compiled(network: Network[FoldedLayer], device: torch.device, dtype: torch.dtype) -> Built:
-    """cuDNN's convolutions, everything else in kernels that Inductor generates; needs a C compiler at start."""
-    import torch._dynamo  # noqa: PLC0415 - seconds that the other rows do without
+def _compiled(network: Network[FoldedLayer], device: torch.device, dtype: torch.dtype) -> TensorFunction:
+    """Return the network with cuDNN's convolutions and Inductor's kernels for the rest; needs a C compiler at start."""
+    import torch._dynamo  # noqa: PLC0415 - takes seconds, and the other rows do not need it
 
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-    forward, held = floating.eager(network, device, dtype)
-    return torch.compile(forward, dynamic=False, fullgraph=True), held
+    forward, weights = floating.eager(network, device, dtype)
+    return TensorFunction(torch.compile(forward, dynamic=False, fullgraph=True), weights)
 
 
-BUILDERS: dict[str, Callable[[Network[FoldedLayer], torch.device, torch.dtype], Built]] = {
+BUILDERS: dict[str, Callable[[Network[FoldedLayer], torch.device, torch.dtype], TensorFunction]] = {
     "cudnn": floating.eager,
     "cudnn-fused": _fused,
     "inductor": _compiled,

@@ -1,30 +1,27 @@
-"""Which batch sizes get a CUDA graph, and the stream of a GPU on which graphs are captured and run."""
+"""The batch sizes that get a CUDA graph, and the GPU's stream on which graphs are captured and run."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from models.engines.function import TensorForward
 from models.measure import Clock, CudaClock, cuda_memory
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-"""Batch sizes that are captured: the powers of two and halfway between, so that padding adds at most a half."""
+"""Batch sizes that are captured: powers of two and the sizes halfway between, so that padding adds at most a half."""
 WARM_UP_RUNS = 3
-"""Before a capture: the first chooses cuDNN's kernels, none of it may happen while a stream is captured."""
-
-Forward = Callable[[Tensor], Tensor]
-"""`[N, 3, S, S] uint8` on the device to `[N, 10] float32` on the device."""
+"""Runs before a capture. The first chooses cuDNN's kernels, which is not allowed while a stream is captured."""
 
 
 def captured_size(size: int, largest: int) -> int:
-    """The batch size that a batch of `size` is padded to, where none is larger than `largest`."""
+    """Return the batch size that a batch of `size` is padded to, at most `largest`, the largest batch that is run."""
     return min(next((step for step in LADDER if step >= size), largest), largest)
 
 
 class Plan(Protocol):
-    """A way to run batches of one size: write into `pixels`, call it, read the logits that it gives."""
+    """A way to run batches of one size: write into `pixels`, call the plan, read the logits that it returns."""
 
     pixels: Tensor
     """`[N, 3, S, S] uint8` on the device."""
@@ -34,42 +31,42 @@ class Plan(Protocol):
 
     @property
     def memory_bytes(self) -> int:
-        """What the batch needs beyond the resident weights."""
+        """Bytes that the batch needs beyond the resident weights."""
         ...
 
 
 class Stream(Protocol):
-    """What an engine needs of its device."""
+    """The operations that an engine asks of its device."""
 
     device: torch.device
     clock: Clock
 
     def current(self) -> AbstractContextManager[object]:
-        """Everything inside runs on this stream."""
+        """Return a context in which everything runs on this stream."""
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory of the host that the device copies from and to by itself."""
+        """Allocate host memory that the device can copy from and to without the CPU."""
         ...
 
-    def capture(self, forward: Forward, shape: tuple[int, ...]) -> Plan:
-        """The function recorded for pixels of one shape, run and timed beforehand to choose the fastest kernels."""
+    def capture(self, forward: TensorForward, shape: tuple[int, ...]) -> Plan:
+        """Record the function for pixels of one shape, after runs that choose the fastest kernels."""
         ...
 
-    def direct(self, forward: Forward, shape: tuple[int, ...]) -> Plan:
-        """The function as it comes, for a shape that was not captured."""
+    def direct(self, forward: TensorForward, shape: tuple[int, ...]) -> Plan:
+        """Return a plan that calls the function, for a shape that was not captured."""
         ...
 
     def allocator(self) -> dict[str, int]:
-        """Bytes of the caching allocator: `allocated` now, and `reserved` on the device."""
+        """Return the bytes of the caching allocator: `allocated` now, and `reserved` on the device."""
         ...
 
 
 class CudaStream:
-    """A stream of its own on one GPU; its graphs share one memory pool, for they never run at the same time."""
+    """A new stream on one GPU. Its graphs share one memory pool, because they never run at the same time."""
 
     def __init__(self, device: torch.device, tf32: bool = False) -> None:
-        torch.cuda.synchronize(device)  # the weights came on another stream
+        torch.cuda.synchronize(device)  # the weights were copied on another stream
         self.device = device
         self._tf32 = tf32
         self._stream = torch.cuda.Stream(device)
@@ -83,11 +80,11 @@ class CudaStream:
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, pin_memory=True)
 
-    def capture(self, forward: Forward, shape: tuple[int, ...]) -> Plan:
+    def capture(self, forward: TensorForward, shape: tuple[int, ...]) -> Plan:
         set_convolutions(self._tf32, search=True)
         return Graph(forward, shape, self._stream, self._pool)
 
-    def direct(self, forward: Forward, shape: tuple[int, ...]) -> Plan:
+    def direct(self, forward: TensorForward, shape: tuple[int, ...]) -> Plan:
         set_convolutions(self._tf32, search=False)
         return Direct(forward, shape, self.device)
 
@@ -97,11 +94,11 @@ class CudaStream:
 
 
 class Graph:
-    """A captured function: what is launched as one, from and to memory that stays where it is."""
+    """A captured function: one launch runs all of its kernels, on memory at fixed addresses."""
 
     memory_kind = "cuda_graph"
 
-    def __init__(self, forward: Forward, shape: tuple[int, ...], stream: torch.cuda.Stream, pool: Any) -> None:
+    def __init__(self, forward: TensorForward, shape: tuple[int, ...], stream: torch.cuda.Stream, pool: Any) -> None:
         self.pixels = torch.randint(256, shape, dtype=torch.uint8, device=stream.device)
         for _ in range(WARM_UP_RUNS):
             forward(self.pixels)
@@ -121,11 +118,11 @@ class Graph:
 
 
 class Direct:
-    """A function that is called anew for every batch."""
+    """A function that is called for every batch, without a graph."""
 
     memory_kind = "cuda_peak"
 
-    def __init__(self, forward: Forward, shape: tuple[int, ...], device: torch.device) -> None:
+    def __init__(self, forward: TensorForward, shape: tuple[int, ...], device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
         self._forward = forward
         self._device = device
@@ -141,11 +138,11 @@ class Direct:
 
 
 def set_convolutions(tf32: bool, search: bool) -> None:
-    """How cuDNN and cuBLAS compute FP32, and whether cuDNN times its kernels for each new shape to keep the fastest.
+    """Set how cuDNN and cuBLAS compute FP32, and whether cuDNN times its kernels for a new shape to find the fastest.
 
-    A shape is new until it ran in this thread: torch keeps the kernel that it used first, timed or not.
-    The switches belong to the process, in which other engines may have set them otherwise: set before every use.
-    A graph keeps what was set when it was captured.
+    A shape is new until it ran in this thread: torch keeps the first kernel that it used, timed or not. The switches
+    belong to the process, and other engines in it set them, too: call this before every use. A graph keeps the
+    switches that were set when it was captured.
     """
     torch.backends.cudnn.benchmark = search
     torch.backends.cudnn.allow_tf32 = tf32  # older than fp32_precision; torch refuses to go on where they disagree

@@ -1,8 +1,9 @@
 """The network as OpenVINO graphs: FP32, and INT8 that the CPU plugin lowers to oneDNN's integer convolutions.
 
-A graph is built from the layers and compiled in memory when a variant is loaded, for every batch size at once; no file,
-no converter, no compiler. Of INT8, weights are s8 constants with a scale per channel, and each activation passes a
-FakeQuantize with the calibrated scale and offset: the plugin runs what lies between two of them in integers
+A graph is built from the layers and compiled in memory when a variant is loaded, once for every batch size; this needs
+no file, no converter and no C compiler. In INT8 the weights are s8 constants with a scale per channel, and each
+activation passes a FakeQuantize with its calibrated scale and offset: the plugin runs the layers between two of them in
+integers
 (https://docs.openvino.ai/2026/documentation/openvino-extensibility/openvino-plugin-library/advanced-guides/low-precision-transformations.html).
 """
 
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it reports each import over the network
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # else it reports each import over the network
 
 import numpy as np
 import openvino
@@ -22,27 +23,27 @@ from torch import Tensor
 
 from common import machine
 from models import measure
-from models.engines.built import ArrayForward, Built
+from models.engines.function import ArrayForward, ArrayFunction
 from models.engines.network import FoldedLayer, assemble, mean_and_scale
 from models.engines.quantized import Frame, QuantizedLayer, head_kernel
 from models.topology import Network, Spec
 
 Node = Any
-"""`openvino.Node`: the output of an operation, `[N, C, H, W]`."""
+"""An `openvino.Node`: the output of an operation, `[N, C, H, W]`."""
 LEVELS = 256
 
 
 class Compiled:
-    """A graph on the CPU, and the one request that runs it."""
+    """A graph compiled for the CPU, and the one request that runs it."""
 
     def __init__(self, pixels: Node, result: Node, threads: int) -> None:
         hints = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",  # some CPUs would run what is not quantized in bfloat16
-            # Unpinned, two threads may share one of two cores for seconds; pinned, two processes of fewer threads than
-            # cores would share the first ones.
+            "INFERENCE_PRECISION_HINT": "f32",  # else some CPUs run the layers that are not quantized in bfloat16
+            # Without pinning, two threads may share one of two cores for seconds. With it, processes that have fewer
+            # threads than there are cores would all run on the first ones.
             "ENABLE_CPU_PINNING": threads >= machine.affinity(),
         }
         model = openvino.Model([result], [pixels], "resnet18")
@@ -60,12 +61,12 @@ class Compiled:
 
     @property
     def weight_bytes(self) -> int:
-        """Resident weights and biases. OpenVINO keeps them as they were given beside those packed for oneDNN."""
+        """Resident bytes of weights and biases. OpenVINO keeps the given ones beside the ones packed for oneDNN."""
         constants = (node for node in self.network.get_runtime_model().get_ops() if _kind(node) == "Const")
         return 2 * sum(_nbytes(node) for node in constants)
 
     def activation_peak(self, forward: Callable[[], object]) -> int:
-        """Bytes that a batch needs beyond the weights: what the process grows by, once scratch memory was released."""
+        """Return the bytes by which a batch makes the process grow, after its scratch memory was released."""
         self.network.release_memory()
         return measure.growth(forward)
 
@@ -78,26 +79,26 @@ def _kind(node: Node) -> str:
     return str(node.get_rt_info()["layerType"].value)
 
 
-def fp32(network: Network[FoldedLayer], threads: int) -> Built:
-    """`[N, 3, H, W] uint8` to `[N, 10] float32`."""
+def fp32(network: Network[FoldedLayer], threads: int) -> ArrayFunction:
+    """Return `[N, 3, S, S] uint8` to `[N, 10] float32` logits, in FP32."""
     head = network.head
 
     def classify(averages: Node) -> Node:
         return op.add(op.matmul(averages, _constant(head.weight), False, True), _constant(head.bias))
 
-    return _built(Compiled(*_floating(network, classify), threads))
+    return _function(Compiled(*_floating(network, classify), threads))
 
 
-def features(network: Network[FoldedLayer], threads: int) -> Built:
-    """`[N, 3, H, W] uint8` to `[N, 512] float32`, averaged over positions."""
-    return _built(Compiled(*_floating(network, lambda averages: averages), threads))
+def features(network: Network[FoldedLayer], threads: int) -> ArrayFunction:
+    """Return `[N, 3, S, S] uint8` to `[N, 512] float32` features averaged over positions, in FP32."""
+    return _function(Compiled(*_floating(network, lambda averages: averages), threads))
 
 
 def _floating(network: Network[FoldedLayer], classify: Callable[[Node], Node]) -> tuple[Node, Node]:
     mean, scale = mean_and_scale(network.input)
 
     def convolve(x: Node, layer: FoldedLayer) -> Node:
-        # The scale of the normalisation goes into the first weights; its mean cannot, because of the zero padding.
+        # The first weights take in the scale of the normalisation. They cannot take in its mean: the padding is zero.
         weight = layer.weight * scale if layer is network.stem else layer.weight
         return _convolution(x, _constant(weight), layer.bias, layer.spec, layer.weight.shape[2] // 2)
 
@@ -114,15 +115,15 @@ def _floating(network: Network[FoldedLayer], classify: Callable[[Node], Node]) -
     return pixels, classify(op.reduce_mean(last, op.constant(np.array([2, 3])), False))
 
 
-def int8(network: Network[QuantizedLayer], threads: int) -> Built:
-    """`[N, 3, H, W] uint8` to `[N, 10] float32`; from the raw pixels to the logits, all convolutions in integers."""
+def int8(network: Network[QuantizedLayer], threads: int) -> ArrayFunction:
+    """Return `[N, 3, S, S] uint8` to `[N, 10] float32` logits, with every convolution and the head in integers."""
     frame = Frame(network.input, network.stem.weight.shape[2] // 2)
     compiled = Compiled(*int8_graph(network, frame.side), threads)
-    return _built(compiled, lambda pixels: compiled(frame(pixels))).with_input(lambda: frame.nbytes)
+    return _function(compiled, lambda pixels: compiled(frame(pixels))).with_input(lambda: frame.nbytes)
 
 
 def int8_graph(network: Network[QuantizedLayer], side: int) -> tuple[Node, Node]:
-    """Framed pixels, `[N, side, side, 4] uint8`, and the logits that the graph makes of them."""
+    """Return the ends of the INT8 graph: its input, framed pixels `[N, side, side, 4] uint8`, and its logits."""
 
     def convolve(x: Node, layer: QuantizedLayer, weight: Tensor, scale: Tensor, padding: int) -> Node:
         real = op.multiply(op.convert(op.constant(weight.numpy()), np.float32), _constant(scale.view(-1, 1, 1, 1)))
@@ -140,16 +141,16 @@ def int8_graph(network: Network[QuantizedLayer], side: int) -> tuple[Node, Node]
 
     pixels = op.parameter([-1, side, side, 4], np.uint8)
     framed = op.convert(op.transpose(pixels, op.constant(np.array([0, 3, 1, 2]))), np.float32)
-    exact = _fake_quantize(framed, 0.0, 255.0)  # pixels are integers already; this says so to the plugin
+    exact = _fake_quantize(framed, 0.0, 255.0)  # changes no pixel; tells the plugin that they are integers
     last = assemble(network, plain, residual, _max_pool)(exact)
     head = network.head
     logits = convolve(last, head, head_kernel(head), head.weight_scale / head.spec.side**2, 0)
     return pixels, op.reshape(logits, op.constant(np.array([0, -1])), True)
 
 
-def _built(compiled: Compiled, run: ArrayForward | None = None) -> Built:
-    gc.collect()  # the graph that was compiled refers to itself, and holds the weights
-    return Built(run or compiled, compiled.weight_bytes, activation_peak=compiled.activation_peak)
+def _function(compiled: Compiled, run: ArrayForward | None = None) -> ArrayFunction:
+    gc.collect()  # the source graph refers to itself and keeps the weights alive
+    return ArrayFunction(run or compiled, compiled.weight_bytes, activation_peak=compiled.activation_peak)
 
 
 def _convolution(x: Node, weight: Node, bias: Tensor, spec: Spec, padding: int) -> Node:

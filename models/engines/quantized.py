@@ -1,7 +1,8 @@
-"""The INT8 weights and scales of a network: made from FP32 weights and calibrated ranges, or read from an artifact.
+"""The INT8 weights and scales of a network, made from FP32 weights and calibrated ranges or read from an artifact.
 
-Real values are `scale x integer`, with no zero point: activations are uint8 after a ReLU, weights int8, symmetric, with
-one scale per output channel. The output of a shortcut convolution can be negative: an `offset` lifts it into uint8.
+A real value is `scale * integer`, without a zero point. Activations are uint8, since a ReLU precedes them; weights are
+int8, symmetric, with one scale per output channel. Only the output of a shortcut convolution can be negative: an
+`offset` moves it into uint8.
 """
 
 import hashlib
@@ -25,23 +26,26 @@ from models.variants import VariantUnavailable
 
 Range = tuple[float, float]
 FORMAT = "precision-service int8 3"
+"""Marks an INT8 artifact of this version."""
 LARGEST_SUM = 2**31 - 1
+"""Of a 32-bit accumulator."""
 FULL_LIMIT = 127
+"""Largest weight with VNNI."""
 SAFE_LIMIT = 64
-"""Largest weight without VNNI: a pair of products, 2 x 255 x 64 = 32,640, is summed in 16 bits."""
+"""Largest weight on a CPU without VNNI, which sums pairs of products in 16 bits: 2 x 255 x 64 = 32,640."""
 
 
 @dataclass(frozen=True)
 class QuantizedLayer:
     """A convolution or the linear layer: `y = conv(x, weight) * weight_scale + bias`, then `y / output_scale + offset`.
 
-    The stem reads raw pixels: R, G and B, padded with the rounded mean, and a fourth channel that is 1 on the
-    padding and 0 inside, whose weights make up for the rounding.
+    The stem reads raw pixels: red, green and blue, padded with the rounded mean. A fourth channel is 1 on the padding
+    and 0 inside; its weights correct the rounding of the mean.
     """
 
     spec: Spec
     weight: Tensor
-    """int8, shaped as in FoldedLayer; the stem's has a fourth input channel."""
+    """int8, shaped as in FoldedLayer; the stem has a fourth input channel."""
     weight_scale: Tensor
     """`[out] float32`."""
     bias: Tensor
@@ -49,19 +53,20 @@ class QuantizedLayer:
     output_scale: float
     """0 for the head, whose output stays float32."""
     offset: int
+    """Added to the output so that it is not negative."""
 
 
-def padding_pixels(taken: Input) -> tuple[int, ...]:
-    """The pixel that stands for zero after the normalisation, rounded: red, green, blue."""
-    return tuple(int(value) for value in mean_and_scale(taken)[0].flatten().round().tolist())
+def padding_pixels(inputs: Input) -> tuple[int, ...]:
+    """Return the pixel that the normalisation turns into zero, rounded: red, green, blue."""
+    return tuple(int(value) for value in mean_and_scale(inputs)[0].flatten().round().tolist())
 
 
 def quantize(network: Network[FoldedLayer], ranges: Mapping[str, Range], limit: int) -> Network[QuantizedLayer]:
-    """Quantize the weights, and turn the calibrated range of each convolution's output into its scale and offset.
+    """Quantize the weights, and turn the calibrated range of each convolution's output into a scale and an offset.
 
     Args:
         network: the FP32 network.
-        ranges: `(low, high)` by layer name, after ReLU and addition where they follow.
+        ranges: `(low, high)` of each convolution's output by layer name, see `models.calibration.Calibration`.
         limit: largest magnitude of an integer weight, FULL_LIMIT or SAFE_LIMIT.
 
     Raises:
@@ -83,7 +88,7 @@ def quantize(network: Network[FoldedLayer], ranges: Mapping[str, Range], limit: 
 
 
 def narrowed(network: Network[QuantizedLayer]) -> Network[QuantizedLayer]:
-    """The same network with weights of at most SAFE_LIMIT, for a CPU without VNNI."""
+    """Return the network with weights of at most SAFE_LIMIT, for a CPU without VNNI."""
 
     def narrow(layer: QuantizedLayer) -> QuantizedLayer:
         weight = (layer.weight.double() * (SAFE_LIMIT / FULL_LIMIT)).round().to(torch.int8)
@@ -93,31 +98,31 @@ def narrowed(network: Network[QuantizedLayer]) -> Network[QuantizedLayer]:
 
 
 def rounded(weight: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Integer weights and their scale, per output channel."""
+    """Return integer weights and their scale per output channel."""
     scale = weight.abs().amax(dim=tuple(range(1, weight.ndim))).clamp(min=1e-12) / limit
     shaped = scale.view(-1, *[1] * (weight.ndim - 1))
     return (weight / shaped).round().clamp(-limit, limit).to(torch.int8), scale
 
 
-def _stem(layer: FoldedLayer, taken: Input, limit: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The stem on raw pixels: weight (with the fourth channel), its scale, and the bias that holds the mean."""
-    mean, scale = mean_and_scale(taken)
+def _stem(layer: FoldedLayer, inputs: Input, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the stem for raw pixels: weight with a fourth channel, its scale, and a bias that takes in the mean."""
+    mean, scale = mean_and_scale(inputs)
     weight, weight_scale = rounded(layer.weight * scale, limit)
     real = weight.double() * weight_scale.double().view(-1, 1, 1, 1)
     bias = layer.bias.double() - (real * mean.double()).sum((1, 2, 3))
-    short = mean.double() - torch.tensor(padding_pixels(taken)).view(3, 1, 1)
+    short = mean.double() - torch.tensor(padding_pixels(inputs)).view(3, 1, 1)
     padding = (real * short).sum(1, keepdim=True) / weight_scale.double().view(-1, 1, 1, 1)
     padding = padding.round().clamp(-limit, limit).to(torch.int8)
     return torch.cat([weight, padding], 1), weight_scale, bias.float()
 
 
 def head_kernel(head: QuantizedLayer) -> Tensor:
-    """The linear layer and the average before it as one convolution: `[10, 512, side, side] int8`, all positions alike.
+    """Return the average and the linear layer as the weight of one convolution: `[10, 512, side, side] int8`.
 
-    Its sums are `side**2` times what they should be.
+    All positions have the same weights, so its sums are `side**2` times too large; the caller divides the scale.
 
     Raises:
-        VariantUnavailable: they might not fit 32 bits.
+        VariantUnavailable: the sums might not fit into 32 bits.
     """
     side = head.spec.side
     weights = head.weight.int()
@@ -130,20 +135,20 @@ def head_kernel(head: QuantizedLayer) -> Tensor:
 
 
 class Frame:
-    """Pixels in a frame as wide as the stem reads beyond them, channels last, with QuantizedLayer's fourth channel.
+    """The stem's input: pixels framed by its padding, channels last, with the fourth channel of QuantizedLayer.
 
-    The buffer of the largest batch so far is kept; only its inside is written again.
+    It keeps the buffer of the largest batch so far and rewrites only the inside of the frame.
     """
 
-    def __init__(self, taken: Input, width: int) -> None:
-        self.side = taken.side + 2 * width
-        self._pad = np.array([*padding_pixels(taken), 1], np.uint8)
-        self._inside = slice(width, width + taken.side)
+    def __init__(self, inputs: Input, width: int) -> None:
+        self.side = inputs.side + 2 * width
+        self._pad = np.array([*padding_pixels(inputs), 1], np.uint8)
+        self._inside = slice(width, width + inputs.side)
         self._buffer = self._frame = self._empty(1)
 
     @property
     def nbytes(self) -> int:
-        """Of the last batch."""
+        """Bytes of the last batch."""
         return self._frame.nbytes
 
     def _empty(self, size: int) -> NDArray[np.uint8]:
@@ -152,7 +157,7 @@ class Frame:
         return frame
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """`[N, side, side, 4]` from `[N, 3, S, S]`; overwritten by the next call, the same array if N is the same."""
+        """Return `[N, side, side, 4]` from `[N, 3, S, S]`. The next call overwrites it; equal N give the same array."""
         if len(pixels) > len(self._buffer):
             self._buffer = self._empty(len(pixels))
         if len(pixels) != len(self._frame):
@@ -167,14 +172,14 @@ def serialize(
     calibration_sha256: str,
     classes: Sequence[str] = cifar10.CLASSES,
 ) -> bytes:
-    """The INT8 artifact: a safetensors file that says what it was made from and carries its own SHA-256."""
+    """Return the INT8 artifact: a safetensors file with the hashes of its sources and its own SHA-256."""
     tensors = {f"{layer.spec.name}.{part}": getattr(layer, part) for layer in network for part in PARTS}
     outputs = {layer.spec.name: (layer.output_scale, layer.offset) for layer in network}
     about = {
         "format": FORMAT,
         "checkpoint_sha256": checkpoint_sha256,
         "calibration_sha256": calibration_sha256,
-        "stem": "plain" if network.is_pooled else "cifar",
+        "stem": network.stem_name,
         "input": json.dumps(asdict(network.input)),
         "outputs": json.dumps(outputs),
         "classes": json.dumps(classes),
@@ -183,10 +188,11 @@ def serialize(
 
 
 PARTS = ("weight", "weight_scale", "bias")
+"""The tensors of a layer."""
 
 
 def deserialize(path: Path) -> tuple[Network[QuantizedLayer], dict[str, str]]:
-    """The network of an INT8 artifact, and what the artifact says of itself.
+    """Return the network of an INT8 artifact, and the artifact's metadata.
 
     Raises:
         CheckpointError: the file is missing, damaged, or no INT8 artifact.

@@ -1,1 +1,1 @@
-"""Judging variants against each other: statistics, corruptions, timed batches, reports (see `models.evaluate`)."""
+"""The parts of `models.evaluate`: statistics, corruptions, timed batches, reports."""

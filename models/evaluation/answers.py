@@ -1,4 +1,4 @@
-"""An engine's logits on many images, kept on disk so that an evaluation that was stopped goes on where it was."""
+"""An engine's logits on many images, kept on disk so that a stopped evaluation can continue."""
 
 import hashlib
 import io
@@ -15,20 +15,20 @@ from models.cifar10 import Images
 from models.engines.base import Engine
 
 PROBE = 8
-"""Images whose logits stand for everything that the engine's info does not say (its calibration, its kernels)."""
+"""Images whose logits identify an engine beyond its info: they differ with its kernels."""
 
 
 def answer(engine: Engine, images: Images, batch_size: int, place: Path, title: str) -> NDArray[np.float32]:
-    """The `[N, 10]` logits of `[N, 3, H, W] uint8` images: read from `place` if it holds them, else computed.
+    """Return the `[N, 10]` logits of `[N, 3, H, W] uint8` images: read from `place` if it holds them, else computed.
 
-    The images are resized, batch by batch, to what the engine takes.
+    The images are resized, batch by batch, to the engine's input size.
 
     Args:
-        engine: as loaded.
-        images: any number of them.
+        engine: a loaded variant.
+        images: any number of images.
         batch_size: images per forward.
-        place: a .npz file that is reused only for the same engine, machine, versions and images.
-        title: what the progress bar says.
+        place: a .npz file, reused only for the same engine, machine, versions and images.
+        title: the text of the progress bar.
     """
     key = identity(engine, images, batch_size)
     if (known := _read(place, key)) is not None:
@@ -47,9 +47,9 @@ def answer(engine: Engine, images: Images, batch_size: int, place: Path, title: 
 
 
 def identity(engine: Engine, images: Images, batch_size: int) -> str:
-    """A hash of whatever the logits depend on."""
+    """Return a hash of everything that the logits depend on."""
     probe = _run(engine, images[:PROBE])
-    info = asdict(replace(engine.info, notes=()))  # they tell of memory, which differs from start to start
+    info = asdict(replace(engine.info, notes=()))  # they name sizes of memory, which differ from start to start
     digest = hashlib.sha256(f"{sorted(info.items())} {batch_size} {images.shape}".encode())
     digest.update(probe.tobytes())
     digest.update(images.tobytes())
@@ -65,4 +65,4 @@ def _read(place: Path, key: str) -> NDArray[np.float32] | None:
         with np.load(io.BytesIO(place.read_bytes())) as content:
             return np.asarray(content["logits"], np.float32) if str(content["key"]) == key else None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # none yet, or cut short when the machine went down: computed again
+        return None  # no file yet, or an incomplete one: compute again

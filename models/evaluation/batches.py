@@ -1,4 +1,4 @@
-"""The classic per-batch analysis: time and memory of each batch, after warm-up, the variants taking turns."""
+"""Time and memory of single batches, after warm-up, the variants taking turns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from models.engines.base import Engine
 
 @dataclass(frozen=True)
 class Batch:
-    """One executed batch; seconds are device-synchronised."""
+    """One executed batch. Its seconds are device-synchronised."""
 
     variant: str
     batch_size: int
     inference_seconds: float
     wall_seconds: float
-    """With the copies to and from the device."""
+    """The whole call, with the copies to and from the device."""
     memory_bytes: int
     memory_kind: str
 
@@ -35,17 +35,17 @@ class Summary:
     least_seconds: float
     most_seconds: float
     images_per_second: float
-    """By the median."""
+    """From the median."""
     memory_bytes: int
-    """The most that any of the batches needed beyond the resident weights."""
+    """The most bytes that a batch needed beyond the resident weights."""
     memory_kind: str
 
 
 def measure(engines: Mapping[str, Engine], images: Images, sizes: Sequence[int], seed: int = 0) -> list[Batch]:
     """Run the images through every engine in whole batches of each size.
 
-    Engines are warmed up for a size and run it once untimed; then each batch of images goes through all of them, in
-    random order, so that a slow moment of the machine hits every variant.
+    Each engine is warmed up for a size and runs one batch untimed. Then each batch of images goes through all engines,
+    in random order, so that a slow moment of the machine affects every variant.
     """
     random = np.random.default_rng(seed)
     found = []
@@ -64,7 +64,7 @@ def measure(engines: Mapping[str, Engine], images: Images, sizes: Sequence[int],
 
 
 def summarise(batches: Sequence[Batch]) -> list[Summary]:
-    """A row per size and variant."""
+    """Return one summary per size and variant."""
     groups: dict[tuple[int, str], list[Batch]] = {}
     for batch in batches:
         groups.setdefault((batch.batch_size, batch.variant), []).append(batch)

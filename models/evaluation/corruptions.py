@@ -1,7 +1,7 @@
-"""The corruptions that real images suffer, at five severities, as functions of uint8 images.
+"""Corruptions of real images at five severities, as functions of uint8 images.
 
 Formulas and parameters are those of CIFAR-10-C (Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to
-Common Corruptions and Perturbations", 2019; `make_cifar_c.py` in hendrycks/robustness), here with a fixed seed.
+Common Corruptions and Perturbations", 2019; `make_cifar_c.py` in hendrycks/robustness), with a fixed seed.
 """
 
 import io
@@ -15,11 +15,12 @@ from models.cifar10 import Images
 
 SEED = 2019
 CHUNK = 1000
-"""Images held as floats at a time."""
+"""Images that are floats at the same time, which bounds the memory."""
 Corruption = Callable[[Images, float], Images]
 
 
 def jpeg(images: Images, quality: float) -> Images:
+    """Compress each image as JPEG and decode it."""
     return np.stack([_through_jpeg(image, int(quality)) for image in images])
 
 
@@ -30,14 +31,14 @@ def _through_jpeg(image: Images, quality: int) -> Images:
 
 
 def noise(images: Images, deviation: float) -> Images:
-    """Gaussian; the same for an image whatever comes after it."""
+    """Add Gaussian noise. An image's noise does not depend on the images after it."""
     random = np.random.default_rng(SEED)
     parts = [images[i : i + CHUNK] / 255 for i in range(0, len(images), CHUNK)]
     return np.concatenate([_pixels(part + random.normal(0, deviation, part.shape)) for part in parts])
 
 
 def blur(images: Images, sigma: float) -> Images:
-    """Gaussian, cut off at four sigma, the border repeated outwards (as scikit-image does it)."""
+    """Blur with a Gaussian, cut off at four sigma, the border repeated outwards (as in scikit-image)."""
     radius = int(4 * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
@@ -51,13 +52,14 @@ def blur(images: Images, sigma: float) -> Images:
 
 
 def contrast(images: Images, factor: float) -> Images:
+    """Scale each channel's distance from its mean."""
     x = images / 255
     mean = x.mean((2, 3), keepdims=True)
     return _pixels((x - mean) * factor + mean)
 
 
 def brightness(images: Images, shift: float) -> Images:
-    """The value (largest channel) is raised; hue and saturation stay."""
+    """Raise the value (largest channel); keep hue and saturation."""
     x = images / 255
     value = x.max(1, keepdims=True)
     raised = np.minimum(value + shift, 1)
@@ -65,7 +67,7 @@ def brightness(images: Images, shift: float) -> Images:
 
 
 def _pixels(x: NDArray[np.float64]) -> Images:
-    """0 to 1 to uint8, cut off as the authors do. The small term undoes what halves of rounding took off."""
+    """Convert 0 to 1 to uint8, rounding down as the authors do. The small term undoes rounding errors of the floats."""
     return (x.clip(0, 1) * 255 + 1e-9).astype(np.uint8)
 
 
@@ -81,14 +83,14 @@ ALL = tuple(f"{name}@{severity}" for name in CORRUPTIONS for severity in (1, 3, 
 
 
 def corrupt(images: Images, condition: str) -> Images:
-    """`[N, 3, 32, 32] uint8` images under `NAME@SEVERITY`."""
+    """Return `[N, 3, 32, 32] uint8` images under the condition `NAME@SEVERITY`."""
     name, _, severity = condition.partition("@")
     function, parameters = CORRUPTIONS[name]
     return function(images, parameters[int(severity) - 1])
 
 
 def parse(text: str) -> tuple[str, ...]:
-    """`none`, `all`, or conditions such as `jpeg@3,noise@5`.
+    """Return the conditions that the text names: `none`, `all`, or a list such as `jpeg@3,noise@5`.
 
     Raises:
         ValueError: a name or a severity does not exist; says what was expected.

@@ -1,7 +1,7 @@
-"""What an evaluation found about a checkpoint's variants, kept beside it as `NAME.evaluation.json`. Imports no torch.
+"""The record of an evaluation: each variant's numbers, beside the checkpoint as `NAME.evaluation.json`. No torch.
 
-`python -m models.evaluate --record` writes it, `GET /variants` shows it. A number belongs to the weights, to INT8's
-calibration and to the size of image that it was measured with; beside others it is not shown.
+`python -m models.evaluate --record` writes it and `GET /variants` shows it. An entry belongs to the weights, to INT8's
+calibration and to the input size that it was measured with; for others it is not shown.
 """
 
 import json
@@ -14,13 +14,14 @@ from models import files
 
 SUFFIX = ".evaluation.json"
 IDENTITY = ("checkpoint_sha256", "calibration_sha256", "input_size", "mean", "std")
-"""Fields of an engine's card that make it another network."""
+"""Fields of an engine's info; two engines that differ in one of them are different networks."""
 
 Entry = dict[str, Any]
+"""One variant's numbers as JSON, see `models.evaluation.report.record_entry`."""
 
 
 def read(path: Path) -> dict[str, Entry]:
-    """By variant, what is known of the checkpoint at `path`; nothing where nobody evaluated it.
+    """Return the record of the checkpoint at `path`, by variant; empty if it was never evaluated.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -36,17 +37,17 @@ def read(path: Path) -> dict[str, Entry]:
         ) from error
 
 
-def belongs(entry: Mapping[str, Any], engine: Mapping[str, Any]) -> bool:
-    """Whether the entry was measured on the weights of the engine with this card (as JSON)."""
-    return all(name in engine and entry.get(name) == engine[name] for name in IDENTITY)
+def belongs(entry: Mapping[str, Any], info: Mapping[str, Any]) -> bool:
+    """Return whether the entry was measured on the network of the engine with this info (as JSON)."""
+    return all(name in info and entry.get(name) == info[name] for name in IDENTITY)
 
 
 def write(path: Path, found: Mapping[str, Entry]) -> Path:
-    """Put the entries beside the checkpoint; those of other variants stay, unless they are of other weights."""
+    """Write the entries beside the checkpoint; keep older entries of other variants if they are of the same weights."""
     place = files.beside(path, SUFFIX)
     shas = {entry["checkpoint_sha256"] for entry in found.values()}
     kept = {}
-    with suppress(files.CheckpointError):  # what is damaged is written anew
+    with suppress(files.CheckpointError):  # a damaged file is replaced
         kept = {name: entry for name, entry in read(path).items() if entry.get("checkpoint_sha256") in shas}
     files.write(place, (json.dumps(kept | dict(found), indent=1) + "\n").encode())
     return place

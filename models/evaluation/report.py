@@ -1,7 +1,7 @@
-"""What an evaluation found: the types that are written as JSON, and the machine that it ran on."""
+"""The report of an evaluation: its types, and its two files, evaluation.json and the record."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,30 +13,31 @@ from models.evaluation.record import IDENTITY
 from models.evaluation.statistics import Paired, Score
 
 CLEAN = "clean"
-"""The condition of images as they are."""
+"""The condition of images that were not corrupted."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A variant's answers under one condition, and how they differ from the reference's (None for the reference)."""
+    """How good a variant's answers are under one condition."""
 
     score: Score
     paired: Paired | None
+    """The difference from the reference's answers; None for the reference itself."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class VariantReport:
-    """All that was found out about one variant."""
+    """The results of one variant."""
 
-    engine: EngineInfo
+    info: EngineInfo
     load_seconds: tuple[float, ...]
-    """Each of several loads from disk; the first in a process pays for what the others find ready."""
-    results: dict[str, Result] = field(default_factory=dict)
+    """Of each load from disk. The first one in a process is slower: it also loads libraries and fills caches."""
+    results: dict[str, Result]
     """By condition: `clean`, `jpeg@3`, ..."""
-    batches: list[Summary] = field(default_factory=list)
+    batches: list[Summary]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
     """An evaluation of several variants of one checkpoint."""
 
@@ -48,29 +49,30 @@ class Report:
     reference: str
     machine: dict[str, Any]
     variants: dict[str, VariantReport]
-    batches: list[Batch] = field(default_factory=list)
+    batches: list[Batch]
 
     def write(self, place: Path) -> None:
+        """Write the report as JSON."""
         files.write(place, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
 
 def record_entry(report: Report, name: str) -> dict[str, Any]:
-    """What the card of a variant says of it: the numbers, what they were measured on and the weights they belong to."""
+    """Return the record of a variant: its numbers, the machine they were measured on, the weights they belong to."""
     variant = report.variants[name]
-    engine = variant.engine
+    info = variant.info
     return {
-        **{field: getattr(engine, field) for field in IDENTITY},
+        **{field: getattr(info, field) for field in IDENTITY},
         "data": report.data,
         "command": report.command,
         "date": report.date,
         "machine": report.machine,
-        "device": engine.device,
-        "device_name": engine.device_name,
-        "backend": engine.backend,
-        "threads": engine.threads,
-        "serialized_bytes": engine.serialized_bytes,
-        "parameter_bytes": engine.parameter_bytes,
-        "buffer_bytes": engine.buffer_bytes,
+        "device": info.device,
+        "device_name": info.device_name,
+        "backend": info.backend,
+        "threads": info.threads,
+        "serialized_bytes": info.serialized_bytes,
+        "parameter_bytes": info.parameter_bytes,
+        "buffer_bytes": info.buffer_bytes,
         "load_seconds": median(variant.load_seconds),
         "batches": [asdict(summary) for summary in variant.batches],
         "clean": _clean(variant.results[CLEAN]),
@@ -79,7 +81,7 @@ def record_entry(report: Report, name: str) -> dict[str, Any]:
 
 
 def _clean(result: Result) -> dict[str, Any]:
-    """A card has no room for the list of discordant images, which stands in evaluation.json."""
+    """Return the clean result without the list of discordant images, which only evaluation.json has."""
     found = asdict(result)
     if found["paired"]:
         del found["paired"]["discordant"]
@@ -87,6 +89,7 @@ def _clean(result: Result) -> dict[str, Any]:
 
 
 def _corrupted(result: Result) -> dict[str, Any]:
+    """Return the shares of a result under corruption."""
     paired = result.paired
     against = {"difference": asdict(paired.difference), "agreement": paired.agreement.estimate} if paired else {}
     return {"images": result.score.images, "top1": result.score.top1.estimate, **against}

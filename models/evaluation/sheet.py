@@ -16,23 +16,24 @@ CELL = (THUMB + 16, THUMB + 3 * LINE + 14)
 MARGIN = 12
 HEADER = 40
 LIMIT = 200
-"""Most images on one sheet."""
+"""The most images on one sheet."""
 INK, GOOD, BAD = "#1a1a1a", "#0b6b2f", "#a4161a"
 
 Picks = NDArray[np.int64]
+"""Class indices, `[N]`."""
 
 
 def draw(
     images: Images, labels: Labels, picks: tuple[Picks, Picks], names: tuple[str, str], paired: Paired
 ) -> Image.Image:
-    """The discordant images, each with its label and what both variants say, what is right in green.
+    """Draw the discordant images, each with its label and both variants' answers, right answers in green.
 
     Args:
         images: `[N, 3, H, W] uint8`.
         labels: `[N]`.
-        picks: the class index that the reference and the variant choose, each `[N]`.
-        names: of the reference and the variant.
-        paired: whose `discordant` images are drawn, the first LIMIT of them.
+        picks: the class indices that the reference and the variant choose, each `[N]`.
+        names: the reference and the variant.
+        paired: their comparison; its first LIMIT `discordant` images are drawn.
     """
     shown = paired.discordant[:LIMIT]
     rows = max(1, -(-len(shown) // COLUMNS))
@@ -57,4 +58,5 @@ def draw(
 
 
 def write(sheet: Image.Image, place: Path) -> None:
+    """Save the sheet as PNG."""
     sheet.save(place, "PNG", optimize=True)

@@ -1,6 +1,5 @@
-"""What logits are worth, alone and paired with another variant's on the same images. Each method names its source."""
+"""How good logits are, alone and paired with another variant's on the same images. Each method names its source."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,21 +7,20 @@ from numpy.typing import NDArray
 
 from common.statistics import Interval, mcnemar, paired_difference, proportion
 from models.cifar10 import CLASSES, Labels
+from models.logits import Logits, sqnr
 
-Logits = NDArray[np.floating]
-"""`[N, 10]`."""
 ECE_BINS = 15
 
 
 @dataclass(frozen=True)
 class Score:
-    """How good a variant's answers are on labelled images."""
+    """How good the answers of a variant are on labelled images."""
 
     images: int
     top1: Interval
-    """Share of images (0 to 1) whose most probable class is their label."""
+    """Share of images (0 to 1) whose top-1 class is their label."""
     per_class: dict[str, float | None]
-    """Top-1 of each class' images; None where there are none."""
+    """Top-1 by class; None for a class without images."""
     negative_log_likelihood: float
     """Mean over the images, in nats, of -log of the label's probability."""
     expected_calibration_error: float
@@ -40,9 +38,9 @@ class Paired:
     difference: Interval
     """The variant's top-1 minus the reference's, -1 to 1."""
     agreement: Interval
-    """Share of images with the same most probable class."""
+    """Share of images with the same top-1 class."""
     logit_sqnr_db: float | None
-    """None where the logits are equal to the bit."""
+    """None if the logits are equal to the bit."""
     discordant: tuple[int, ...]
     """Indices of the images that exactly one of the two gets right."""
 
@@ -61,7 +59,7 @@ def score(logits: Logits, labels: Labels) -> Score:
 
 
 def compare(logits: Logits, reference_logits: Logits, labels: Labels, reference: str) -> Paired:
-    """Hold `[N, 10]` logits against those of the variant `reference` on the same images."""
+    """Compare `[N, 10]` logits with those of the variant `reference` on the same images."""
     ours, theirs = logits.argmax(1), reference_logits.argmax(1)
     right, reference_right = ours == labels, theirs == labels
     only_ours, only_theirs = int((right & ~reference_right).sum()), int((~right & reference_right).sum())
@@ -78,19 +76,14 @@ def compare(logits: Logits, reference_logits: Logits, labels: Labels, reference:
 
 
 def log_softmax(logits: Logits) -> NDArray[np.float64]:
+    """Return the `[N, 10]` logarithms of the probabilities."""
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     log_probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     return log_probabilities
 
 
 def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """How far confidence is from accuracy, averaged over images by bins of equal width (Guo et al., 2017, 15 bins)."""
+    """Return the mean gap between confidence and accuracy, over bins of equal width (Guo et al., 2017, 15 bins)."""
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = np.bincount(bins, confidence - right, ECE_BINS)  # per bin: images times (confidence - accuracy)
     return float(np.abs(gaps).sum() / len(right))
-
-
-def sqnr(exact: Logits, found: Logits) -> float | None:
-    """Signal-to-quantization-noise ratio in dB: the power of `exact` over that of the difference; None if none."""
-    noise = float(((exact.astype(np.float64) - found) ** 2).sum())
-    return 10 * math.log10(float((exact.astype(np.float64) ** 2).sum()) / noise) if noise else None

@@ -15,7 +15,7 @@ Rows = list[list[str]]
 
 
 def main_table(report: Report) -> str:
-    """The variants side by side: answers, what they differ in from the reference, sizes, time and memory."""
+    """Return the variants side by side: answers, difference from the reference, sizes, time and memory."""
     variants = report.variants.values()
     rows = [[label, *map(cell, variants)] for label, cell in (*ANSWERS, *SIZES)]
     for size in dict.fromkeys(summary.batch_size for variant in variants for summary in variant.batches):
@@ -26,12 +26,13 @@ def main_table(report: Report) -> str:
 
 
 def markdown(header: Sequence[str], rows: Rows) -> str:
+    """Return a Markdown table, numbers aligned to the right."""
     align = ("left", *["right"] * (len(header) - 1))
     return tabulate(rows, header, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
 def document(report: Report) -> str:
-    """The whole report."""
+    """Return the whole report as Markdown."""
     first = next(iter(report.variants.values()))
     parts = [
         f"# Evaluation of {', '.join(report.variants)}",
@@ -62,11 +63,10 @@ CORRUPTION_NOTES = (
 
 
 def provenance(report: Report) -> str:
-    """What was run, on what."""
+    """Return the conditions of the evaluation: command, checkpoint, images, devices, machine, versions."""
     first, machine = next(iter(report.variants.values())), report.machine
     devices = ", ".join(
-        f"{name} on {v.engine.device} ({v.engine.device_name}): {v.engine.backend}"
-        for name, v in report.variants.items()
+        f"{name} on {v.info.device} ({v.info.device_name}): {v.info.backend}" for name, v in report.variants.items()
     )
     return "\n".join(
         (
@@ -74,7 +74,7 @@ def provenance(report: Report) -> str:
             f"- checkpoint `{report.checkpoint}`, SHA-256 `{report.checkpoint_sha256}`",
             f"- {first.results[CLEAN].score.images:,} images: {report.data}; paired against `{report.reference}`",
             f"- {devices}",
-            f"- {machine['cpu']} ({machine['isa']}), {machine['cores']} cores, {first.engine.threads} threads",
+            f"- {machine['cpu']} ({machine['isa']}), {machine['cores']} cores, {first.info.threads} threads",
             f"- torch {machine['torch']}, OpenVINO {machine['openvino']}, Python {machine['python']}",
             f"- {machine['platform']}",
         )
@@ -82,6 +82,7 @@ def provenance(report: Report) -> str:
 
 
 def classes_table(report: Report) -> str:
+    """Return top-1 by class and variant."""
     rows = [
         [name, *(_percent(v.results[CLEAN].score.per_class[name]) for v in report.variants.values())]
         for name in CLASSES
@@ -90,7 +91,7 @@ def classes_table(report: Report) -> str:
 
 
 def corruptions_table(report: Report) -> str:
-    """A row per condition and variant."""
+    """Return the results under corruption, a row per condition and variant."""
     rows = []
     for condition in next(iter(report.variants.values())).results:
         for name, variant in report.variants.items():
@@ -160,9 +161,9 @@ ANSWERS: tuple[tuple[str, Callable[[VariantReport], str]], ...] = (
     ("expected calibration error, %", _clean(lambda result: _percent(result.score.expected_calibration_error))),
 )
 SIZES: tuple[tuple[str, Callable[[VariantReport], str]], ...] = (
-    ("file, MB", lambda variant: _megabytes(variant.engine.serialized_bytes)),
-    ("parameters in memory, MB", lambda variant: _megabytes(variant.engine.parameter_bytes)),
-    ("buffers in memory, MB", lambda variant: _megabytes(variant.engine.buffer_bytes)),
+    ("file, MB", lambda variant: _megabytes(variant.info.serialized_bytes)),
+    ("parameters in memory, MB", lambda variant: _megabytes(variant.info.parameter_bytes)),
+    ("buffers in memory, MB", lambda variant: _megabytes(variant.info.buffer_bytes)),
     ("load, s", lambda variant: f"{median(variant.load_seconds):.2f}"),
 )
 BATCHES: tuple[tuple[str, Callable[[Summary], str]], ...] = (

@@ -36,7 +36,6 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         super().__init__(max_batch_size=limit, api_path=f"/predict/{name}", loop=SocketLoop())
         self.variant = VARIANTS[name]
         self.settings = settings
-        # Cores are counted here: in the worker, OpenMP may have bound the thread to one core (OMP_PROC_BIND).
         self.threads = settings.threads or max(1, machine.available_cores() // settings.workers)
         self.refusal: Refusal | None = None
         self.info: WorkerInfo | None = None
@@ -82,7 +81,6 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
             checkpoint=self.settings.checkpoint,
             preparation=self.settings.preparation,
             gpu_backend=self.settings.gpu_backend,
-            cpu_backend=self.settings.cpu_backend,
         )
 
     @property

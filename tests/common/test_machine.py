@@ -1,4 +1,4 @@
-"""What the process may use, told from the files that the kernel shows."""
+"""Cores and instruction sets, from invented files of the kernel."""
 
 import os
 import subprocess
@@ -12,14 +12,14 @@ from common import machine
 
 @pytest.mark.parametrize(("content", "expected"), [("max 100000", None), ("150000 100000", 1.5), ("50000 100000", 0.5)])
 def test_the_quota_of_cgroup_v2(tmp_path: Path, content: str, expected: float | None) -> None:
-    """cpu.max holds quota and period in microseconds, or max."""
+    """The quota of cgroup v2 is the quotient of the numbers in cpu.max; `max` is no limit."""
     (tmp_path / "cpu.max").write_text(content + "\n")
     assert machine.cgroup_quota(tmp_path) == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("-1", None), ("200000", 2.0)])
 def test_the_quota_of_cgroup_v1(tmp_path: Path, quota: str, expected: float | None) -> None:
-    """Version 1 has a file for each, -1 for no limit."""
+    """The quota of cgroup v1 is the quotient of two files; -1 is no limit."""
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota + "\n")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
@@ -27,7 +27,7 @@ def test_the_quota_of_cgroup_v1(tmp_path: Path, quota: str, expected: float | No
 
 
 def test_no_cgroup_is_no_quota(tmp_path: Path) -> None:
-    """Where there are no such files nothing is limited."""
+    """Without these files there is no quota."""
     assert machine.cgroup_quota(tmp_path) is None
 
 
@@ -35,14 +35,14 @@ def test_no_cgroup_is_no_quota(tmp_path: Path) -> None:
 def test_cores_are_the_affinity_within_the_quota(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
 ) -> None:
-    """The quota caps the affinity, rounded down, and one core is always left."""
+    """The available cores are the affinity, capped by the quota rounded down, at least one."""
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
     monkeypatch.setattr(machine, "cgroup_quota", lambda: quota)
     assert machine.available_cores() == expected
 
 
 def test_flags_and_name_come_from_cpuinfo(tmp_path: Path) -> None:
-    """The first processor's flags and model name are the CPU's."""
+    """Flags and name of the CPU are those of the first processor in cpuinfo; a missing file has no flags."""
     place = tmp_path / "cpuinfo"
     place.write_text(
         "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 avx512_vnni\n\nprocessor\t: 1\n"
@@ -62,21 +62,21 @@ def test_flags_and_name_come_from_cpuinfo(tmp_path: Path) -> None:
     ],
 )
 def test_vnni_must_be_there_and_allowed(monkeypatch: pytest.MonkeyPatch, flags: str, cap: str, expected: bool) -> None:
-    """VNNI counts if the CPU has it and oneDNN is not capped below it."""
+    """VNNI is there if the CPU has it and ONEDNN_MAX_CPU_ISA allows it."""
     monkeypatch.setattr(machine, "flags", lambda: frozenset(flags.split()))
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
     assert machine.has_vnni() == expected
 
 
 def test_processes_divide_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equal, disjoint shares; more processes than cores get one core each, in turns."""
+    """Processes get equal, disjoint shares; more processes than cores get one core each, in turns."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 4, 7})
     assert [machine.share(index, 2) for index in range(2)] == [{2, 3}, {4, 7}]
     assert [machine.share(index, 5) for index in range(5)] == [{2}, {3}, {4}, {7}, {2}]
 
 
-def test_what_is_started_on_some_cores_stays_there() -> None:
-    """The binding is inherited, and undone for this process."""
+def test_a_process_started_on_some_cores_stays_there() -> None:
+    """A process started within `bound_to` runs on its cores, and this process is free again afterwards."""
     before = os.sched_getaffinity(0)
     one = {min(before)}
     with machine.bound_to(one):
@@ -88,3 +88,12 @@ def test_what_is_started_on_some_cores_stays_there() -> None:
         )
     assert child.stdout.strip() == str(one)
     assert os.sched_getaffinity(0) == before
+
+
+def test_a_description_names_cpu_and_versions() -> None:
+    """The description of the machine has its CPU, its cores, and a version of each package that is asked for."""
+    described = machine.describe("numpy", "no-such-package")
+    assert described["cpu"] == machine.name()
+    assert described["cores"] == machine.available_cores()
+    assert described["numpy"] == machine.version("numpy")
+    assert described["no-such-package"] == "not installed"

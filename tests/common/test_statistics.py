@@ -8,27 +8,27 @@ from common.statistics import mcnemar, paired_difference, proportion
 
 @pytest.mark.parametrize(("counts", "p"), [((0, 0), 1.0), ((1, 7), 18 / 256), ((0, 6), 2 / 64), ((5, 5), 1.0)])
 def test_mcnemar_is_the_exact_binomial(counts: tuple[int, int], p: float) -> None:
-    """Two-sided p of k heads or fewer in n throws of a fair coin, at most 1; thousands of throws do not overflow."""
+    """McNemar's p is the two-sided binomial p, at most 1; thousands of disagreements do not overflow."""
     assert mcnemar(*counts) == mcnemar(*counts[::-1]) == pytest.approx(p)
     assert mcnemar(3000, 3000) == 1
 
 
 def test_mcnemar_keeps_its_level() -> None:
-    """Where both are equally good, at most 5 % of 2,000 experiments have p below 0.05."""
+    """If both are equally good, at most 5 % of 2,000 experiments have p below 0.05."""
     ours = np.random.default_rng(1).binomial(30, 0.5, 2000)
     assert np.mean([mcnemar(int(k), 30 - int(k)) < 0.05 for k in ours]) <= 0.05
 
 
 @pytest.mark.parametrize(("successes", "trials", "low", "high"), [(81, 263, 0.2553, 0.3662), (95, 100, 0.8882, 0.9785)])
 def test_wilson_interval_of_published_examples(successes: int, trials: int, low: float, high: float) -> None:
-    """The interval is that of Newcombe, 1998, table I, method 3."""
+    """The intervals equal those of Newcombe, 1998, table I, method 3."""
     interval = proportion(successes, trials)
     assert (interval.low, interval.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
 @pytest.mark.parametrize("shares", [(0.01, 0.01), (0.004, 0.001), (0.03, 0.02)])
 def test_the_paired_interval_covers(shares: tuple[float, float]) -> None:
-    """Of 2,000 experiments on 2,000 images, 94 to 97.5 % of the intervals hold the true difference."""
+    """In 2,000 experiments on 2,000 images 94 to 97.5 % of the intervals contain the true difference."""
     random = np.random.default_rng(2)
     only_a, only_b, _ = random.multinomial(2000, [*shares, 1 - sum(shares)], 2000).T
     intervals = [paired_difference(int(a), int(b), 2000) for a, b in zip(only_a, only_b, strict=True)]

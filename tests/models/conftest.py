@@ -13,41 +13,39 @@ from models.card import Card, read_card
 from models.engines.base import Engine
 
 Load = Callable[[str], Engine]
-ON_CPU = tuple(name for name, row in variants.VARIANTS.items() if row.dtype != "tf32")
-"""The variants that a CPU can run, if only for tests, on the backend that is the default."""
-FP32_CPU = tuple(f"fp32-cpu/{backend}" for backend in variants.CPU_BACKENDS)
-INT8 = tuple(f"int8/{backend}" for backend in variants.CPU_BACKENDS)
+ON_CPU = tuple(name for name, row in variants.VARIANTS.items() if row.cpu_builder)
+"""The variants that a CPU can run, some of them only for tests."""
+SLOW = ("fp16", "bf16")
+"""Variants that a CPU runs for tests only, slowly."""
 Answers = Callable[[str], np.ndarray]
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Two threads of a pool wait for each other by spinning, which on a busy machine takes twenty times as long."""
+    """Use one thread: threads that wait for each other by spinning take twenty times as long on a busy machine."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def checkpoint_path() -> Path:
-    """The bundled checkpoint, or the one that CHECKPOINT names."""
+    """Return the bundled checkpoint, or the one that CHECKPOINT names."""
     return files.default_path()
 
 
 @pytest.fixture(scope="session")
 def card(checkpoint_path: Path) -> Card:
+    """Return the card of the checkpoint under test."""
     return read_card(checkpoint_path)
 
 
 @pytest.fixture(scope="session")
 def load(checkpoint_path: Path) -> Load:
-    """Gives the engine of `variant` or `variant/backend`, loaded once; fp16 and bf16 on the CPU, too."""
+    """Return a function that gives a variant's engine on the CPU, loaded once."""
     loaded: dict[str, Engine] = {}
 
     def get(name: str) -> Engine:
         if name not in loaded:
-            variant, _, backend = name.partition("/")
-            loaded[name] = loading.load(
-                variant, device="cpu", threads=1, checkpoint=checkpoint_path, cpu_backend=backend or None
-            )
+            loaded[name] = loading.load(name, device="cpu", threads=1, checkpoint=checkpoint_path)
         return loaded[name]
 
     return get
@@ -55,12 +53,12 @@ def load(checkpoint_path: Path) -> Load:
 
 @pytest.fixture(scope="session")
 def answers(load: Load, images: np.ndarray) -> Answers:
-    """Gives a variant's logits on the sample, computed once; fp16 and bf16, slow on a CPU, on the first 60."""
+    """Return a function that gives a variant's logits on the sample, computed once; on 60 images for fp16 and bf16."""
     known: dict[str, np.ndarray] = {}
 
     def get(name: str) -> np.ndarray:
         if name not in known:
-            known[name] = load(name).run(images[: 60 if name in ("fp16", "bf16") else None]).logits
+            known[name] = load(name).run(images[: 60 if name in SLOW else None]).logits
         return known[name]
 
     return get
@@ -68,19 +66,19 @@ def answers(load: Load, images: np.ndarray) -> Answers:
 
 @pytest.fixture(scope="session")
 def images() -> np.ndarray:
-    """`[300, 3, 32, 32] uint8`."""
+    """Return the bundled sample, `[300, 3, 32, 32] uint8`."""
     return cifar10.sample()[0]
 
 
 @pytest.fixture(scope="session")
 def golden(checkpoint_path: Path, card: Card) -> np.ndarray:
-    """`[300, 10]` logits of the plain torchvision network."""
+    """Return the `[300, 10]` reference logits: those of torchvision's network in FP32."""
     return reference.reference(checkpoint_path, card.sha256)
 
 
 @pytest.fixture
 def tiny_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """40 training and 20 test images of noise in the official layout, with the hashes to match."""
+    """Return a folder with 40 training and 20 test images of noise in the official layout, with matching hashes."""
     random = np.random.default_rng(7)
     folder = tmp_path / "data" / cifar10.FOLDER
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Checkpoints are written whole, verified at load, and refused in words."""
+"""Checkpoints: written, verified at load, and refused with errors that say what to do."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from tests.models.conftest import ON_CPU
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A small checkpoint with its card."""
+    """Return a small checkpoint with its card."""
     torch.manual_seed(0)
     path = tmp_path / "small.safetensors"
     about = {"command": "c", "recipe": {"epochs": 1}, "seed": 0, "epochs": 1, "hardware": "h", "training_seconds": 1}
@@ -28,7 +28,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_the_checkpoint_in_use_is_good(checkpoint_path: Path) -> None:
-    """The bundled checkpoint matches its card, and the card says how it was made and how good it is."""
+    """The checkpoint under test matches its card, which has its command and its accuracy."""
     state, card = checkpoint.load(checkpoint_path)
     assert card.bytes == checkpoint_path.stat().st_size
     assert state["fc.weight"].shape == (10, 512)
@@ -37,7 +37,7 @@ def test_the_checkpoint_in_use_is_good(checkpoint_path: Path) -> None:
 
 
 def test_what_was_saved_is_loaded(copy: Path) -> None:
-    """save and load are inverses, the card completed with the file's size and SHA-256."""
+    """`load` returns what `save` wrote, the card completed with the file's size and SHA-256."""
     torch.manual_seed(0)
     state, card = checkpoint.load(copy)
     assert np.array_equal(state["weight"], torch.nn.Linear(3, 2).weight.detach().numpy())
@@ -47,7 +47,7 @@ def test_what_was_saved_is_loaded(copy: Path) -> None:
 
 
 def test_a_flipped_bit_is_noticed(copy: Path) -> None:
-    """One changed bit in the weights stops the load with both hashes."""
+    """One changed bit in the weights is an error that names both hashes."""
     data = bytearray(copy.read_bytes())
     data[-5] ^= 1
     copy.write_bytes(data)
@@ -56,14 +56,14 @@ def test_a_flipped_bit_is_noticed(copy: Path) -> None:
 
 
 def test_a_truncated_file_is_noticed(copy: Path) -> None:
-    """A file cut short stops the load."""
+    """A truncated file does not load."""
     copy.write_bytes(copy.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="is damaged"):
         checkpoint.load(copy)
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(copy: Path) -> None:
-    """A file whose hash is on the card but that is not safetensors is refused, and never unpickled."""
+    """A pickle named .safetensors, with its hash on the card, is an error and is not unpickled."""
     copy.write_bytes(b"\x80\x04]\x94.")
     card = json.loads(copy.with_suffix(".json").read_text()) | {"sha256": files.sha256(copy.read_bytes())}
     copy.with_suffix(".json").write_text(json.dumps(card))
@@ -73,7 +73,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(copy: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["small.safetensors", "small.json"])
 def test_a_missing_file_says_what_to_do(copy: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the weights, or without the card of the bundled ones, the error names the file and the ways out."""
+    """Missing weights, or a missing bundled card, are an error that names the file and what to do."""
     monkeypatch.setattr("models.card.BUNDLED", copy)
     (copy.parent / missing).unlink()
     with pytest.raises(CheckpointError, match=rf"{missing} is missing: restore it .* --checkpoint or CHECKPOINT"):
@@ -85,21 +85,21 @@ CLASSES = [json.dumps({"classes": classes}) for classes in (list(range(10)), "ab
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"size": 224}', "null", '{"classes": ["cat", "dog"]}', *CLASSES])
 def test_a_wrong_card_is_refused(copy: Path, content: str) -> None:
-    """A card that is not one, or says what no card says, is refused by name."""
+    """A file that is no card, or has a field that no card has, is an error that names the file."""
     copy.with_suffix(".json").write_text(content)
     with pytest.raises(CheckpointError, match=r"small.json is not a model card"):
         checkpoint.load(copy)
 
 
 def test_the_card_of_another_checkpoint_is_refused(copy: Path, checkpoint_path: Path) -> None:
-    """Weights under a card that describes others are refused."""
+    """Weights beside the card of another checkpoint do not load."""
     shutil.copy(files.beside(checkpoint_path, ".json"), copy.with_suffix(".json"))
     with pytest.raises(CheckpointError, match=r"is damaged or is not the checkpoint of small\.json"):
         checkpoint.load(copy)
 
 
 def test_every_variant_refuses_a_damaged_checkpoint(copy: Path) -> None:
-    """No variant loads from a checkpoint that fails its check."""
+    """No variant loads from a damaged checkpoint."""
     copy.write_bytes(b"")
     for name in ON_CPU:
         with pytest.raises(CheckpointError):
@@ -118,26 +118,26 @@ def test_every_variant_refuses_a_damaged_checkpoint(copy: Path) -> None:
     ],
 )
 def test_a_name_may_have_dots(name: str, derived: str) -> None:
-    """What lies beside a checkpoint shares all of its name but the suffix."""
+    """A derived file shares the name of its checkpoint without the suffix, also if that name has dots."""
     assert files.beside(Path("a.b") / name, ".json") == Path("a.b") / derived
 
 
 def test_a_card_with_a_hash_alone_gives_the_size(copy: Path) -> None:
-    """Which is the file's, whatever the card says."""
+    """The size of a loaded card is the file's, also if the card has none or another."""
     for known in ({}, {"bytes": 5}):
         copy.with_suffix(".json").write_text(json.dumps({"sha256": files.sha256(copy.read_bytes())} | known))
         assert checkpoint.load(copy)[1].bytes == copy.stat().st_size
 
 
 def test_the_environment_names_the_checkpoint(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CHECKPOINT is the default where no argument names one."""
+    """CHECKPOINT names the checkpoint if no argument does."""
     monkeypatch.setenv("CHECKPOINT", str(copy))
     assert checkpoint.load()[1].seed == 0
     assert files.default_path() == copy
 
 
 def test_reading_the_card_needs_no_torch() -> None:
-    """The modules that the HTTP process imports leave torch alone."""
+    """The modules that the HTTP process imports do not import torch."""
     modules = "models.checkpoint, models.variants, models.cifar10, models.calibration, models.selftest, common.machine"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""The data set is verified, its errors are sentences, and the sample is what it says."""
+"""The data set and the bundled sample: reading, verifying, and their errors."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from models.cifar10 import DatasetError
 
 
 def test_the_official_layout_is_read(tiny_dataset: Path) -> None:
-    """Labels come first in a record, then red, green, blue; files in their official order."""
+    """Images and labels are read in official order; a record has its label first, then red, green, blue."""
     images, labels = cifar10.read(tiny_dataset, "test")
     raw = np.frombuffer((tiny_dataset / cifar10.FOLDER / "test_batch.bin").read_bytes(), np.uint8).reshape(20, 3073)
     assert np.array_equal(images[5, 1].ravel(), raw[5, 1025:2049])
@@ -19,7 +19,7 @@ def test_the_official_layout_is_read(tiny_dataset: Path) -> None:
 
 
 def test_a_damaged_file_is_refused(tiny_dataset: Path) -> None:
-    """One changed byte stops the reading, with the file's name."""
+    """A file with one changed bit is an error that names it."""
     place = tiny_dataset / cifar10.FOLDER / "data_batch_3.bin"
     data = bytearray(place.read_bytes())
     data[100] ^= 1
@@ -29,13 +29,13 @@ def test_a_damaged_file_is_refused(tiny_dataset: Path) -> None:
 
 
 def test_a_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
-    """Without the files the error names the command and the variable."""
+    """A missing file is an error that names the command to download it and the variable."""
     with pytest.raises(DatasetError, match=r"python -m models.cifar10 --root .* CIFAR10_DIR"):
         cifar10.read(tmp_path, "test")
 
 
 def test_the_sample_is_balanced() -> None:
-    """300 images, 30 of each class, and every ten in a row hold each class once."""
+    """The sample has 300 images, and each ten in a row have one of each class."""
     images, labels = cifar10.sample()
     assert (images.shape, images.dtype) == ((300, 3, 32, 32), np.uint8)
     assert np.array_equal(labels, np.tile(np.arange(10), 30))
@@ -44,7 +44,7 @@ def test_the_sample_is_balanced() -> None:
 
 @pytest.mark.dataset
 def test_the_sample_is_of_the_test_set() -> None:
-    """The bundled images are those of the official test set at the stored indices, and the choice repeats."""
+    """The sample holds the official test images at its indices, which `sample.choose` gives again."""
     images, labels = cifar10.read(cifar10.default_root(), "test")
     with np.load(cifar10.SAMPLE) as content:
         indices = content["indices"]
@@ -53,7 +53,7 @@ def test_the_sample_is_of_the_test_set() -> None:
 
 
 def test_a_damaged_sample_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sample that cannot be read is an error with its name."""
+    """A missing or damaged sample is an error that names the file."""
     place = tmp_path / "sample.npz"
     monkeypatch.setattr(cifar10, "SAMPLE", place)
     for content in (None, b"", b"PK\x03\x04 nothing"):

@@ -1,4 +1,4 @@
-"""The GPU's engine on a stream that runs on the CPU: padding, staging, errors. What only a GPU shows is in test_gpu."""
+"""The GPU's engine on a stream that runs on the CPU: padding, staging, errors. test_gpu has the rest."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,8 +13,8 @@ from torch import Tensor
 from models import checkpoint
 from models.engines import gpu_layers, graphs
 from models.engines.base import DeviceLost, EngineInfo, NonFiniteLogits, OutOfMemory
-from models.engines.built import Built
 from models.engines.cpu import CpuEngine
+from models.engines.function import ArrayFunction
 from models.engines.gpu import CudaEngine
 from models.engines.graphs import LADDER, captured_size
 from models.engines.network import fold
@@ -26,7 +26,7 @@ IMAGE_SHAPE = (3, 32, 32)
 
 
 class CpuPlan:
-    """Calls the function on what `pixels` holds, all of it, as a graph does."""
+    """A plan that runs the whole of `pixels`, padding included, as a graph does."""
 
     def __init__(self, forward: Callable[[Tensor], Tensor], shape: tuple[int, ...], kind: str) -> None:
         self.pixels = torch.full(shape, 255, dtype=torch.uint8)
@@ -38,7 +38,7 @@ class CpuPlan:
 
 
 class CpuStream:
-    """Notes which sizes were captured, and which ran without a graph."""
+    """A stream on the CPU. It notes the sizes that were captured, and the sizes that ran without a graph."""
 
     def __init__(self) -> None:
         self.device, self.clock = torch.device("cpu"), HostClock()
@@ -64,11 +64,12 @@ class CpuStream:
 
 
 def first_bytes(pixels: Tensor) -> Tensor:
-    """Logits that are the first ten bytes of each image."""
+    """Return the first ten bytes of each image as its logits."""
     return pixels.reshape(len(pixels), -1)[:, :10].float()
 
 
 def engine(forward: Callable[[Tensor], Tensor], stream: CpuStream) -> CudaEngine:
+    """Return a CudaEngine on the stream."""
     info = EngineInfo(
         **dict.fromkeys(EngineInfo.__dataclass_fields__, 0)
         | {"device": "cuda:0", "input_size": 32, "notes": ("a note",)}
@@ -77,11 +78,12 @@ def engine(forward: Callable[[Tensor], Tensor], stream: CpuStream) -> CudaEngine
 
 
 def noise(count: int) -> np.ndarray:
+    """Return random images; equal counts give equal images."""
     return np.random.default_rng(count).integers(0, 256, (count, *IMAGE_SHAPE), dtype=np.uint8)
 
 
 def test_padding_adds_at_most_a_half() -> None:
-    """Every batch up to 1024 is run by the next captured size, which is never half as large again and more."""
+    """Up to 1024 the captured size of a batch is at least the batch and at most half as large again."""
     assert list(LADDER) == sorted(set(LADDER))
     for size in range(1, 1025):
         assert size <= captured_size(size, 1024) <= size * 1.5
@@ -91,12 +93,12 @@ def test_padding_adds_at_most_a_half() -> None:
     ("size", "largest", "expected"), [(1, 32, 1), (5, 32, 6), (33, 40, 40), (7, 7, 7), (1500, 2000, 2000)]
 )
 def test_nothing_is_larger_than_the_largest_batch(size: int, largest: int, expected: int) -> None:
-    """The largest batch is captured itself, whatever the table says."""
+    """No batch is padded beyond the largest one, which is captured itself."""
     assert captured_size(size, largest) == expected
 
 
 def test_a_warm_up_captures_few_sizes_the_largest_first() -> None:
-    """Batches of 1 to 20 need nine graphs; a second warm-up captures only what is new."""
+    """Batches of 1 to 20 need nine graphs; a second warm-up captures only new sizes."""
     stream = CpuStream()
     warmed = engine(first_bytes, stream)
     warmed.warm_up(range(1, 21))
@@ -109,7 +111,7 @@ def test_a_warm_up_captures_few_sizes_the_largest_first() -> None:
 
 
 def test_the_peak_of_a_padded_size_is_that_of_its_graph() -> None:
-    """activation_peaks has every size that was warmed up, with what the graph that runs it needs."""
+    """activation_peaks has every size that was warmed up, with the bytes of the graph that runs it."""
     warmed = engine(first_bytes, CpuStream())
     warmed.warm_up(range(1, 7))
     assert warmed.activation_peaks == {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 6}
@@ -127,7 +129,7 @@ def test_a_padded_batch_gives_each_image_its_own_logits() -> None:
 
 
 def test_a_size_that_was_not_warmed_up_runs_without_a_graph() -> None:
-    """It is staged in full, and its memory is told as what it is."""
+    """A batch of a size that was not warmed up runs without a graph, and its memory kind is `cuda_peak`."""
     stream = CpuStream()
     warmed = engine(first_bytes, stream)
     warmed.warm_up([4])
@@ -138,7 +140,7 @@ def test_a_size_that_was_not_warmed_up_runs_without_a_graph() -> None:
 
 
 def test_an_answer_outlives_the_next_batch() -> None:
-    """Logits are copied out of the staging memory."""
+    """The next batch does not overwrite the logits of the last one."""
     warmed = engine(first_bytes, CpuStream())
     first = warmed.run(noise(2)).logits
     kept = first.copy()
@@ -147,7 +149,7 @@ def test_an_answer_outlives_the_next_batch() -> None:
 
 
 def test_the_phases_add_up() -> None:
-    """copy_in, inference and copy_out are the whole call."""
+    """copy_in, inference and copy_out add up to the whole call."""
     done = engine(first_bytes, CpuStream()).run(noise(2))
     assert done.copy_in_seconds + done.inference_seconds + done.copy_out_seconds == pytest.approx(done.wall_seconds)
 
@@ -174,7 +176,7 @@ def accelerator_error(code: int) -> RuntimeError:
     ids=["torch ran out", "CUDA ran out", "no workspace", "sticky", "cuDNN"],
 )
 def test_what_cuda_raises_has_a_type(raised: RuntimeError, expected: type[Exception], text: str) -> None:
-    """Out of memory is told from a lost device, in one sentence each."""
+    """An error that means out of memory is OutOfMemory, any other is DeviceLost, each in one sentence."""
 
     def forward(_: Tensor) -> Tensor:
         raise raised
@@ -184,7 +186,7 @@ def test_what_cuda_raises_has_a_type(raised: RuntimeError, expected: type[Except
 
 
 def test_an_engine_goes_on_after_a_batch_that_did_not_fit() -> None:
-    """The next, smaller batch is answered."""
+    """After an OutOfMemory the engine answers a smaller batch."""
 
     def forward(pixels: Tensor) -> Tensor:
         if len(pixels) > 4:
@@ -198,7 +200,7 @@ def test_an_engine_goes_on_after_a_batch_that_did_not_fit() -> None:
 
 
 def test_a_warm_up_that_did_not_fit_leaves_an_engine_that_runs() -> None:
-    """No graph of it is kept, a smaller warm-up captures its own only, and answers are right throughout."""
+    """After a warm-up that failed no graph is kept, answers are right, and a smaller warm-up works."""
 
     class SmallStream(CpuStream):
         def capture(self, forward: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> CpuPlan:
@@ -222,7 +224,7 @@ def test_a_warm_up_that_did_not_fit_leaves_an_engine_that_runs() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
 def test_logits_that_are_no_numbers_are_an_error(kind: str, value: float, load: Load) -> None:
-    """One bad logit of one image, and there is no answer."""
+    """One logit that is not finite makes the batch an error."""
 
     def forward(pixels: Tensor) -> Tensor:
         logits = first_bytes(pixels)
@@ -230,15 +232,14 @@ def test_logits_that_are_no_numbers_are_an_error(kind: str, value: float, load: 
         return logits
 
     info = load("fp32-cpu").info
-    spoilt = (
-        engine(forward, CpuStream()) if kind == "cuda" else CpuEngine(VARIANTS["fp32-cpu"], info, Built.of(forward, []))
-    )
+    on_cpu = CpuEngine(VARIANTS["fp32-cpu"], info, ArrayFunction.of(forward, []))
+    spoilt = engine(forward, CpuStream()) if kind == "cuda" else on_cpu
     with pytest.raises(NonFiniteLogits, match="not finite for 1 of 3 images"):
         spoilt.run(noise(3))
 
 
 def test_the_padding_may_be_anything() -> None:
-    """Only what was asked for is checked: what NaN the padding gives is nobody's answer."""
+    """NaN in the logits of the padding is no error."""
 
     def forward(pixels: Tensor) -> Tensor:
         logits = first_bytes(pixels)
@@ -251,14 +252,14 @@ def test_the_padding_may_be_anything() -> None:
 
 
 def test_other_input_is_refused() -> None:
-    """As on the CPU, and it is no fault of the device."""
+    """Wrong pixels are a ValueError, as on the CPU."""
     with pytest.raises(ValueError, match="pixels must"):
         engine(first_bytes, CpuStream()).run(np.zeros((1, 32, 32, 3), np.uint8))
 
 
 @pytest.mark.parametrize("tf32", [True, False])
 def test_the_switches_agree_with_each_other(tf32: bool) -> None:
-    """torch refuses to read the older of two switches for TF32 where they differ; the linear layer never uses it."""
+    """torch's two switches for TF32 in convolutions agree, as it demands, and matrix products never use TF32."""
     graphs.set_convolutions(tf32, search=True)
     assert torch.backends.cudnn.allow_tf32 == tf32
     assert torch.backends.cudnn.conv.fp32_precision == ("tf32" if tf32 else "ieee")
@@ -269,12 +270,12 @@ def test_the_switches_agree_with_each_other(tf32: bool) -> None:
 
 
 def test_every_backend_has_a_builder() -> None:
-    """The names that a setting may take, and what they build."""
+    """The names of the setting `gpu_backend` are the rows of the table of builders."""
     assert tuple(gpu_layers.BUILDERS) == GPU_BACKENDS
 
 
 def test_another_backend_is_refused(checkpoint_path: Path) -> None:
-    """The error names those that exist."""
+    """An unknown backend is an error that names the known ones."""
     network = fold(checkpoint.load(checkpoint_path)[0])
     with pytest.raises(ValueError, match="must be one of cudnn, cudnn-fused, inductor, not 'tensorrt'"):
         gpu_layers.build("tensorrt", network, torch.device("cpu"), torch.float32)
@@ -283,7 +284,7 @@ def test_another_backend_is_refused(checkpoint_path: Path) -> None:
 def test_torch_compile_traces_the_network_whole(
     checkpoint_path: Path, images: np.ndarray, golden: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No graph break, for more batch sizes than torch.compile takes by default; the traced network runs uncompiled."""
+    """torch.compile traces twelve batch sizes, more than its default, without a graph break, to the right logits."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     network = fold(checkpoint.load(checkpoint_path)[0])
     forward, _ = gpu_layers.build("inductor", network, torch.device("cpu"), torch.float32)

@@ -1,4 +1,4 @@
-"""Where variants run, on machines that these tests make up."""
+"""Where variants run, on machines that the tests invent."""
 
 import pytest
 import torch
@@ -31,8 +31,10 @@ SECOND = Gpu(1, "GPU-1", "NVIDIA H200", (9, 0), 150_000_000_000)
         ("fp32-tf32", None, (H200,), H200),
     ],
 )
-def test_a_variant_runs_where_its_row_or_the_caller_says(name, asked, present, expected) -> None:
-    """The GPU if the row wants one or one is there, the CPU if the row or the caller says so."""
+def test_a_variant_runs_where_its_row_or_the_caller_says(
+    name: str, asked: str | None, present: tuple[Gpu, ...], expected: Gpu | None
+) -> None:
+    """A variant runs on a GPU if its row wants one or one is present, and on the CPU if row or caller say so."""
     assert device.choose(VARIANTS[name], asked, present) == expected
 
 
@@ -43,45 +45,47 @@ def test_a_variant_runs_where_its_row_or_the_caller_says(name, asked, present, e
         ("fp32", "cuda", (), "fp32 needs a CUDA GPU and this machine has none"),
         ("int8", "cuda", (H200,), "int8 runs on the CPU only"),
         ("fp16", "cuda:1", (H200,), "this machine has 1 GPU"),
-        ("fp32-tf32", "cpu", (H200,), "TF32 is a format of tensor cores"),
+        ("fp32-tf32", "cpu", (H200,), "fp32-tf32 needs a CUDA GPU: no CPU computes in tf32"),
         ("fp32-tf32", None, (V100,), r"needs compute capability 8\.0; Tesla V100-SXM2-16GB is sm_70"),
         ("bf16", None, (T4,), r"needs compute capability 8\.0; Tesla T4 is sm_75"),
     ],
 )
-def test_what_cannot_run_says_why(name, asked, present, reason) -> None:
-    """VariantUnavailable names what is missing."""
+def test_a_variant_that_cannot_run_says_why(
+    name: str, asked: str | None, present: tuple[Gpu, ...], reason: str
+) -> None:
+    """VariantUnavailable names the missing device or capability."""
     with pytest.raises(VariantUnavailable, match=reason):
         device.choose(VARIANTS[name], asked, present)
 
 
 @pytest.mark.parametrize(("gpu", "has"), [(H200, True), (V100, True), (T4, True), (P100, False), (GTX_1660, False)])
 def test_tensor_cores_are_known(gpu: Gpu, has: bool) -> None:
-    """Volta and later have tensor cores, except the small Turing chips."""
+    """Volta and later GPUs have tensor cores, except the small Turing chips."""
     assert gpu.has_tensor_cores == has
 
 
 def test_fp16_without_tensor_cores_says_what_to_expect() -> None:
-    """It runs, and its card says that it will hardly be faster."""
-    (note,) = device.expectations(VARIANTS["fp16"], P100)
+    """On a GPU without tensor cores fp16 runs, and a note of its info says not to expect it to be faster."""
+    (note,) = device.notes(VARIANTS["fp16"], P100)
     assert "sm_60) has no tensor cores" in note
-    assert device.expectations(VARIANTS["fp16"], H200) == ()
+    assert device.notes(VARIANTS["fp16"], H200) == ()
 
 
 def test_the_reference_says_that_tf32_is_off() -> None:
-    """fp32 and fp32-tf32 tell which of the two they are."""
-    assert device.expectations(VARIANTS["fp32"], H200) == ("TF32 off",)
-    assert "TF32 in the convolutions" in device.expectations(VARIANTS["fp32-tf32"], H200)[0]
+    """On a GPU the notes of fp32 and fp32-tf32 say whether TF32 is on."""
+    assert device.notes(VARIANTS["fp32"], H200) == ("TF32 off",)
+    assert "TF32 in the convolutions" in device.notes(VARIANTS["fp32-tf32"], H200)[0]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_machine_without_cuda_has_no_gpus() -> None:
-    """Asking does not fail where there is no driver."""
+    """Without a driver the list of GPUs is empty."""
     assert device.gpus() == ()
 
 
 @pytest.mark.gpu
 def test_the_gpu_describes_itself() -> None:
-    """Name, capability and memory are the driver's."""
+    """Name, UUID, capability and memory are the driver's."""
     first = device.gpus()[0]
     assert first.name == torch.cuda.get_device_name(0)
     assert first.uuid.startswith("GPU-")

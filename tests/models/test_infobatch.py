@@ -1,23 +1,24 @@
-"""Which images an epoch leaves out, and what makes up for them."""
+"""InfoBatch: the images that an epoch leaves out, and the weights of the others."""
 
 import torch
 
-from models.infobatch import InfoBatch
+from models.training.infobatch import InfoBatch
 
 
 def epoch(known: InfoBatch, share: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return an epoch by seed."""
     return known.epoch(share, torch.Generator().manual_seed(seed))
 
 
 def test_the_first_epoch_has_every_image_once() -> None:
-    """Nothing is known of the images yet: none is left out, none is weighed up."""
+    """The first epoch has every image once, each with weight 1."""
     order, weights = epoch(InfoBatch(1000), 0.5)
     assert order.sort().values.tolist() == list(range(1000))
     assert weights.unique().tolist() == [1.0]
 
 
 def test_only_easy_images_are_left_out() -> None:
-    """Hard images and one that was never seen all stay; of the easy ones about the share goes."""
+    """Hard images and a new one stay; of the easy images about the share is left out."""
     known = InfoBatch(10_001)
     known.record(torch.arange(10_000), torch.arange(10_000).float())
     order, weights = epoch(known, 0.25)
@@ -31,7 +32,7 @@ def test_only_easy_images_are_left_out() -> None:
 
 
 def test_the_weights_make_up_for_what_is_left_out() -> None:
-    """Over many epochs the weighed sum of the losses is that of all images."""
+    """Over many epochs the weighted sum of the losses is the sum of all losses."""
     known, losses = InfoBatch(2000), torch.rand(2000, generator=torch.Generator().manual_seed(1))
     known.record(torch.arange(2000), losses)
     sums = [
@@ -41,7 +42,7 @@ def test_the_weights_make_up_for_what_is_left_out() -> None:
 
 
 def test_without_a_share_nothing_is_left_out() -> None:
-    """The last epochs have every image, each with weight 1."""
+    """With a share of 0 an epoch has every image, each with weight 1."""
     known = InfoBatch(100)
     known.record(torch.arange(100), torch.arange(100).float())
     order, weights = epoch(known, 0.0)

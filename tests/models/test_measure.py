@@ -1,4 +1,4 @@
-"""The scales weigh what is known."""
+"""The clocks and scales against known times and sizes."""
 
 import gc
 
@@ -10,7 +10,7 @@ from models import measure
 
 
 def test_the_peak_is_what_was_alive_at_once() -> None:
-    """Of three tensors made one after the other, two alive at a time, the peak is two."""
+    """Of three tensors made in turn, two alive at a time, the peak is two."""
 
     def forward() -> torch.Tensor:
         x = torch.zeros(1000)
@@ -22,25 +22,25 @@ def test_the_peak_is_what_was_alive_at_once() -> None:
 
 
 def test_what_was_there_before_does_not_count() -> None:
-    """A function that allocates nothing has a peak of nothing."""
+    """A function that allocates nothing has a peak of 0."""
     kept = torch.zeros(1000)
     assert measure.activation_peak(kept.zero_) == 0
 
 
 def test_growth_is_what_is_still_held() -> None:
-    """Of two arrays that a function makes it keeps one; bytes, not pages."""
+    """Of two arrays that a function makes only the kept one counts, in bytes."""
     kept = []
 
     def run() -> None:
         np.ones(60_000_000, np.uint8)
         kept.append(np.ones(20_000_000, np.uint8))
 
-    gc.collect()  # what other tests left would be freed meanwhile
+    gc.collect()  # else garbage of other tests would be freed meanwhile
     assert measure.growth(run) == pytest.approx(20_000_000, rel=0.05)
 
 
 def test_packed_weights_are_weighed() -> None:
-    """Weights that oneDNN packed weigh at least what they weighed before."""
+    """Weights packed by oneDNN have at least the bytes of the plain ones."""
     weight = torch.zeros(64, 64, 3, 3)
     packed = torch.ops.mkldnn._reorder_convolution_weight(weight, [1, 1], [1, 1], [1, 1], 1, [1, 64, 32, 32])
     assert measure.nbytes([packed]) >= weight.nbytes
@@ -48,7 +48,7 @@ def test_packed_weights_are_weighed() -> None:
 
 
 def test_the_clock_splits_a_call_into_phases() -> None:
-    """Phases are the times between the borders and sum to the wall clock."""
+    """The phases are the times between the borders and add up to the wall clock."""
     clock = measure.HostClock()
     clock.start()
     clock.border()

@@ -1,4 +1,4 @@
-"""A user's own ResNet18: either stem, either file, any size of image, against torchvision's own network."""
+"""A user's own ResNet18: either stem, either file format, any input size, against torchvision's own network."""
 
 import io
 import json
@@ -16,8 +16,8 @@ from common import machine
 from models import calibration, cifar10, loading, preprocess, reference, selftest
 from models.card import Preparation
 from models.checkpoint import inspect
-from models.engines.network import max_pool
 from models.files import CheckpointError
+from models.logits import sqnr
 from models.resnet import resnet18
 from models.topology import STEMS, detect, shapes
 
@@ -27,14 +27,14 @@ OWN = {"plain": IMAGENET, "cifar": Preparation()}
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What is derived at load goes into an empty folder."""
+    """Use an empty folder as cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "precision-service"
 
 
 @pytest.fixture(scope="module", params=STEMS)
 def net(request: pytest.FixtureRequest) -> ResNet:
-    """A network that nobody trained, whose statistics are those of the sample, so that its logits vary."""
+    """Return an untrained network with BatchNorm statistics of the sample, so that its logits vary."""
     torch.manual_seed(4)
     net = resnet18(request.param)
     images = torch.from_numpy(cifar10.sample()[0][:100]).float() / 128 - 1
@@ -47,7 +47,7 @@ def net(request: pytest.FixtureRequest) -> ResNet:
 
 @pytest.fixture(params=["own.safetensors", "own.pt"])
 def path(net: ResNet, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """The network as a user saves it, without a card."""
+    """Return a file with the network as a user saves it, without a card."""
     place = tmp_path / request.param
     if place.suffix == ".pt":
         torch.save(net.state_dict(), place)
@@ -57,7 +57,7 @@ def path(net: ResNet, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 def expected_logits(net: ResNet, images: np.ndarray, preparation: Preparation) -> np.ndarray:
-    """torchvision's logits, normalised as a user would."""
+    """Return torchvision's logits, with the user's normalisation."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preparation.mean, preparation.std))
     with torch.inference_mode():
         return net((torch.from_numpy(images) / 255 - mean) / std).numpy()
@@ -65,7 +65,7 @@ def expected_logits(net: ResNet, images: np.ndarray, preparation: Preparation) -
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_the_table_of_tensors_is_torchvisions(stem: str) -> None:
-    """Names and shapes of the state dict, and the stem is found by them."""
+    """The table has the names and shapes of torchvision's state dict, and they reveal the stem."""
     found = {name: tuple(tensor.shape) for name, tensor in resnet18(stem).state_dict().items()}
     assert shapes(stem) == found
     assert detect(found) == stem
@@ -74,7 +74,7 @@ def test_the_table_of_tensors_is_torchvisions(stem: str) -> None:
 @pytest.mark.parametrize("side", [32, 45, 64])
 @pytest.mark.parametrize(("name", "tolerance"), [("fp32-cpu", 1e-4), ("int8-dynamic", 0.1)])
 def test_it_answers_as_torchvision(net: ResNet, path: Path, side: int, name: str, tolerance: float) -> None:
-    """Both stems, both files and odd sizes: logits within rounding of the plain network's."""
+    """With both stems, both file formats and odd sizes, logits equal torchvision's within rounding."""
     preparation = Preparation(side, IMAGENET.mean, IMAGENET.std)
     engine = loading.load(name, threads=1, checkpoint=path, preparation=preparation)
     images = preprocess.resized(cifar10.sample()[0][:6], side)
@@ -85,7 +85,7 @@ def test_it_answers_as_torchvision(net: ResNet, path: Path, side: int, name: str
 
 @pytest.mark.parametrize("side", [32, 45])
 def test_int8_is_calibrated_at_load(net: ResNet, path: Path, side: int, own_cache: Path) -> None:
-    """Without a calibration beside it INT8 calibrates on the sample: noise 20 dB below the logits, and kept.
+    """Without a calibration INT8 calibrates on the sample, to noise 20 dB below its logits, and caches the ranges.
 
     Without VNNI weights have 7 bits, which doubles their rounding: 17 dB.
     """
@@ -93,7 +93,7 @@ def test_int8_is_calibrated_at_load(net: ResNet, path: Path, side: int, own_cach
     engine = loading.load("int8", threads=1, checkpoint=path, preparation=preparation)
     images = preprocess.resized(cifar10.sample()[0][:20], side)
     expected, found = expected_logits(net, images, preparation), engine.run(images).logits
-    assert 10 * np.log10((expected**2).sum() / ((found - expected) ** 2).sum()) > (20 if machine.has_vnni() else 17)
+    assert (sqnr(expected, found) or 0) > (20 if machine.has_vnni() else 17)
     (kept,) = own_cache.iterdir()
     written = kept.stat().st_mtime_ns
     again = loading.load("int8", threads=1, checkpoint=path, preparation=preparation)
@@ -104,7 +104,7 @@ def test_int8_is_calibrated_at_load(net: ResNet, path: Path, side: int, own_cach
 
 @pytest.mark.parametrize("name", ["fp32-cpu", "int8", "int8-dynamic"])
 def test_it_passes_the_selftest(net: ResNet, path: Path, name: str) -> None:
-    """The reference of weights that came without one is made at load; a spoilt engine fails against it."""
+    """The self-test computes the reference of weights without one; engines pass it, a spoilt one fails."""
     preparation = OWN[net.stem]
     engine = loading.load(name, threads=1, checkpoint=path, preparation=preparation)
     assert selftest.agreement(engine, path, preparation) > 0.5
@@ -114,20 +114,20 @@ def test_it_passes_the_selftest(net: ResNet, path: Path, name: str) -> None:
 
 
 def test_a_folder_of_images_calibrates(net: ResNet, path: Path, tmp_path: Path) -> None:
-    """INT8 follows the images that the user names, of any size, and other images give other ranges."""
+    """INT8 is calibrated on the user's images, of any size; other images give other ranges."""
     folder = tmp_path / "images"
     folder.mkdir()
     for index, image in enumerate(cifar10.sample()[0][:8]):
         Image.fromarray(image.transpose(1, 2, 0)).resize((50, 40)).save(folder / f"{index}.png")
     mine = Preparation(32, IMAGENET.mean, IMAGENET.std, folder)
     theirs = Preparation(32, IMAGENET.mean, IMAGENET.std)
-    cards = [loading.load("int8", threads=1, checkpoint=path, preparation=p).info for p in (mine, theirs)]
-    assert cards[0].calibration_sha256 != cards[1].calibration_sha256
+    infos = [loading.load("int8", threads=1, checkpoint=path, preparation=p).info for p in (mine, theirs)]
+    assert infos[0].calibration_sha256 != infos[1].calibration_sha256
 
 
 @pytest.mark.parametrize("content", [None, "", "no image"])
 def test_a_folder_without_images_is_refused(net: ResNet, path: Path, tmp_path: Path, content: str | None) -> None:
-    """No folder, nothing in it, or something else: the error names it."""
+    """A folder that is missing, empty or holds a broken image is an error that names it."""
     folder = tmp_path / "images"
     if content is not None:
         folder.mkdir()
@@ -138,10 +138,10 @@ def test_a_folder_without_images_is_refused(net: ResNet, path: Path, tmp_path: P
         loading.load("int8", threads=1, checkpoint=path, preparation=preparation)
 
 
-def test_an_unusable_cache_costs_time_only(
+def test_an_unusable_cache_is_a_warning(
     net: ResNet, path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where nothing can be kept INT8 loads all the same, with a warning."""
+    """INT8 loads although its ranges cannot be cached, with a warning."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
@@ -149,22 +149,20 @@ def test_an_unusable_cache_costs_time_only(
     assert "will be made again at every start" in caplog.text
 
 
-def test_a_folder_that_may_not_be_entered_costs_time_only(
-    net: ResNet, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Looking for the kept calibration fails there, not only keeping it."""
+def test_a_cache_without_permission_is_no_error(net: ResNet, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """INT8 loads although the cache may not be read."""
 
     def forbidden(place: Path, *_: object) -> None:
         raise PermissionError(13, "Permission denied", str(place))
 
     monkeypatch.setattr(calibration, "load", forbidden)
-    monkeypatch.setattr(machine, "has_vnni", lambda: True)  # without it there is a note more
-    card = loading.load("int8", threads=1, checkpoint=path, preparation=OWN[net.stem]).info
-    assert card.notes == ("ranges of the 300 bundled images, which are of CIFAR-10's test set",)
+    monkeypatch.setattr(machine, "has_vnni", lambda: True)  # without it there is another note
+    info = loading.load("int8", threads=1, checkpoint=path, preparation=OWN[net.stem]).info
+    assert info.notes == ("ranges of the 300 bundled images, which are of CIFAR-10's test set",)
 
 
 def test_a_card_says_what_images_it_takes(net: ResNet, path: Path) -> None:
-    """Size and normalisation on a card of the user's own, found by both processes; a flag wins over it."""
+    """Size and normalisation come from the user's card, for engine and `inspect`; flags override it."""
     card = {"input_size": 45, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
     path.with_suffix(".json").write_text(json.dumps(card))
     assert loading.load("fp32-cpu", threads=1, checkpoint=path).info.input_size == inspect(path).input_size == 45
@@ -182,7 +180,7 @@ def test_the_bundled_network_can_read_larger_images(own_cache: Path) -> None:
 
 @pytest.mark.parametrize("name", ["own.pt", "own.safetensors"])
 def test_an_unknown_preparation_is_asked_for(name: str, tmp_path: Path) -> None:
-    """Nobody can guess what a 7x7 stem was trained on: the error says what to say."""
+    """A 7x7 stem without size and normalisation is an error that names the flags and the card."""
     place = tmp_path / name
     (torch.save if place.suffix == ".pt" else save_file)(resnet18("plain").state_dict(), place)
     with pytest.raises(CheckpointError, match=r"give --input-size, --mean and --std, or a card"):
@@ -190,7 +188,7 @@ def test_an_unknown_preparation_is_asked_for(name: str, tmp_path: Path) -> None:
 
 
 def test_it_does_not_fit(tmp_path: Path) -> None:
-    """Another head is refused with names and shapes, before torch is needed and at load."""
+    """A head for 100 classes is an error with names and shapes, in `inspect` and at load."""
     net = resnet18()
     net.fc = torch.nn.Linear(512, 100)
     save_file(net.state_dict(), tmp_path / "own.safetensors")
@@ -218,7 +216,7 @@ def test_it_does_not_fit(tmp_path: Path) -> None:
     ],
 )
 def test_impossible_images_are_refused(tmp_path: Path, card: dict, words: str) -> None:
-    """A size or a normalisation that cannot be meant is refused with what was expected."""
+    """An impossible size or normalisation on a card is an error that says what is expected."""
     save_file(resnet18().state_dict(), tmp_path / "own.safetensors")
     (tmp_path / "own.json").write_text(json.dumps(card))
     for read in (inspect, lambda place: loading.load("fp32-cpu", checkpoint=place)):
@@ -227,14 +225,14 @@ def test_impossible_images_are_refused(tmp_path: Path, card: dict, words: str) -
 
 
 def test_many_differences_are_counted() -> None:
-    """A wholly other network is refused in a few lines."""
+    """An error on another network names only the first differences and counts the others."""
     with pytest.raises(ValueError, match=r"and \d+ more$") as refused:
         detect({f"layer.{i}": (1,) for i in range(30)})
     assert len(str(refused.value)) < 800
 
 
 def test_wrapped_state_dicts_are_read(tmp_path: Path) -> None:
-    """Under `state_dict`, with DataParallel's prefix, in half precision."""
+    """A state dict under `state_dict`, with DataParallel's prefix, in half precision loads."""
     net = resnet18()
     state = {f"module.{name}": tensor.half() for name, tensor in net.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "own.pth")
@@ -243,7 +241,7 @@ def test_wrapped_state_dicts_are_read(tmp_path: Path) -> None:
 
 
 class Evil:
-    """What unpickling must never run."""
+    """An object whose unpickling prints."""
 
     def __reduce__(self) -> tuple:
         return (print, ("ran",))
@@ -251,7 +249,7 @@ class Evil:
 
 @pytest.mark.parametrize("content", [Evil(), {"a": Evil()}, {"epoch": 3}, [1, 2], resnet18()])
 def test_other_pickles_are_refused(content: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Code, whole modules and other things are no state dict, and nothing of them runs."""
+    """Pickles of code, modules or other objects are errors, and their code does not run."""
     torch.save(content, tmp_path / "own.pt")
     with pytest.raises(CheckpointError, match=r"own.pt is no state dict .*expected what torch.save\(net.state_dict"):
         loading.load("fp32-cpu", checkpoint=tmp_path / "own.pt")
@@ -259,7 +257,7 @@ def test_other_pickles_are_refused(content: object, tmp_path: Path, capsys: pyte
 
 
 def legacy() -> bytes:
-    """A state dict in torch's older format."""
+    """Return a state dict in torch's older format."""
     content = io.BytesIO()
     torch.save({"a": torch.ones(500)}, content, _use_new_zipfile_serialization=False)
     return content.getvalue()
@@ -271,16 +269,7 @@ def legacy() -> bytes:
     + [legacy()[:size] for size in (50, 200, 400, len(legacy()) - 100)],
 )
 def test_damaged_pickles_are_refused(data: bytes, tmp_path: Path) -> None:
-    """A file cut short or of another kind ends in a sentence."""
+    """A truncated file, or one of another kind, is an error."""
     (tmp_path / "own.pt").write_bytes(data)
     with pytest.raises(CheckpointError, match=r"own.pt is no state dict"):
         loading.load("fp32-cpu", checkpoint=tmp_path / "own.pt")
-
-
-@pytest.mark.parametrize("side", [1, 2, 5, 16])
-def test_integers_are_pooled_as_floats(side: int) -> None:
-    """The max-pool of uint8 images is torch's of floats."""
-    x = torch.from_numpy(np.random.default_rng(side).integers(0, 256, (3, 8, side, side), dtype=np.uint8))
-    x = x.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(max_pool(x).float(), max_pool(x.float()))
-    assert max_pool(x).is_contiguous(memory_format=torch.channels_last)

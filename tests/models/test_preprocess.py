@@ -1,4 +1,4 @@
-"""The input path is part of the model: these pictures give exactly these pixels, whoever reads them."""
+"""The input path: each picture gives exact pixels, in training, evaluation and service."""
 
 import hashlib
 import io
@@ -13,36 +13,39 @@ from PIL import Image
 from models.engines.network import mean_and_scale
 from models.preprocess import resized, to_pixels
 from models.topology import Input
-from models.train import augment, normalise
+from models.training.augment import augment, normalise
 from service import images
 
 FILES = Path(__file__).parent / "pictures"
 
 
 def ramp(height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """A picture without symmetry, `[height, width, channels] uint8`."""
+    """Return a picture without symmetry, `[height, width, channels] uint8`."""
     y, x, c = np.ogrid[:height, :width, :channels]
     return ((7 * y + 3 * x + 50 * c + (x * y) % 31) % 256).astype(np.uint8)
 
 
 def through(image: Image.Image, kind: str = "PNG", **options: object) -> Image.Image:
-    """The image encoded and opened again."""
+    """Return the image encoded and opened again."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return Image.open(buffer)
 
 
 def rgb(height: int = 32, width: int = 32) -> Image.Image:
+    """Return an RGB picture."""
     return Image.fromarray(ramp(height, width, 3))
 
 
 def rotated() -> Image.Image:
+    """Return a picture with EXIF orientation 6."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return through(rgb(48, 64), exif=exif)
 
 
 def sixteen_bit() -> Image.Image:
+    """Return a 16-bit greyscale picture of `v * 257`."""
     return through(Image.fromarray(ramp(32, 32, 1)[..., 0].astype(np.uint16) * 257))
 
 
@@ -64,7 +67,7 @@ PICTURES = {
     "jpeg grey": lambda: Image.open(FILES / "grey.jpg"),
     "jpeg 32x32": lambda: Image.open(FILES / "same-size.jpg"),
 }
-"""JPEGs are files, since an encoder is free in what it writes; a decoder with the exact integer transform is not."""
+"""JPEGs are files, because encoders may differ; decoders with the exact integer transform do not."""
 
 GOLDEN = {
     "rgb": "8f6a62632b4402bb",
@@ -88,14 +91,14 @@ GOLDEN = {
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_gives_exactly_these_pixels(name: str) -> None:
-    """SHA-256 of the `[3, 32, 32] uint8` pixels."""
+    """A picture gives `[3, 32, 32] uint8` pixels with the known SHA-256."""
     pixels = to_pixels(PICTURES[name]())
     assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == ((3, 32, 32), np.uint8, True)
     assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == GOLDEN[name]
 
 
 def test_a_larger_network_has_its_own_pixels() -> None:
-    """The same for a network of 48x48 images, and an array goes the way that its picture goes."""
+    """`to_pixels` gives 48x48 pixels with the known SHA-256, and `resized` gives the same from an array."""
     pixels = to_pixels(through(rgb(50, 50)), 48)
     assert (pixels.shape, hashlib.sha256(pixels.tobytes()).hexdigest()[:16]) == ((3, 48, 48), "267e24c5212212bc")
     assert (resized(ramp(50, 50, 3).transpose(2, 0, 1)[None], 48)[0] == pixels).all()
@@ -103,7 +106,7 @@ def test_a_larger_network_has_its_own_pixels() -> None:
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_service_reads_a_picture_in_the_same_way(name: str) -> None:
-    """A request's bytes become the pixels that evaluation gives the network."""
+    """The service decodes a picture to the pixels that evaluation gives the network."""
     picture = PICTURES[name]()
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", exif=picture.getexif())
@@ -111,35 +114,35 @@ def test_the_service_reads_a_picture_in_the_same_way(name: str) -> None:
 
 
 def test_training_and_engines_normalise_alike() -> None:
-    """Every pixel value of every channel becomes the same number, to a rounding of float32."""
+    """Training and engines normalise every pixel value of every channel alike, within rounding of float32."""
     values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, 3, 1, 1)
     mean, scale = mean_and_scale(Input())
     assert torch.allclose(normalise(values), (values - mean) * scale, rtol=0, atol=1e-6)
 
 
 def test_a_32x32_rgb_picture_is_not_touched() -> None:
-    """The test set's own images go through unchanged, channel first."""
+    """A 32x32 RGB picture passes unchanged, channel first."""
     assert (to_pixels(through(rgb())) == ramp(32, 32, 3).transpose(2, 0, 1)).all()
 
 
 def test_16_bits_are_scaled_not_clipped() -> None:
-    """A 16-bit greyscale PNG of v * 257 is the 8-bit picture of v."""
+    """A 16-bit greyscale PNG of `v * 257` gives the 8-bit picture of `v`."""
     assert (to_pixels(sixteen_bit())[0] == ramp(32, 32, 1)[..., 0]).all()
 
 
 def test_transparency_is_laid_over_white() -> None:
-    """A fully transparent picture is white, whatever colour hides in it."""
+    """A fully transparent picture is white, whatever colour its pixels have."""
     assert (to_pixels(through(Image.new("RGBA", (32, 32), (255, 0, 0, 0)))) == 255).all()
 
 
 def test_exif_rotation_is_applied() -> None:
-    """Orientation 6 shows the picture turned by 90 degrees clockwise."""
+    """EXIF orientation 6 turns the picture by 90 degrees clockwise."""
     turned = rgb(48, 64).transpose(Image.Transpose.ROTATE_270)
     assert (to_pixels(rotated()) == to_pixels(turned)).all()
 
 
-def test_the_centre_of_a_wide_picture_counts() -> None:
-    """What lies outside the centred square does not matter."""
+def test_a_wide_picture_is_cut_to_its_centre() -> None:
+    """Pixels outside the centred square do not matter."""
     wide = ramp(32, 96, 3)
     wide[:, :32], wide[:, 64:] = 0, 255
     assert (to_pixels(through(Image.fromarray(wide))) == ramp(32, 96, 3)[:, 32:64].transpose(2, 0, 1)).all()
@@ -147,14 +150,14 @@ def test_the_centre_of_a_wide_picture_counts() -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
 def test_a_jpeg_is_close_to_its_original(mode: str) -> None:
-    """JPEG in its colour modes, CMYK too, within its own loss."""
+    """A JPEG in RGB, CMYK or greyscale gives nearly the pixels of its original."""
     smooth = Image.fromarray(np.kron(ramp(4, 4, 3), np.ones((8, 8, 1), np.uint8)) // 2 + 60).convert(mode)
     pixels = to_pixels(through(smooth, "JPEG", quality=98, subsampling=0))
     assert np.abs(pixels.astype(int) - to_pixels(smooth.convert("RGB")).astype(int)).mean() < 4
 
 
 def test_cutout_takes_one_square_of_an_otherwise_equal_image() -> None:
-    """9 x 9 pixels become the mean (0 once normalised) and no other pixel changes; the same generator cuts the same."""
+    """Cutout sets 9 x 9 pixels to the mean and changes no other; equal generators cut equal squares."""
     pixels = torch.randint(0, 256, (32, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     flip = torch.zeros(len(pixels), dtype=torch.bool)
     whole, cut, again = (augment(pixels, flip, 4, cutout, 32, torch.Generator().manual_seed(1)) for cutout in (0, 9, 9))

@@ -14,7 +14,7 @@ import tritonclient.http as triton
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from models import cifar10, files, selftest
+from models import cifar10, files, variants
 from models.card import read_card
 from models.reference import reference as stored_logits
 from service.metrics import PHASES
@@ -85,7 +85,7 @@ def test_cards_and_metrics_tell_the_same(service: Service) -> None:
         serialized = service.sample("precision_model_bytes", variant=name, kind="serialized")
         assert serialized == cards[name]["serialized_bytes"]
         agreement = service.sample("precision_selftest_agreement_ratio", variant=name)
-        assert agreement == cards[name]["selftest_agreement"] >= selftest.MINIMUM_AGREEMENT[name]
+        assert agreement == cards[name]["selftest_agreement"] >= variants.VARIANTS[name].least_agreement
         assert service.sample("precision_variant_ready", variant=name) == 1
         assert service.sample("precision_memory_bytes", variant=name, kind="rss") > 1e8
     assert cards["int8"]["serialized_bytes"] < 0.26 * cards["fp32"]["serialized_bytes"]

@@ -2,7 +2,6 @@
 
 import pytest
 
-from models.variants import with_references
 from service.settings import Settings, for_variant, parse
 
 
@@ -55,10 +54,3 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         parse(["--help"])
     text = capsys.readouterr().out
     assert [name for name in Settings.model_fields if f"PRECISION_{name.upper()}" not in text] == []
-
-
-def test_int8_gets_a_baseline_on_its_own_device() -> None:
-    """With a GPU, fp32 runs there, so fp32-cpu is added as int8's baseline; without a GPU fp32 is the baseline."""
-    assert with_references(("fp32", "fp16", "int8"), gpus=1) == ("fp32", "fp16", "int8", "fp32-cpu")
-    assert with_references(("fp32", "fp16", "int8"), gpus=0) == ("fp32", "fp16", "int8")
-    assert with_references(("fp32", "fp16"), gpus=1) == ("fp32", "fp16")

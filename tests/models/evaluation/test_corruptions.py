@@ -1,4 +1,4 @@
-"""Corruptions do what CIFAR-10-C's do, the same way every time."""
+"""Corruptions equal CIFAR-10-C's and are the same every time."""
 
 import colorsys
 
@@ -13,7 +13,7 @@ EVERY = [f"{name}@{severity}" for name in CORRUPTIONS for severity in range(1, 6
 
 @pytest.mark.parametrize("condition", EVERY)
 def test_pixels_stay_pixels(condition: str, images: np.ndarray) -> None:
-    """Shape and type stay, the original is not written into, and a second time gives the same."""
+    """A corruption keeps shape and type, does not write into its input, and repeats exactly."""
     original = images[:6].copy()
     found = corrupt(original, condition)
     assert (found.shape, found.dtype) == ((6, 3, 32, 32), np.uint8)
@@ -23,7 +23,7 @@ def test_pixels_stay_pixels(condition: str, images: np.ndarray) -> None:
 
 @pytest.mark.parametrize("condition", EVERY)
 def test_an_image_is_corrupted_alike_in_any_company(condition: str, images: np.ndarray) -> None:
-    """The first images of many are corrupted as they are alone."""
+    """An image is corrupted in the same way alone and before other images."""
     assert np.array_equal(corrupt(images[:20], condition)[:3], corrupt(images[:3], condition))
 
 
@@ -54,7 +54,7 @@ def test_blur_spreads_an_edge_as_a_gaussian(axis: int) -> None:
 
 
 def test_blur_leaves_a_plain_image() -> None:
-    """At the border nothing dark leaks in."""
+    """A blurred plain image stays plain, up to its border."""
     plain = np.full((1, 3, 32, 32), 200, np.uint8)
     assert (corrupt(plain, "blur@5") == 200).all()
 
@@ -68,7 +68,7 @@ def test_contrast_shrinks_to_the_mean(images: np.ndarray) -> None:
 
 @pytest.mark.parametrize("colour", [(10, 60, 200), (0, 0, 0), (255, 255, 255), (90, 90, 90), (255, 0, 128)])
 def test_brightness_raises_the_value_of_hsv(colour: tuple[int, int, int]) -> None:
-    """Against the standard library's HSV, severity 4 adds 0.2 to the value."""
+    """Severity 4 adds 0.2 to the value of HSV, as the standard library computes it."""
     hue, saturation, value = colorsys.rgb_to_hsv(*(c / 255 for c in colour))
     expected = np.array(colorsys.hsv_to_rgb(hue, saturation, min(1, value + 0.2))) * 255
     image = np.array(colour, np.uint8).reshape(1, 3, 1, 1).repeat(32, 2).repeat(32, 3)
@@ -76,7 +76,7 @@ def test_brightness_raises_the_value_of_hsv(colour: tuple[int, int, int]) -> Non
 
 
 def test_the_flag_is_read() -> None:
-    """none, all, and a list."""
+    """The flag accepts none, all, and a list."""
     assert corruptions.parse("none") == ()
     assert len(corruptions.parse("all")) == 15
     assert corruptions.parse("jpeg@3, blur@1") == ("jpeg@3", "blur@1")
@@ -84,6 +84,6 @@ def test_the_flag_is_read() -> None:
 
 @pytest.mark.parametrize("text", ["", "fog@1", "jpeg", "jpeg@6", "jpeg@", "jpeg@0", "jpeg@12"])
 def test_an_unknown_corruption_is_refused(text: str) -> None:
-    """The error says what there is."""
+    """An unknown corruption is an error that lists the known ones."""
     with pytest.raises(ValueError, match="severity of 1 to 5"):
         corruptions.parse(text)

@@ -18,13 +18,13 @@ FLAGS = "--variants fp32-cpu,int8 --threads 1 --batch-sizes 2,5 --batch-images 1
 
 @pytest.fixture
 def out(tiny_dataset: Path, tmp_path: Path) -> Path:
-    """Where one evaluation on the 20 images of the tiny data set wrote."""
+    """Return the folder of one evaluation on the 20 images of the tiny data set."""
     evaluate.main([*FLAGS.split(), "--data", str(tiny_dataset), "--out", str(tmp_path / "out")])
     return tmp_path / "out"
 
 
 def test_everything_is_written(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The JSON holds what each variant said and cost, and the printed table stands in the Markdown."""
+    """The JSON holds each variant's info, results and batches, and the printed table is in the Markdown."""
     report = json.loads((out / "evaluation.json").read_text())
     assert (report["reference"], list(report["variants"])) == ("fp32-cpu", ["fp32-cpu", "int8"])
     found = report["variants"]["int8"]
@@ -33,6 +33,7 @@ def test_everything_is_written(out: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found["results"]["clean"]["paired"]["reference"] == "fp32-cpu"
     assert report["variants"]["fp32-cpu"]["results"]["clean"]["paired"] is None
     assert [(row["batch_size"], row["batches"]) for row in found["batches"]] == [(2, 5), (5, 2)]
+    assert found["info"]["variant"] == "int8"
     assert len(report["batches"]) == 2 * (5 + 2)
     table = capsys.readouterr().out.splitlines()[:-1]
     assert "\n".join(table) in (out / "evaluation.md").read_text()
@@ -41,7 +42,7 @@ def test_everything_is_written(out: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_a_second_run_reads_the_first_ones_answers(
     out: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same command again runs no more than the probe and the timed batches, and finds the same."""
+    """The same command again reuses the stored logits and gives the same results."""
     first = json.loads((out / "evaluation.json").read_text())
     before = {place: place.stat().st_mtime_ns for place in (out / "logits").iterdir()}
     assert len(before) == 4
@@ -52,7 +53,7 @@ def test_a_second_run_reads_the_first_ones_answers(
 
 
 def test_answers_are_reused_only_for_the_same_images(load: Load, images: np.ndarray, tmp_path: Path) -> None:
-    """One changed pixel, or a damaged file, and the logits are computed again."""
+    """Logits are computed again if a pixel differs or the file is damaged."""
     engine: Engine = load("int8")
     place = tmp_path / "x.npz"
     first = answers.answer(engine, images[:10], 4, place, "")
@@ -65,14 +66,14 @@ def test_answers_are_reused_only_for_the_same_images(load: Load, images: np.ndar
 
 
 def test_variants_take_turns(load: Load, images: np.ndarray) -> None:
-    """Each batch of images goes through every variant before the next; memory was measured for that size."""
+    """Each batch goes through every variant before the next batch does, and its memory is measured."""
     found = batches.measure({name: load(name) for name in ("int8", "fp32-cpu")}, images[:13], [4])
     assert [{a.variant, b.variant} for a, b in zip(found[::2], found[1::2], strict=True)] == [{"int8", "fp32-cpu"}] * 3
     assert min(batch.memory_bytes for batch in found) > 0
 
 
 def test_a_summary_is_the_median() -> None:
-    """Median, least and most of the batches, and images a second by the median."""
+    """A summary has the median, least and most seconds of the batches, and images per second from the median."""
     rows = [batches.Batch("int8", 8, seconds, seconds, 7, "activation_peak") for seconds in (0.5, 2.0, 0.1)]
     (found,) = batches.summarise(rows)
     assert (found.median_seconds, found.least_seconds, found.most_seconds) == (0.5, 0.1, 2.0)
@@ -81,7 +82,7 @@ def test_a_summary_is_the_median() -> None:
 
 @pytest.mark.parametrize("count", [1, 11, 250])
 def test_the_sheet_has_a_cell_per_image(count: int, images: np.ndarray) -> None:
-    """Rows of ten, at most 200 images; a cell holds its image."""
+    """The sheet has rows of ten cells, at most 200 images, and each cell shows its image."""
     pixels = np.resize(images, (count, 3, 32, 32))
     wrong, right = np.ones((count, 10)), np.eye(10)[np.zeros(count, int)]
     labels = np.zeros(count, np.int64)
@@ -95,7 +96,7 @@ def test_the_sheet_has_a_cell_per_image(count: int, images: np.ndarray) -> None:
 
 
 def test_without_the_data_set_it_says_so(tmp_path: Path) -> None:
-    """One sentence with the command that downloads it."""
+    """Without the data set the command ends with one sentence that names the command to download it."""
     with pytest.raises(SystemExit, match=r"^error: .*test_batch.bin is missing: run `python -m models.cifar10"):
         evaluate.main(["--data", str(tmp_path)])
 
@@ -113,14 +114,14 @@ def test_without_the_data_set_it_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_flag_is_named(flags: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The error says what was expected."""
+    """A wrong flag is an error that says what is expected."""
     with pytest.raises(SystemExit):
         evaluate.main(flags.split())
     assert words in capsys.readouterr().err
 
 
 def test_classes_in_another_order_are_judged_by_name(tmp_path: Path, checkpoint_path: Path) -> None:
-    """Whatever their order in the checkpoint; where they are others, the test set says nothing about it."""
+    """Classes in another order are matched by name; other classes are an error."""
     own = tmp_path / "own.safetensors"
     own.write_bytes(checkpoint_path.read_bytes())
     for classes, expected in ((cifar10.CLASSES, list(range(10))), (cifar10.CLASSES[::-1], list(range(10))[::-1])):

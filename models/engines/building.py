@@ -1,0 +1,86 @@
+"""What every builder gets (`Order`), and the info that it gives its engine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common import machine
+from models.card import Preparation
+from models.engines.base import EngineInfo
+from models.engines.device import Gpu
+from models.topology import STEMS, Network
+from models.variants import Variant
+
+
+@dataclass(frozen=True)
+class Order:
+    """One variant to build: from which file, for which images, on which device."""
+
+    variant: Variant
+    path: Path
+    """The checkpoint, or the INT8 artifact."""
+    preparation: Preparation
+    threads: int
+    gpu: Gpu | None
+    """None for the CPU."""
+    gpu_backend: str
+    """One of GPU_BACKENDS."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The files that an engine's weights come from."""
+
+    checkpoint_sha256: str
+    serialized_bytes: int
+    """Size of the file that the variant needs."""
+    calibration_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """Bytes in the device's memory, see EngineInfo."""
+
+    parameter_bytes: int
+    buffer_bytes: int = 0
+
+
+def describe(
+    order: Order, network: Network[Any], origin: Origin, resident: Resident, backend: str, *notes: str
+) -> EngineInfo:
+    """Return the info of the engine that was built to `order`."""
+    gpu = order.gpu
+    return EngineInfo(
+        variant=order.variant.name,
+        device=str(gpu.device) if gpu else "cpu",
+        device_name=gpu.name if gpu else machine.name(),
+        dtype=order.variant.dtype,
+        backend=backend,
+        backend_version=_backend_version(backend, on_gpu=gpu is not None),
+        isa=gpu.isa if gpu else machine.isa(),
+        tensor_cores=gpu.has_tensor_cores if gpu else False,
+        device_memory_bytes=gpu.memory_bytes if gpu else 0,
+        threads=order.threads,
+        device_uuid=gpu.uuid if gpu else "",
+        torch=torch.__version__,
+        checkpoint_sha256=origin.checkpoint_sha256,
+        serialized_bytes=origin.serialized_bytes,
+        parameter_bytes=resident.parameter_bytes,
+        buffer_bytes=resident.buffer_bytes,
+        input_size=network.input.side,
+        mean=network.input.mean,
+        std=network.input.std,
+        architecture=STEMS[network.stem_name],
+        calibration_sha256=origin.calibration_sha256,
+        notes=notes,
+    )
+
+
+def _backend_version(backend: str, *, on_gpu: bool) -> str:
+    if on_gpu:
+        return f"cuDNN {torch.backends.cudnn.version()}"  # every GPU backend runs cuDNN's convolutions
+    if backend == "openvino":
+        return f"OpenVINO {machine.version('openvino')}"
+    return f"torch {torch.__version__}"

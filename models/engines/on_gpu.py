@@ -1,0 +1,25 @@
+"""The builder of every variant that runs on a GPU."""
+
+import torch
+
+from models import checkpoint, measure
+from models.engines import gpu_layers
+from models.engines.building import Order, Origin, Resident, describe
+from models.engines.device import Gpu, notes
+from models.engines.floating import DTYPES
+from models.engines.gpu import CudaEngine
+from models.engines.graphs import CudaStream
+from models.engines.network import fold
+
+
+def build(order: Order) -> CudaEngine:
+    """Build a floating-point variant on the order's GPU and backend."""
+    variant, gpu = order.variant, order.gpu
+    assert isinstance(gpu, Gpu)
+    state, card = checkpoint.load(order.path, order.preparation)
+    network, dtype = fold(state, card), DTYPES[variant.dtype]
+    forward, weights = gpu_layers.build(order.gpu_backend, network, gpu.device, dtype)
+    size = card.bytes if dtype is torch.float32 else checkpoint.half_precision_bytes(state)
+    resident = Resident(measure.nbytes(weights))
+    info = describe(order, network, Origin(card.sha256, size), resident, order.gpu_backend, *notes(variant, gpu))
+    return CudaEngine(variant, info, forward, CudaStream(gpu.device, tf32=variant.dtype == "tf32"))

@@ -1,0 +1,21 @@
+"""The device that a run trains on."""
+
+import torch
+
+from common import machine
+from models.variants import VARIANTS
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether the device multiplies in bfloat16 faster than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= VARIANTS["bf16"].least_capability
+    return not machine.flags().isdisjoint({"avx512_bf16", "amx_bf16"})
+
+
+def describe(device: torch.device) -> str:
+    """Return the device and the dtype of its convolutions, for the card of a run."""
+    name = f"{machine.name()} ({machine.isa()}), {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return f"{name}, convolutions in {'bfloat16' if has_bfloat16(device) else 'float32'}"
