@@ -1,4 +1,4 @@
-"""The command: `python -m loadtest --url URL --variants fp32,int8 --concurrency 1,8 --duration 20 --out DIR`."""
+"""The command `python -m loadtest --url URL --variants fp32,int8 --concurrency 1,8 --duration 20 --out DIR`."""
 
 import sys
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,20 @@ def description(body: Any) -> Description:
     """Return the typed form of a body of `GET /variants`.
 
     Raises:
-        ValueError: a row has no name or state, or a known key has a value of another type.
+        ValueError: there is no list of rows, a row has no name or state, or a known key has a value of another type.
     """
+    rows = body.get("variants") if isinstance(body, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("there is no list of rows `variants`")
+    document = {"checkpoint": {}, "service": {}} | body | {"variants": [_known(row) for row in rows]}
     try:
-        rows = [dict(row) for row in body["variants"]]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"there is no list `variants`: {error!r}") from None
-    split = [{k: v for k, v in row.items() if k in KNOWN} | {"other": _unknown(row)} for row in rows]
-    document = {"variants": split, "checkpoint": body.get("checkpoint", {}), "service": body.get("service", {})}
-    return ADAPTER.validate_python(document)
+        return ADAPTER.validate_python(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _unknown(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in KNOWN}
+def _known(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row with its unknown keys under `other`."""
+    known = {key: value for key, value in row.items() if key in KNOWN}
+    return known | {"other": {key: value for key, value in row.items() if key not in KNOWN}}

@@ -1,4 +1,4 @@
-"""The table of results, for the terminal and for Markdown."""
+"""The table of results, for the terminal, Markdown and HTML."""
 
 from collections.abc import Mapping
 

@@ -63,9 +63,9 @@ def counters(values: dict[tuple[str, str], float]) -> Scrape:
     return Scrape({(name, frozenset({("phase", p)} if p else ())): value for (name, p), value in values.items()})
 
 
-def some_images(count: int = 100) -> LabelledImages:
-    """Return images whose label is 1."""
-    pixels = np.random.default_rng(0).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+def some_images(count: int = 100, seed: int = 0) -> LabelledImages:
+    """Return random images whose label is 1."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
     return LabelledImages(pixels, np.ones(count, dtype=np.int64))
 
 

@@ -77,11 +77,11 @@ def test_stalls_that_only_long_runs_see_lower_the_answer() -> None:
     found = level(Slo("p99", 0.99, 0.1), 100, stalling)
     assert 0.6 * 20 < found.load <= 20
     said = Level("fp32", "p99 <= 100 ms", "requests/s", 200.0, found).sentence()
-    assert said.endswith(f"), not shown at {min(row['load'] for row in found['tried'] if not row['held']):g}")
+    assert said.endswith(f"), not shown at {min(trial.load for trial in found.tried if not trial.held):g}")
 
 
 def test_if_nothing_holds_the_words_name_the_least_load_that_was_tried() -> None:
-    """Short runs hold any load and long ones none: the search steps back to less than a fifth of the load, then ends."""
+    """Short runs hold any load and long ones none: the search ends after steps back to a fifth of the load."""
     stalling = lambda load, requests: Probe(round(requests), 99 if requests > 1000 else 0)  # noqa: E731
     found = level(Slo("p99", 0.99, 0.1), 100, stalling)
     said = Level("fp32", "p99 <= 100 ms", "requests/s", 200.0, found).sentence()
