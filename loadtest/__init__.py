@@ -1,1 +1,1 @@
-"""The comparison of variants under load: an HTTP client that knows nothing of the service but its routes."""
+"""The comparison of variants under load: a client that knows the service only by its HTTP routes and metrics."""

@@ -1,4 +1,4 @@
-"""`python -m loadtest`: the sockets are patched before anything else is imported, and only in this process."""
+"""The entry point of `python -m loadtest`. gevent patches the sockets before anything else is imported."""
 
 import sys
 

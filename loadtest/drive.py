@@ -1,78 +1,83 @@
-"""Plays a plan: warms up, plays rounds until they are stable, reads the service's metrics around each of them."""
+"""The course of a run: warm up, play rounds until they are stable, read the service's metrics around each of them."""
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 
+from loadtest.analysis.stability import unstable
 from loadtest.analysis.statistics import quantile
 from loadtest.client.generator import Generator
 from loadtest.client.scrape import Scrape
 from loadtest.client.server import Service
-from loadtest.fleet import Fleet
-from loadtest.levels import Search, Stopped
-from loadtest.measured import Measured
 from loadtest.options import Options
-from loadtest.plan import Round, Workload, blocks
+from loadtest.plan import Arm, Round, Workload, blocks
 from loadtest.progress import Progress
 from loadtest.records import Played
+from loadtest.slo.level import Level
+from loadtest.slo.turns import Search, Stopped
 
 LONGEST_SETTLE = 5.0
+"""Seconds that a round settles at most."""
 
 
 class Drive:
-    """One run; `stop` says between two rounds whether the user has had enough."""
+    """One run. `played` and `levels` grow while it goes on, so an early end leaves the results until then.
+
+    `stop` is asked between two rounds whether the user stopped the run.
+    """
 
     def __init__(
-        self, options: Options, measured: Measured, services: dict[str, Service], stop: Callable[[], bool]
+        self, options: Options, arms: Sequence[Arm], services: Sequence[Service], stop: Callable[[], bool]
     ) -> None:
-        self._options, self._measured, self._services, self._stop = options, measured, services, stop
-        arms = tuple(measured.arms)
-        self._together = [arms] if options.contended else [(arm,) for arm in arms]
+        self._options, self._stop = options, stop
+        self._arms = tuple(arms)
+        self._services = {service.url: service for service in services}
+        self._together = [self._arms] if options.contended else [(arm,) for arm in self._arms]
         self._block = len(self._together) * len(options.workloads)
         self.progress = Progress(self._block * (options.rounds + 1))
+        self.played: list[Played] = []
+        self.levels: list[Level] = []
 
-    def play(self, generator: Generator | Fleet) -> None:
-        """Everything that was asked for, into `measured`.
+    def play(self, generator: Generator) -> None:
+        """Play the rounds, then search for the service level if the options name one.
 
         Raises:
-            Stopped: the user has had enough.
-            ServerError: the service went away.
+            Stopped: the user stopped the run.
+            ServerError: a service went away.
         """
         settle = self._warm_up(generator)
-        workloads = self._options.workloads
-        names = ", ".join(arm.name for arm in self._measured.arms)
-        self.progress.say(f"measuring {names} under {', '.join(workload.name for workload in workloads)}")
+        options = self._options
+        names = ", ".join(arm.name for arm in self._arms)
+        self.progress.say(f"measuring {names} under {', '.join(workload.name for workload in options.workloads)}")
         plan = blocks(
-            self._measured.arms,
-            workloads,
-            seconds=self._options.round,
+            self._arms,
+            options.workloads,
+            seconds=options.round,
             settle=settle,
-            seed=self._options.seed,
-            contended=self._options.contended,
+            seed=options.seed,
+            contended=options.contended,
         )
         for planned in self._until_stable(plan):
             self._check()
             played = self._round(planned, generator)
-            self._measured.played += played
-            self.progress.step(running(played, self._options.images_per_request))
-        if self._options.slo:
-            search = Search(self._options, generator, self.progress, self._check)
-            for level in search.levels(self._options.slo, self._measured.arms):
-                self._measured.levels.append(level)
+            self.played += played
+            self.progress.step(running(played, options.images_per_request))
+        if options.slo:
+            for level in Search(options, generator, self.progress, self._check).levels(options.slo, self._arms):
+                self.levels.append(level)
 
     def _check(self) -> None:
         if self._stop():
             raise Stopped
 
-    def _warm_up(self, generator: Generator | Fleet) -> dict[Workload, float]:
-        """Load every cell once, uncounted; gives the time that each workload's rounds take to settle.
+    def _warm_up(self, generator: Generator) -> dict[Workload, float]:
+        """Load every cell once, uncounted, and return the seconds that the rounds of each workload settle.
 
-        At least the p50 of its slowest arm: before that nobody has got an answer, and all users started together.
+        They settle for the p50 of the slowest arm at least: all users start together, and nobody has an answer before.
         """
         settle = dict.fromkeys(self._options.workloads, self._options.settle)
         for workload in self._options.workloads if self._options.warm_up else ():
             for arms in self._together:
                 self._check()
-                seconds = self._options.warm_up
-                stretch, _ = generator.play(Round(arms, workload, -1, 0.0, seconds, self._options.seed))
+                stretch = generator.play(Round(arms, workload, -1, 0.0, self._options.warm_up, self._options.seed))
                 for requests in stretch.requests.values():
                     p50 = quantile([request.latency for request in requests], 0.5) or 0.0
                     settle[workload] = min(LONGEST_SETTLE, max(settle[workload], p50))
@@ -81,35 +86,31 @@ class Drive:
         return settle
 
     def _until_stable(self, plan: Iterator[list[Round]]) -> Iterator[Round]:
-        """The planned rounds, then more of them until every cell is stable or the budget is spent."""
-        more = max(1, self._options.rounds // 4)
-        for number, block in zip(range(self._options.most_rounds), plan, strict=False):
-            late = number - self._options.rounds
+        """Yield the planned rounds, then more until every cell is stable or `most_rounds` is reached."""
+        options = self._options
+        more = max(1, options.rounds // 4)
+        for number, block in zip(range(options.most_rounds), plan, strict=False):
+            late = number - options.rounds
             if late >= 0 and late % more == 0:
-                if not (unstable := self._measured.unstable(self._options)):
+                if not (moving := unstable(self._arms, options.workloads, self.played, options.tolerance)):
                     return
                 self.progress.extend(more * self._block)
-                self.progress.say(f"not stable yet, so {more} more rounds: {unstable[0]}")
+                self.progress.say(f"not stable yet, so {more} more rounds: {moving[0]}")
             yield from block
 
-    def _round(self, planned: Round, generator: Generator | Fleet) -> list[Played]:
+    def _round(self, planned: Round, generator: Generator) -> list[Played]:
         urls = {arm.url for arm in planned.arms}
         before = {url: self._services[url].scrape() for url in urls}
-        stretch, client_cpu = generator.play(planned)
+        stretch = generator.play(planned)
         after = {url: self._services[url].scrape() for url in urls}
         added = {url: after[url] - before[url] for url in urls}
         return [
             Played(
                 arm=arm,
                 round=planned,
-                opened=stretch.opened,
-                closed=stretch.closed,
-                requests=stretch.requests[arm.name],
+                stretch=stretch,
                 server=added[arm.url].about(arm.variant),
                 gauges=after[arm.url].about(arm.variant),
-                client_cpu=client_cpu,
-                lateness=tuple(stretch.lateness),
-                starved=stretch.starved,
                 foreign=foreign(added[arm.url], {other.variant for other in planned.arms if other.url == arm.url}),
             )
             for arm in planned.arms
@@ -117,13 +118,13 @@ class Drive:
 
 
 def foreign(added: Scrape, variants: Set[str]) -> int:
-    """Predictions that a service counted for other variants than these."""
+    """Return the predictions that a service counted for other variants than these."""
     name = "precision_requests_total"
     return round(added.total(name) - sum(added.about(variant).total(name) for variant in variants))
 
 
-def running(played: list[Played], images_per_request: int) -> str:
-    """The numbers of the round that has just ended."""
+def running(played: Sequence[Played], images_per_request: int) -> str:
+    """Return the numbers of the round that has just ended, for the progress line."""
     texts = []
     for p in played:
         p50 = quantile([request.latency for request in p.counted if not request.error], 0.5)

@@ -1,8 +1,10 @@
 """The same requests in locust's own web interface: `locust -f loadtest/locustfile.py --host http://127.0.0.1:8000`.
 
-A class per variant, picked in the interface or by name: `locust -f loadtest/locustfile.py ... fp32 int8`. Locust's
-statistics are rounded to a millisecond and more; `python -m loadtest` keeps the raw times. LOADTEST_VARIANTS names
-other variants than fp32, fp16 and int8, LOADTEST_IMAGES another file of images, LOADTEST_API_KEY the service's key.
+Each variant is a class of users, which the web interface or a name selects: `locust -f loadtest/locustfile.py ... int8`.
+Locust rounds its statistics to a millisecond or more; `python -m loadtest` keeps the raw times.
+
+Environment: LOADTEST_VARIANTS names the variants (fp32,fp16,int8), LOADTEST_IMAGES a file of images (the bundled
+sample), LOADTEST_API_KEY the service's key.
 """
 
 import os
@@ -20,7 +22,7 @@ BODIES = bodies(read(Path(FILE) if FILE else None), "png", 1, seed=0)
 
 
 class VariantUser(FastHttpUser):
-    """Sends images to one variant as fast as it answers."""
+    """A user that sends images to one variant as fast as it answers."""
 
     abstract = True
     variant: str
@@ -28,7 +30,7 @@ class VariantUser(FastHttpUser):
 
     @task
     def predict(self) -> None:
-        """One image."""
+        """Send one image."""
         body = BODIES.bodies[next(self.sequence) % len(BODIES)]
         self.client.post(
             f"/predict/{self.variant}",
@@ -38,7 +40,7 @@ class VariantUser(FastHttpUser):
 
 
 def user(name: str) -> type[VariantUser]:
-    """The class of one variant's users, named after it."""
+    """Return the class of one variant's users, named after the variant."""
 
     class Named(VariantUser):
         variant = name

@@ -1,55 +1,66 @@
-"""What a run of the load test can be asked for."""
+"""The options of a load test."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from loadtest.plan import Workload
-from loadtest.slo import Slo
+from loadtest.slo.level import Slo
+
+
+@dataclass(frozen=True)
+class Target:
+    """A service to test."""
+
+    label: str
+    """Tells several services apart; empty if there is only one."""
+    url: str
+    """The base URL, without a slash at its end."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """One field is one flag of `python -m loadtest`; seconds, unless the name says otherwise."""
+    """The options: most fields have a flag of `python -m loadtest`. Times are in seconds."""
 
-    urls: tuple[tuple[str, str], ...]
-    """Label and base URL of each service; the label is empty when there is only one."""
+    urls: tuple[Target, ...]
     variants: tuple[str, ...] = ()
+    """The variants to measure; empty for all that are ready."""
     workloads: tuple[Workload, ...] = (Workload(concurrency=1), Workload(concurrency=8))
     duration: float = 20.0
+    """Counted time per arm and workload."""
     round: float = 1.0
+    """Counted time of one round."""
     settle: float = 0.25
+    """Time at the start of a round that does not count."""
     warm_up: float = 2.0
+    """Time per arm and workload before the first round, which does not count."""
     images: Path | None = None
+    """An `.npz` file of labelled images; None for the bundled sample."""
     payload: str = "png"
+    """`png` or `raw`."""
     images_per_request: int = 1
     contended: bool = False
+    """Load all arms at the same time."""
     seed: int = 0
     timeout: float = 30.0
+    """Time after which a request counts as failed."""
     users: int = 128
-    processes: int = 1
+    """Requests in flight at most in an open workload."""
     error_limit: float = 0.01
+    """Share of failed requests above which a run is INVALID."""
     max_duration: float = 0.0
+    """Counted time per arm and workload after which unstable rounds are given up; 0 for 1.5 times `duration`."""
     tolerance: float = 0.10
+    """Distance of the thirds of the rounds from their mean, as a share of it, up to which they are stable."""
     slo: Slo | None = None
     slo_load: str = "rate"
+    """The load that the search for `slo` varies: `rate` or `concurrency`."""
 
     @property
     def rounds(self) -> int:
-        """Rounds of each arm and workload."""
+        """The planned rounds of each arm and workload."""
         return max(1, round(self.duration / self.round))
 
     @property
     def most_rounds(self) -> int:
-        """Rounds after which a run that is not stable is given up."""
+        """The rounds of each arm and workload after which an unstable run is given up."""
         return max(self.rounds, round((self.max_duration or 1.5 * self.duration) / self.round))
-
-    def as_json(self) -> dict[str, Any]:
-        """The settings as the report states them."""
-        return {
-            **asdict(self),
-            "urls": [{"label": label, "url": url} for label, url in self.urls],
-            "workloads": [workload.name for workload in self.workloads],
-            "images": self.images.name if self.images else None,
-            "slo": str(self.slo) if self.slo else None,
-        }

@@ -1,38 +1,40 @@
-"""What is sent to whom and when: arms, workloads, and rounds in balanced random order."""
+"""The plan of a run: arms, workloads, and rounds in balanced random order."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from loadtest.client.description import VariantInfo
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of the comparison: a variant behind a URL. `card` is its row of `GET /variants`."""
+    """One side of the comparison: a variant of one service."""
 
     name: str
     url: str
     variant: str
-    card: Mapping[str, Any] = field(compare=False)
+    info: VariantInfo = field(compare=False)
+    """The variant's row of `GET /variants` at the start of the run."""
     service: str = ""
-    """The label of the service; two of them may share a URL, to see how much the same thing differs from itself."""
+    """The label of the service. Two labels may share a URL: then a service is compared with itself."""
 
     @property
     def device(self) -> str:
-        """Where it runs, with the URL when that says more than the device."""
-        return str(self.card.get("device") or "unknown")
+        """The device that the variant runs on, as the service names it; `unknown` if it does not."""
+        return self.info.device or "unknown"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Either `concurrency` users without think time (closed), or Poisson arrivals at `rate` a second (open)."""
+    """A kind of load. Closed: `concurrency` users without think time. Open: Poisson arrivals at `rate` per second."""
 
     concurrency: int | None = None
     rate: float | None = None
 
     @property
     def name(self) -> str:
-        """How people say it."""
+        """The workload in words, such as `8 users` or `50 requests/s`."""
         if self.rate is not None:
             return f"{self.rate:g} requests/s"
         return f"{self.concurrency} user" + ("s" if self.concurrency != 1 else "")
@@ -40,7 +42,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Round:
-    """`settle` seconds that do not count, then `seconds` that do. More than one arm: they are loaded together."""
+    """One round: `settle` seconds that do not count, then `seconds` that do. Its arms are loaded together."""
 
     arms: tuple[Arm, ...]
     workload: Workload
@@ -51,9 +53,9 @@ class Round:
 
 
 def orders(count: int, seed: int) -> Iterator[list[int]]:
-    """Orders of `count` arms without end: a random one, then the same backwards (ABBA), then the next random one.
+    """Yield orders of `count` arms without end: a random one, the same backwards (ABBA), the next random one, ...
 
-    Over each pair of blocks every arm has the same mean position, so a linear drift of the machine hits all alike.
+    Over each such pair every arm has the same mean position, so a linear drift of the machine hits all arms alike.
     """
     rng = random.Random(seed)
     while True:
@@ -71,7 +73,10 @@ def blocks(
     seed: int,
     contended: bool,
 ) -> Iterator[list[Round]]:
-    """Blocks without end; in each, every workload meets every arm once (`contended`: all arms at once)."""
+    """Yield blocks of rounds without end. In a block every workload meets every arm once (`contended`: all at once).
+
+    The workloads of every second block come in reverse order, like its arms.
+    """
     groups = [tuple(arms)] if contended else [(arm,) for arm in arms]
     for block, order in enumerate(orders(len(groups), seed)):
         yield [

@@ -1,4 +1,4 @@
-"""What the user sees while rounds are played: one line that is rewritten, or a line now and then in a log."""
+"""The progress of a run: one line that is rewritten on a terminal, or a line now and then in a log."""
 
 import shutil
 import sys
@@ -6,18 +6,19 @@ import time
 from typing import TextIO
 
 BAR = 20
+"""Characters of the bar."""
 LOG_EVERY = 10.0
-"""Seconds between two lines where the line cannot be rewritten."""
+"""Seconds between two lines in a log, which cannot be rewritten."""
 
 
 def duration(seconds: float) -> str:
-    """`75` as `1 min 15 s`."""
+    """Return seconds in words: 75 gives `1 min 15 s`."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 class Progress:
-    """Shows how many of the planned steps are done, what is running, and how long the rest takes at this pace."""
+    """The line that shows the steps done, the step that ended last, and the time that the rest takes at this pace."""
 
     def __init__(self, steps: float, stream: TextIO | None = None) -> None:
         self._steps = steps
@@ -28,16 +29,16 @@ class Progress:
         self._width = 0
 
     def extend(self, steps: float) -> None:
-        """More is to come than was planned."""
+        """Add steps to the plan."""
         self._steps += steps
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self.clear()
         print(text, file=self._stream, flush=True)
 
     def step(self, text: str, size: float = 1.0) -> None:
-        """A step is done, or something as long as `size` of them; what it showed."""
+        """Count a step as done, or one as long as `size` steps, and show its result `text`."""
         self._done += size
         passed = time.perf_counter() - self._began
         left = duration(passed / self._done * max(0, self._steps - self._done))
@@ -53,7 +54,7 @@ class Progress:
             print(f"{share:4.0%}, {left} left: {text}", file=self._stream, flush=True)
 
     def clear(self) -> None:
-        """Take the rewritten line away."""
+        """Remove the rewritten line."""
         if self._stream.isatty() and self._width:
             self._stream.write("\r" + " " * min(self._width, shutil.get_terminal_size().columns - 1) + "\r")
             self._width = 0

@@ -1,17 +1,19 @@
-"""What one request and one round left behind: raw, unrounded."""
+"""The raw, unrounded records of requests and rounds."""
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from loadtest.client.scrape import Scrape
-from loadtest.plan import Arm, Round
+from loadtest.plan import Arm, Round, Workload
 
 
 class Request(NamedTuple):
-    """One request. Times are `time.perf_counter()` seconds; `intended` is when an open workload wanted it sent.
+    """One request. Times are readings of `time.perf_counter()` in seconds.
 
-    `answer` holds a class index per image; `error` is a word for people, empty when all is well. The `server_*` times
-    are what the answer says about itself, NaN where it says nothing.
+    `intended` is the time at which an open workload wanted to send it. `answer` holds a class index per image. `error`
+    names the failure in words; it is empty for a good answer. The `server_*` times come from the body of the answer;
+    they are NaN where it lacks them.
     """
 
     sequence: int
@@ -32,39 +34,77 @@ class Request(NamedTuple):
         return self.end - self.intended
 
     def waited(self, timeout: float) -> float:
-        """The latency; of a failed request at least `timeout`, so that it stays in the tail that it belongs to."""
+        """Return the latency; for a failed request at least `timeout`, so that it stays in the tail."""
         return max(self.latency, timeout) if self.error else self.latency
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """The load generator's record of one round."""
+
+    opened: float
+    """When counting began, after the settling time."""
+    closed: float
+    """When counting ended."""
+    requests: Mapping[str, Sequence[Request]]
+    """All requests by the name of their arm, those of the settling time included."""
+    lateness: Sequence[float]
+    """Seconds by which the generator woke up late: for arrivals (open), or for its heartbeat (closed)."""
+    starved: int
+    """Arrivals that met no free user."""
+    cpu: float
+    """CPU seconds of the load generator per second of the round: 1.0 is one core, all that it can use."""
+
+    def counts(self, request: Request) -> bool:
+        """Return whether a request was due in the counted time."""
+        return self.opened <= request.intended < self.closed
+
+    def counted(self, arm: Arm) -> list[Request]:
+        """Return the requests that were due in the counted time, however long their answers took."""
+        return [r for r in self.requests[arm.name] if self.counts(r)]
+
+    def finished(self, arm: Arm) -> list[Request]:
+        """Return the good answers that arrived in the counted time: throughput counts these."""
+        return [r for r in self.requests[arm.name] if self.opened <= r.end < self.closed and not r.error]
+
+
+class Player(Protocol):
+    """Something that plays rounds: the load generator."""
+
+    def play(self, planned: Round) -> Stretch:
+        """Play one round to its last answer."""
+
+
+@dataclass(frozen=True)
 class Played:
-    """One arm's share of one round; `requests` are all of them, also those of the settling time."""
+    """One arm's part of one round, with the service's metrics."""
 
     arm: Arm
     round: Round
-    opened: float
-    """When counting began (the settling time is over)."""
-    closed: float
-    requests: list[Request]
+    stretch: Stretch
     server: Scrape
-    """What this round added to the service's counters."""
+    """The increase of the variant's counters during the round."""
     gauges: Scrape
-    """The service's metrics when the round was over."""
-    client_cpu: float
-    """CPU seconds of the load generator per second, over the whole round: 1.0 is one core, all it can use."""
-    lateness: tuple[float, ...] = field(default=())
-    """Seconds by which the generator woke up late: for arrivals (open), or for its heartbeat (closed)."""
-    starved: int = 0
-    """Arrivals that found no free user."""
+    """The variant's metrics after the round."""
     foreign: int = 0
-    """Predictions that the service ended meanwhile for variants that this round did not load."""
+    """Predictions that the service counted meanwhile for variants outside of this round."""
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        """All requests of the arm, those of the settling time included."""
+        return self.stretch.requests[self.arm.name]
 
     @property
     def counted(self) -> list[Request]:
-        """Requests that were due in the counted time, waited for however long they took."""
-        return [r for r in self.requests if self.opened <= r.intended < self.closed]
+        """The arm's requests that were due in the counted time."""
+        return self.stretch.counted(self.arm)
 
     @property
     def finished(self) -> list[Request]:
-        """Good answers that arrived in the counted time: what throughput counts."""
-        return [r for r in self.requests if self.opened <= r.end < self.closed and not r.error]
+        """The arm's good answers that arrived in the counted time."""
+        return self.stretch.finished(self.arm)
+
+
+def rounds_of(played: Sequence[Played], arm: Arm, workload: Workload) -> list[Played]:
+    """Return the rounds of one arm under one workload, in the order in which they were played."""
+    return [p for p in played if p.arm == arm and p.round.workload == workload]

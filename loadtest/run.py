@@ -1,21 +1,20 @@
-"""A run from the first question to the services to the last: what they are, the plan, and whether they still are it."""
+"""A whole run: ask the services what they offer, play the plan, check that the services are still the same."""
 
 import signal
 import time
+from collections.abc import Sequence
 
 import gevent
 
+from loadtest.client.description import VariantInfo
 from loadtest.client.generator import Generator
 from loadtest.client.images import bodies, read
 from loadtest.client.server import ServerError, Service, choose
 from loadtest.drive import Drive
-from loadtest.fleet import Fleet, GeneratorLost
-from loadtest.levels import Stopped
-from loadtest.measured import Measured
-from loadtest.options import Options
-
-WATCHED = ("state", "load_seconds", "checkpoint_sha256")
-"""What of a variant's card changes when it is restarted or replaced."""
+from loadtest.measured import Measured, Subjects
+from loadtest.options import Options, Target
+from loadtest.plan import Arm
+from loadtest.slo.turns import Stopped
 
 
 class NothingToMeasure(Exception):
@@ -23,14 +22,14 @@ class NothingToMeasure(Exception):
 
 
 class Interrupt:
-    """Ctrl-C asks for an end after this round; a second one ends at once."""
+    """A handler of Ctrl-C. The first one ends the run after the current round, the second one ends it at once."""
 
     def __init__(self) -> None:
         self._asked = False
         self._handler = gevent.signal_handler(signal.SIGINT, self._ask)
 
     def asked(self) -> bool:
-        """Whether somebody pressed it."""
+        """Return whether the user pressed Ctrl-C."""
         return self._asked
 
     def _ask(self) -> None:
@@ -40,69 +39,81 @@ class Interrupt:
 
 
 def measure(options: Options) -> Measured:
-    """Play the whole plan, or as much of it as Ctrl-C leaves.
+    """Play the whole plan, or the part of it that comes before Ctrl-C.
 
     Raises:
         ImagesError: there are no images to send.
-        ServerError: a service cannot be reached, or is not one.
+        ServerError: a service cannot be reached, or its answer is not understood.
         NothingToMeasure: no wanted variant is ready.
     """
     began = time.perf_counter()
     images = read(options.images)
     sent = bodies(images, options.payload, options.images_per_request, options.seed)
-    measured = Measured([], [], images, sent, [])
-    services = [Service(url, label) for label, url in options.urls]
-    for service in services:
-        description = service.describe()
-        arms, excluded = choose(service, description, options.variants)
-        measured.arms += arms
-        measured.excluded += excluded
-        measured.servers.append({"label": service.label, "url": service.url, **description})
-    if not measured.arms:
-        reasons = "; ".join(f"{e.name}: {e.reason}" for e in measured.excluded) or "the service offers none"
-        raise NothingToMeasure(f"no variant can be measured ({reasons})")
-    _play(options, measured, {service.url: service for service in services})
-    measured.seconds = time.perf_counter() - began
-    return measured
-
-
-def _play(options: Options, measured: Measured, services: dict[str, Service]) -> None:
-    drive = Drive(options, measured, services, Interrupt().asked)
-    for excluded in measured.excluded:
+    subjects = discover(options.urls, options.variants)
+    services = [service for service, _ in subjects.services]
+    drive = Drive(options, subjects.arms, services, Interrupt().asked)
+    for excluded in subjects.excluded:
         drive.progress.say(f"left out: {excluded.name} ({excluded.reason})")
-    generator = _generator(options, measured, list(services))
+    urls = list(dict.fromkeys(service.url for service in services))
+    generator = Generator(sent, urls, users_needed(options, len(subjects.arms)), options.timeout)
+    problems: list[str] = []
+    partial = False
     try:
         generator.start()
         drive.play(generator)
-        measured.problems += restarted(measured, services)
+        problems = restarted(subjects.arms, services)
     except Stopped:
-        measured.partial = True
-    except (ServerError, GeneratorLost) as error:
-        measured.problems.append(f"the run could not go on: {error}")
-        measured.partial = True
+        partial = True
+    except ServerError as error:
+        problems = [f"the run could not go on: {error}"]
+        partial = True
     finally:
         drive.progress.clear()
         generator.stop()
+    return Measured(
+        subjects,
+        images,
+        sent,
+        played=tuple(drive.played),
+        levels=tuple(drive.levels),
+        problems=tuple(problems),
+        partial=partial,
+        seconds=time.perf_counter() - began,
+    )
 
 
-def _generator(options: Options, measured: Measured, urls: list[str]) -> Generator | Fleet:
-    users = users_needed(options, len(measured.arms))
-    if options.processes == 1:
-        return Generator(measured.bodies, urls, users, options.timeout)
-    return Fleet(measured.bodies, urls, users, options.timeout, options.processes)
+def discover(targets: Sequence[Target], wanted: Sequence[str]) -> Subjects:
+    """Ask each service for its variants and return the arms to measure.
+
+    Raises:
+        ServerError: a service cannot be reached, or its answer is not understood.
+        NothingToMeasure: no wanted variant is ready.
+    """
+    services = [Service(target.url, target.label) for target in targets]
+    described = [(service, service.describe()) for service in services]
+    chosen = [choose(service, description, wanted) for service, description in described]
+    arms = [arm for ready, _ in chosen for arm in ready]
+    excluded = [one for _, left_out in chosen for one in left_out]
+    if not arms:
+        reasons = "; ".join(f"{e.name}: {e.reason}" for e in excluded) or "the service offers none"
+        raise NothingToMeasure(f"no variant can be measured ({reasons})")
+    return Subjects(tuple(described), tuple(arms), tuple(excluded))
 
 
-def restarted(measured: Measured, services: dict[str, Service]) -> list[str]:
-    """Which arms are not what they were at the start."""
-    descriptions = {url: service.describe()["variants"] for url, service in services.items()}
-    now = {(url, str(card["name"])): card for url, cards in descriptions.items() for card in cards}
-    cards = [(arm, now.get((arm.url, arm.variant), {})) for arm in measured.arms]
-    changed = [arm for arm, card in cards if any(card.get(key) != arm.card.get(key) for key in WATCHED)]
+def restarted(arms: Sequence[Arm], services: Sequence[Service]) -> list[str]:
+    """Return a sentence for each arm that was restarted or replaced since the start of the run."""
+    now = {(service.url, row.name): row for service in services for row in service.describe().variants}
+    changed = [arm for arm in arms if identity(now.get((arm.url, arm.variant))) != identity(arm.info)]
     return [f"{arm.name} was restarted or replaced during the run" for arm in changed]
 
 
+def identity(info: VariantInfo | None) -> tuple[object, ...]:
+    """Return the values of a variant's row that change when it is restarted or replaced."""
+    return () if info is None else (info.state, info.load_seconds, info.checkpoint_sha256)
+
+
 def users_needed(options: Options, arms: int) -> int:
-    """The most users that a round keeps busy; open workloads need enough that no arrival waits for one."""
+    """Return the most users that a round keeps busy. Open workloads need so many that no arrival waits for one."""
     together = arms if options.contended else 1
     closed = max((w.concurrency or 0 for w in options.workloads), default=1) * together
     return max(closed, options.users if options.slo or any(w.rate for w in options.workloads) else 1)

@@ -1,1 +1,1 @@
-"""What the raw times and answers say: numbers, intervals, verdicts, validity."""
+"""The analysis of raw times and answers: numbers, intervals, verdicts, validity."""

@@ -1,8 +1,6 @@
-"""Whether the answers are right, and whether two arms give the same ones, on the images that were sent."""
+"""The accuracy of each arm, and its agreement with its baseline, on the images that were sent."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +9,13 @@ from common.statistics import mcnemar, paired_difference, proportion
 from loadtest.client.images import Bodies, LabelledImages
 from loadtest.plan import Arm
 from loadtest.records import Played
+from loadtest.report.document import Accuracy, Against
 
 UNSEEN = -1
 
 
 class Answers:
-    """The first answer of one arm to each image, and how often a later one differed."""
+    """The first answer of one arm to each image; `changed` counts the later answers that differ from it."""
 
     def __init__(self, images: LabelledImages, bodies: Bodies, played: Sequence[Played]) -> None:
         self.first: NDArray[np.int64] = np.full(len(images), UNSEEN, dtype=np.int64)
@@ -30,39 +29,32 @@ class Answers:
 
     @property
     def seen(self) -> NDArray[np.bool_]:
-        """Which images were answered."""
+        """A mask over the images: True where the image was answered."""
         return np.not_equal(self.first, UNSEEN)
 
 
 def accuracies(
-    arms: Sequence[Arm], baselines: dict[str, str], images: LabelledImages, bodies: Bodies, played: Sequence[Played]
-) -> list[dict[str, Any]]:
-    """Per arm: the share of right answers to the images that all arms answered, and how it stands to its baseline."""
+    arms: Sequence[Arm], baselines: Mapping[str, str], images: LabelledImages, bodies: Bodies, played: Sequence[Played]
+) -> list[Accuracy]:
+    """Return each arm's accuracy on the images that all arms answered, and how it compares with its baseline."""
     answers = {arm.name: Answers(images, bodies, [p for p in played if p.arm == arm]) for arm in arms}
     common = np.logical_and.reduce([own.seen for own in answers.values()])
-    rows = []
-    for arm in arms:
-        own = answers[arm.name]
-        share = (
-            proportion(int(np.sum(own.first[common] == images.labels[common])), int(common.sum()))
-            if common.any()
-            else None
+    count = int(common.sum())
+    return [
+        Accuracy(
+            arm=name,
+            images=count,
+            accuracy=proportion(int(np.sum(own.first[common] == images.labels[common])), count) if count else None,
+            changed_answers=own.changed,
+            right=marks(own, images),
+            against=against(own, answers[baselines[name]], images, baselines[name]) if name in baselines else None,
         )
-        row: dict[str, Any] = {
-            "arm": arm.name,
-            "images": int(common.sum()),
-            "accuracy": asdict(share) if share else None,
-            "changed_answers": own.changed,
-            "right": marks(own, images),
-        }
-        if arm.name in baselines:
-            row["against"] = against(own, answers[baselines[arm.name]], images, baselines[arm.name])
-        rows.append(row)
-    return rows
+        for name, own in answers.items()
+    ]
 
 
 def marks(answers: Answers, images: LabelledImages) -> str:
-    """A mark per image, in the order of the file: `1` right, `0` wrong, `-` not sent. Pairs two reports."""
+    """Return a mark per image, in the order of the file: `1` right, `0` wrong, `-` not answered."""
     right = answers.first == images.labels
     return "".join("-" if not seen else "1" if ok else "0" for seen, ok in zip(answers.seen, right, strict=True))
 
@@ -72,21 +64,18 @@ def discordant(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int]:
     return int(np.sum(a & ~b)), int(np.sum(~a & b))
 
 
-def against(own: Answers, other: Answers, images: LabelledImages, name: str) -> dict[str, Any]:
-    """Agreement and paired difference in accuracy, on the images that both arms answered."""
+def against(own: Answers, other: Answers, images: LabelledImages, baseline: str) -> Against:
+    """Return agreement and paired difference in accuracy, on the images that both arms answered."""
     both = own.seen & other.seen
+    count = int(both.sum())
     right, other_right = (a.first[both] == images.labels[both] for a in (own, other))
     only_own, only_other = discordant(right, other_right)
-    agreement, difference = None, None
-    if both.any():
-        agreement = proportion(int(np.sum(own.first[both] == other.first[both])), int(both.sum()))
-        difference = paired_difference(only_own, only_other, len(right))
-    return {
-        "baseline": name,
-        "images": int(both.sum()),
-        "agreement": asdict(agreement) if agreement else None,
-        "difference": asdict(difference) if difference else None,
-        "only_this_right": only_own,
-        "only_baseline_right": only_other,
-        "mcnemar_p": mcnemar(only_own, only_other),
-    }
+    return Against(
+        baseline=baseline,
+        images=count,
+        agreement=proportion(int(np.sum(own.first[both] == other.first[both])), count) if count else None,
+        difference=paired_difference(only_own, only_other, count) if count else None,
+        only_this_right=only_own,
+        only_baseline_right=only_other,
+        mcnemar_p=mcnemar(only_own, only_other),
+    )

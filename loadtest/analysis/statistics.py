@@ -1,4 +1,4 @@
-"""Quantiles, intervals and tests; each names its source, and a test checks its coverage by simulation."""
+"""Quantiles and intervals. Functions name the source of their method; tests check the coverage by simulation."""
 
 import math
 from collections.abc import Sequence
@@ -13,27 +13,27 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int32]
 RESAMPLES = 2000
 CHUNK = 100_000
-"""Weights held at a time while resampling: few enough to stay in a processor's cache."""
+"""Weights that one step of the resampling holds: few enough to stay in a processor's cache."""
 MINIMUM_ROUNDS = 5
-"""Fewer paired rounds give no interval."""
+"""Rounds that an interval needs."""
 
 
 def quantile(values: Sequence[float] | Floats, q: float) -> float | None:
-    """The smallest observed value with at least a share `q` of all at or below it; None without values."""
+    """Return the smallest value with at least the share `q` of all values at or below it; None without values."""
     return float(np.quantile(values, q, method="inverted_cdf")) if len(values) else None
 
 
 def enough(q: float, confidence: float = 0.99) -> int:
-    """How many requests the `q` quantile needs: with fewer, the slowest of all can lie below it too easily.
+    """Return how many requests the `q` quantile needs. With fewer, all of them can lie below it by chance.
 
-    The smallest n with `q ** n <= 1 - confidence`: 459 for p99, 90 for p95, 7 for p50, as in the MLPerf inference
+    It is the smallest n with `q ** n <= 1 - confidence`: 459 for p99, 90 for p95, 7 for p50, as in the MLPerf inference
     rules (early stopping, zero requests over the bound).
     """
     return math.ceil(math.log(1 - confidence) / math.log(q))
 
 
 def stated_quantile(values: Sequence[float] | Floats, q: float) -> float | None:
-    """The quantile, or None when there are too few values to state it."""
+    """Return the quantile, or None if there are too few values to state it."""
     return quantile(values, q) if len(values) >= enough(q) else None
 
 
@@ -46,10 +46,10 @@ def quantile_ratio(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Interval | None:
-    """How `q` of the pooled rounds of `a` compares with that of `b` (a / b), by bootstrap over rounds.
+    """Return the ratio a / b of the `q` quantiles of all rounds of each side, by bootstrap over rounds.
 
-    `paired`: `a[i]` and `b[i]` are rounds that ran next to each other, and are drawn together, so that what the machine
-    did to both cancels. None when either side is too small to state `q`.
+    `paired`: `a[i]` and `b[i]` ran next to each other and are drawn together, so that a change of the machine's speed
+    cancels. None if either side has too few values to state the quantile.
     """
     ours, theirs = _Pool(a), _Pool(b)
     if min(ours.size, theirs.size) < enough(q):
@@ -63,10 +63,7 @@ def quantile_ratio(
 
 
 def mean_ratio(a: Floats, b: Floats, *, paired: bool = True, seed: int = 0) -> Interval | None:
-    """How the mean over rounds of `a` compares with that of `b` (a / b), by bootstrap over rounds.
-
-    None when `b` is zero.
-    """
+    """Return the ratio a / b of the means over rounds, by bootstrap over rounds; None if there are no rounds or b is 0."""
     if not len(a) or b.sum() <= 0:
         return None
     estimate = float(a.mean() / b.mean())
@@ -79,7 +76,7 @@ def mean_ratio(a: Floats, b: Floats, *, paired: bool = True, seed: int = 0) -> I
 
 
 class _Pool:
-    """The values of all rounds, sorted once, so that a resample is a weight per round."""
+    """The sorted values of all rounds. A resample then is a weight per round."""
 
     def __init__(self, rounds: Sequence[Floats]) -> None:
         values = np.concatenate([*rounds, np.empty(0)])
@@ -89,7 +86,7 @@ class _Pool:
         self.size = len(values)
 
     def quantiles(self, counts: Counts, q: float) -> Floats:
-        """The `q` quantile for each row of `counts`, which says how often each round was drawn."""
+        """Return the `q` quantile for each row of `counts`, the numbers of draws of each round."""
         rows = max(1, CHUNK // max(1, self.size))
         parts = [self._quantiles(counts[i : i + rows], q) for i in range(0, len(counts), rows)]
         return np.concatenate(parts)
@@ -103,17 +100,18 @@ class _Pool:
 
 
 def _resample(a: int, b: int, paired: bool, seed: int, resamples: int) -> tuple[Counts, Counts]:
-    """How often each round is drawn: a row per resample, for both sides the same rows when they are paired."""
+    """Return how often each round is drawn, a row per resample; paired sides share their rows."""
     rng = np.random.default_rng(seed)
     ours, theirs = (rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.int32) for n in (a, b))
     return (ours, ours) if paired else (ours, theirs)
 
 
 def _interval(estimate: float, resampled: Floats, rounds: int) -> Interval:
-    """The percentile interval, widened for few rounds.
+    """Return the percentile interval, widened for few rounds.
 
-    Percentile intervals of n observations are too narrow by sqrt((n - 1) / n) and by normal against Student's t;
-    the expanded percentiles of Hesterberg, "What Teachers Should Know About the Bootstrap", 2015, section 3.3, undo it.
+    Percentile intervals of n observations are too narrow: by the factor sqrt((n - 1) / n), and by using the normal
+    distribution instead of Student's t. The expanded percentiles of Hesterberg, "What Teachers Should Know About the
+    Bootstrap", 2015, section 3.3, correct both.
     """
     tail = NormalDist().cdf(-math.sqrt(rounds / (rounds - 1)) * t_quantile(0.975, rounds - 1))
     finite = resampled[np.isfinite(resampled)]
@@ -124,7 +122,7 @@ def _interval(estimate: float, resampled: Floats, rounds: int) -> Interval:
 
 
 def t_quantile(p: float, degrees: int) -> float:
-    """Student's t quantile by Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5): within 0.5 % from 4 degrees."""
+    """Return Student's t quantile by Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5): within 0.5 % from 4 degrees."""
     z = NormalDist().inv_cdf(p)
     g1 = (z**3 + z) / 4
     g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
@@ -133,7 +131,7 @@ def t_quantile(p: float, degrees: int) -> float:
 
 
 def difference(a: tuple[int, int], b: tuple[int, int]) -> Interval | None:
-    """The share of `a` (successes, trials) minus that of `b`, on different trials (Newcombe, 1998, method 10)."""
+    """Return the share of `a` (successes, trials) minus that of `b`, on different trials (Newcombe, 1998, method 10)."""
     if not a[1] or not b[1]:
         return None
     ours, theirs = proportion(*a), proportion(*b)

@@ -1,118 +1,117 @@
-"""Numbers of each cell, which is one arm under one workload, from the rounds that were played."""
+"""The numbers of each cell, which is one arm under one workload, from the rounds that were played."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
-from typing import Any
 
 import numpy as np
 
 from loadtest.analysis.stability import saturated
 from loadtest.analysis.statistics import quantile, stated_quantile
 from loadtest.client.scrape import Scrape
+from loadtest.phases import PHASES
 from loadtest.plan import Arm, Workload
-from loadtest.records import Played, Request
+from loadtest.records import Played
+from loadtest.report.cells import QUANTILES, Cell, Latency, Memory, RoundSummary, ServerSide, Spread
 
-PHASES = ("decode", "queue", "copy_in", "inference", "copy_out", "deliver", "encode")
-QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+DURATION = "precision_request_duration_seconds"
+PHASE = "precision_phase_duration_seconds"
+INFERENCE = "precision_inference_duration_seconds"
+BATCH_MEMORY = "precision_inference_memory_bytes"
 
 
-def cell(
-    arm: Arm, workload: Workload, rounds: Sequence[Played], images_per_request: int, timeout: float
-) -> dict[str, Any]:
-    """One arm under one workload, all its rounds together and one by one.
-
-    Quantiles are of all requests that were due: one that failed took at least `timeout`. Mean and maximum are of those
-    that were answered.
-    """
+def summarise(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per_request: int, timeout: float) -> Cell:
+    """Return the numbers of one arm under one workload, over all its rounds and round by round."""
     counted = [request for played in rounds for request in played.counted]
     good = [request.latency for request in counted if not request.error]
     seconds = sum(played.round.seconds for played in rounds)
     finished = sum(len(played.finished) for played in rounds)
-    return {
-        "arm": arm.name,
-        "workload": workload.name,
-        "concurrency": workload.concurrency,
-        "rate": workload.rate,
-        "requests": len(counted),
-        "saturated": saturated(rounds),
-        "errors": dict(Counter(request.error for request in counted if request.error).most_common()),
-        "requests_per_second": finished / seconds,
-        "images_per_second": finished * images_per_request / seconds,
-        "latency": latency(good, [request.waited(timeout) for request in counted]),
-        "server": server(rounds),
-        "rounds": [round_json(played, timeout) for played in rounds],
-    }
+    return Cell(
+        arm=arm.name,
+        workload=workload.name,
+        concurrency=workload.concurrency,
+        rate=workload.rate,
+        requests=len(counted),
+        saturated=saturated(rounds),
+        errors=dict(Counter(request.error for request in counted if request.error).most_common()),
+        requests_per_second=finished / seconds,
+        images_per_second=finished * images_per_request / seconds,
+        latency=latency(good, [request.waited(timeout) for request in counted]),
+        server=server_side(rounds),
+        rounds=tuple(round_summary(played, timeout) for played in rounds),
+    )
 
 
-def latency(good: Sequence[float], waits: Sequence[float]) -> dict[str, float | int | None]:
-    """How long requests took; a quantile is None when there are too few requests to state it."""
+def latency(good: Sequence[float], waits: Sequence[float]) -> Latency:
+    """Return mean and maximum of the answered requests' seconds, and quantiles of all requests' seconds."""
     stated = {name: stated_quantile(waits, q) for name, q in QUANTILES.items()}
     mean = float(np.mean(good)) if good else None
-    return {"requests": len(good), "mean": mean, **stated, "max": max(good, default=None)}
+    return Latency(requests=len(good), mean=mean, max=max(good, default=None), **stated)
 
 
-def round_json(played: Played, timeout: float) -> dict[str, Any]:
-    """What comparing two rounds needs; latencies in seconds, to a tenth of a microsecond, as they ended."""
-    return {
-        "block": played.round.block,
-        "seconds": played.round.seconds,
-        "finished": len(played.finished),
-        "settle": played.round.settle,
-        "errors": sum(bool(request.error) for request in played.counted),
-        "client_cpu": round(played.client_cpu, 4),
-        "late_p90": quantile(played.lateness, 0.9),
-        "starved": played.starved,
-        "latencies": [round(request.waited(timeout), 7) for request in played.counted],
-    }
+def round_summary(played: Played, timeout: float) -> RoundSummary:
+    """Return the numbers of one round that a comparison with another round needs."""
+    return RoundSummary(
+        block=played.round.block,
+        seconds=played.round.seconds,
+        settle=played.round.settle,
+        finished=len(played.finished),
+        errors=sum(bool(request.error) for request in played.counted),
+        client_cpu=round(played.stretch.cpu, 4),
+        late_p90=quantile(played.stretch.lateness, 0.9),
+        starved=played.stretch.starved,
+        latencies=tuple(round(request.waited(timeout), 7) for request in played.counted),
+    )
 
 
-def server(rounds: Sequence[Played]) -> dict[str, Any]:
-    """The service's side of a cell, from `/metrics` before and after each round; None where it does not say."""
+def server_side(rounds: Sequence[Played]) -> ServerSide:
+    """Return the service's view of a cell, from its metrics before and after each round."""
     delta = reduce(add, (played.server for played in rounds), Scrape({}))
     requests = [request for played in rounds for request in played.requests if not request.error]
-    duration = delta.mean("precision_request_duration_seconds")
+    duration = delta.mean(DURATION)
     client = float(np.mean([request.end - request.start for request in requests])) if requests else None
-    return {
-        "requests": int(delta.total("precision_requests_total")),
-        "requests_sent": sum(len(played.requests) for played in rounds),
-        "requests_of_others": sum(played.foreign for played in rounds),
-        "shadowed": int(delta.total("precision_shadow_agreement_total")),
-        "request_seconds": duration,
-        "phase_seconds": {p: delta.mean("precision_phase_duration_seconds", phase=p) for p in PHASES},
-        "inference_seconds": spread(delta, requests, "precision_inference_duration_seconds", "server_inference"),
-        "queue_seconds": spread(delta, requests, "precision_phase_duration_seconds", "server_queue", phase="queue"),
-        "outside_seconds": None if client is None or duration is None else client - duration,
-        "restarts": int(delta.total("precision_worker_restarts_total")),
-        "batch_size": delta.mean("precision_batch_size"),
-        "memory": memory(delta, rounds[-1].gauges),
-    }
+    return ServerSide(
+        requests=int(delta.total("precision_requests_total")),
+        requests_sent=sum(len(played.requests) for played in rounds),
+        requests_of_others=sum(played.foreign for played in rounds),
+        shadowed=int(delta.total("precision_shadow_agreement_total")),
+        request_seconds=duration,
+        phase_seconds={phase: delta.mean(PHASE, phase=phase) for phase in PHASES},
+        inference_seconds=spread([r.server_inference for r in requests], delta, INFERENCE, {}),
+        queue_seconds=spread([r.server_queue for r in requests], delta, PHASE, {"phase": "queue"}),
+        outside_seconds=None if client is None or duration is None else client - duration,
+        restarts=int(delta.total("precision_worker_restarts_total")),
+        batch_size=delta.mean("precision_batch_size"),
+        memory=memory(delta, rounds[-1].gauges),
+    )
 
 
-def spread(
-    delta: Scrape, requests: Sequence[Request], histogram: str, field: str, **labels: str
-) -> dict[str, float | None]:
-    """Mean from the histogram; p50 and p99 from the answers, which are exact, or else from the histogram's buckets."""
-    answers = [value for request in requests if (value := getattr(request, field)) == value]
-    stated = {
-        name: stated_quantile(answers, q) if answers else delta.quantile(histogram, q, **labels)
-        for name, q in (("p50", 0.50), ("p99", 0.99))
-    }
-    return {"mean": delta.mean(histogram, **labels), **stated}
+def spread(stated: Sequence[float], delta: Scrape, histogram: str, labels: Mapping[str, str]) -> Spread:
+    """Return the mean from a histogram, and quantiles.
+
+    The quantiles come from the times that the answers state, which are exact. Only if no answer states one (all are
+    NaN), they come from the histogram's buckets.
+    """
+    exact = [value for value in stated if not np.isnan(value)]
+    p50, p99 = (stated_quantile(exact, q) if exact else delta.quantile(histogram, q, **labels) for q in (0.50, 0.99))
+    return Spread(delta.mean(histogram, **labels), p50, p99)
 
 
-def memory(delta: Scrape, gauges: Scrape) -> dict[str, Any]:
-    """Bytes by what they are: needed by a batch beyond the weights (mean), the model's own, and the process's now."""
-    name = "precision_inference_memory_bytes"
-    return {
-        "batch": {k: delta.mean(name, kind=k) for k in delta.label_values(name + "_count", "kind")},
-        "model": by_kind(gauges, "precision_model_bytes"),
-        "now": by_kind(gauges, "precision_memory_bytes"),
-    }
+def memory(delta: Scrape, gauges: Scrape) -> Memory:
+    """Return bytes by kind: of a batch (mean over the requests), of the model, and of the processes now."""
+    return Memory(
+        batch={
+            kind: mean
+            for kind in delta.label_values(BATCH_MEMORY + "_count", "kind")
+            if (mean := delta.mean(BATCH_MEMORY, kind=kind)) is not None
+        },
+        model=by_kind(gauges, "precision_model_bytes"),
+        now=by_kind(gauges, "precision_memory_bytes"),
+    )
 
 
 def by_kind(gauges: Scrape, name: str) -> dict[str, float]:
-    """A gauge's values by its label `kind`; zeros, which stand for kinds that do not apply, are left out."""
+    """Return a gauge's values by its label `kind`, without the zeros that stand for kinds that do not apply."""
     values = {kind: gauges.total(name, kind=kind) for kind in gauges.label_values(name, "kind")}
     return {kind: value for kind, value in values.items() if value}

@@ -1,1 +1,1 @@
-"""What talks to a service: users, images, `/variants` and `/metrics`."""
+"""The client of a service: users, images, `/variants` and `/metrics`."""

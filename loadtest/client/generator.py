@@ -1,4 +1,4 @@
-"""The load generator: locust's environment and runner, kept alive from the first round to the last."""
+"""The load generator: locust's environment and runner, which live from the first round to the last."""
 
 import logging
 import random
@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -14,16 +15,17 @@ from locust.env import Environment
 from loadtest.client.images import Bodies
 from loadtest.client.users import Desk, LoadUser, Turn
 from loadtest.plan import Arm, Round, Workload
-from loadtest.records import Request
+from loadtest.records import Request, Stretch
 
 HEARTBEAT = 0.02
-"""Seconds between two looks at how late this process wakes up."""
+"""Seconds between two checks of how late this process wakes up."""
 CONNECT_TIMEOUT = 60.0
+"""Seconds that all users together may take to connect."""
 
 
 @dataclass
-class Stretch:
-    """The round being played: what its users did, and whether they may go on."""
+class _Running:
+    """The round that is being played; its users and the generator add to it."""
 
     opened: float
     closed: float
@@ -31,29 +33,19 @@ class Stretch:
     lateness: list[float] = field(default_factory=list)
     starved: int = 0
     outstanding: int = 0
-
-    def __post_init__(self) -> None:
-        self.idle = Event()
-
-    def __reduce__(self) -> tuple[type["Stretch"], tuple[object, ...]]:
-        """Over to another process without the event, which belongs to this one's loop."""
-        return Stretch, (self.opened, self.closed, self.requests, self.lateness, self.starved)
+    """Turns that were handed out and have not ended."""
+    idle: Any = field(default_factory=Event)
+    """Set when no turn is outstanding."""
 
 
 class Generator:
-    """Plays rounds with users that are started, and connected, once.
+    """Plays rounds with users that are started, and connected, once."""
 
-    As number `index` of several `processes` it plays an equal share of each.
-    """
-
-    def __init__(
-        self, bodies: Bodies, urls: Sequence[str], users: int, timeout: float, index: int = 0, processes: int = 1
-    ) -> None:
+    def __init__(self, bodies: Bodies, urls: Sequence[str], users: int, timeout: float) -> None:
         logging.getLogger().addHandler(logging.NullHandler())  # or locust's warnings set up a handler of their own
         logging.getLogger("locust").setLevel(logging.CRITICAL)
-        self.timeout = timeout
-        self.users = users
-        self.index, self.processes = index, processes
+        self._timeout = timeout
+        self._users = users
         self._desk = Desk(bodies)
         self._sequences: dict[tuple[Arm, Workload], count[int]] = {}
         self._runner = Environment(user_classes=[self._user_class(tuple(urls))]).create_local_runner()
@@ -62,17 +54,17 @@ class Generator:
         class User(LoadUser):
             host = urls[0]
             desk = self._desk
-            network_timeout = self.timeout
-            connection_timeout = self.timeout
+            network_timeout = self._timeout
+            connection_timeout = self._timeout
 
         User.urls = urls
         return User
 
     def start(self) -> None:
-        """Start every user and wait until all are connected and idle."""
-        self._runner.start(self.users, spawn_rate=self.users)
+        """Start every user and wait until all are connected and idle, for CONNECT_TIMEOUT at most."""
+        self._runner.start(self._users, spawn_rate=self._users)
         deadline = time.perf_counter() + CONNECT_TIMEOUT
-        while self._desk.free() < self.users and time.perf_counter() < deadline:
+        while self._desk.free() < self._users and time.perf_counter() < deadline:
             gevent.sleep(0.01)
 
     def stop(self) -> None:
@@ -83,71 +75,67 @@ class Generator:
         """Let every arm begin with the first request again."""
         self._sequences.clear()
 
-    def play(self, planned: Round, began: float | None = None) -> tuple[Stretch, float]:
-        """Play one round to its last answer: what happened, and this process's CPU seconds a second meanwhile.
-
-        `began` is the reading of `time.perf_counter` at which the round begins, now if None.
-        """
-        began = began or time.perf_counter()
-        gevent.sleep(max(0.0, began - time.perf_counter()))
+    def play(self, planned: Round) -> Stretch:
+        """Play one round to its last answer."""
+        began = time.perf_counter()
         cpu = time.process_time()
         opened = began + planned.settle
-        stretch = Stretch(opened, opened + planned.seconds, {arm.name: [] for arm in planned.arms})
-        turns = [self._turn(arm, planned.workload, stretch) for arm in planned.arms]
-        rng = random.Random(planned.seed * self.processes + self.index)
+        running = _Running(opened, opened + planned.seconds, {arm.name: [] for arm in planned.arms})
+        turns = [self._turn(arm, planned.workload, running) for arm in planned.arms]
+        rng = random.Random(planned.seed)
         if planned.workload.rate is None:
             rng.shuffle(turns)
-            self._closed(turns, self._share(planned.workload.concurrency or 1), stretch)
+            self._closed(turns, planned.workload.concurrency or 1, running)
         else:
-            self._open(turns, planned.workload.rate / self.processes, began, rng, stretch)
+            self._open(turns, planned.workload.rate, began, rng, running)
         used = (time.process_time() - cpu) / (time.perf_counter() - began)
-        self._drain(stretch)
-        return stretch, used
+        self._drain(running)
+        return Stretch(running.opened, running.closed, running.requests, running.lateness, running.starved, used)
 
-    def _share(self, users: int) -> int:
-        return users // self.processes + (self.index < users % self.processes)
-
-    def _turn(self, arm: Arm, workload: Workload, stretch: Stretch) -> Turn:
-        sequence = self._sequences.setdefault((arm, workload), count(self.index, self.processes))
+    def _turn(self, arm: Arm, workload: Workload, running: _Running) -> Turn:
+        sequence = self._sequences.setdefault((arm, workload), count())
 
         def done(turn: Turn, request: Request) -> Turn | None:
-            stretch.requests[arm.name].append(request)
-            if turn.intended is None and request.end < stretch.closed:
+            running.requests[arm.name].append(request)
+            if turn.intended is None and request.end < running.closed:
                 return turn
-            stretch.outstanding -= 1
-            if stretch.outstanding <= 0:
-                stretch.idle.set()
+            running.outstanding -= 1
+            if running.outstanding <= 0:
+                running.idle.set()
             return None
 
         return Turn(arm, None, sequence.__next__, done)
 
-    def _give(self, turn: Turn, stretch: Stretch) -> None:
-        stretch.outstanding += 1
-        stretch.idle.clear()
-        stretch.starved += not self._desk.give(turn)
+    def _give(self, turn: Turn, running: _Running) -> None:
+        running.outstanding += 1
+        running.idle.clear()
+        running.starved += not self._desk.give(turn)
 
-    def _closed(self, turns: list[Turn], concurrency: int, stretch: Stretch) -> None:
+    def _closed(self, turns: list[Turn], concurrency: int, running: _Running) -> None:
         for _ in range(concurrency):
             for turn in turns:
-                self._give(turn, stretch)
-        while (now := time.perf_counter()) < stretch.closed:
-            wake = min(now + HEARTBEAT, stretch.closed)
+                self._give(turn, running)
+        while (now := time.perf_counter()) < running.closed:
+            wake = min(now + HEARTBEAT, running.closed)
             gevent.sleep(wake - now)
-            stretch.lateness.append(time.perf_counter() - wake)
+            running.lateness.append(time.perf_counter() - wake)
 
-    def _open(self, turns: list[Turn], rate: float, began: float, rng: random.Random, stretch: Stretch) -> None:
-        """Poisson arrivals at `rate` for each turn, independent of each other: together, each is a random turn's."""
+    def _open(self, turns: list[Turn], rate: float, began: float, rng: random.Random, running: _Running) -> None:
+        """Hand out turns at the times of Poisson arrivals: an independent stream at `rate` for each arm.
+
+        The streams are drawn as one of their summed rate, whose arrivals each belong to a random arm.
+        """
         rate *= len(turns)
         due = began + rng.expovariate(rate)
-        while due < stretch.closed:
+        while due < running.closed:
             if (wait := due - time.perf_counter()) > 0:
                 gevent.sleep(wait)
-            stretch.lateness.append(max(0.0, time.perf_counter() - due))
-            self._give(rng.choice(turns)._replace(intended=due), stretch)
+            running.lateness.append(max(0.0, time.perf_counter() - due))
+            self._give(rng.choice(turns)._replace(intended=due), running)
             due += rng.expovariate(rate)
-        gevent.sleep(max(0.0, stretch.closed - time.perf_counter()))
+        gevent.sleep(max(0.0, running.closed - time.perf_counter()))
 
-    def _drain(self, stretch: Stretch) -> None:
-        if stretch.outstanding:
-            stretch.idle.wait(self.timeout + 1.0)
+    def _drain(self, running: _Running) -> None:
+        if running.outstanding:
+            running.idle.wait(self._timeout + 1.0)
         self._desk.clear()

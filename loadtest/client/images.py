@@ -1,4 +1,4 @@
-"""The labelled images that every arm sends, their seeded order, and the request bodies made of them."""
+"""The labelled images that every arm sends, and the request bodies made of them in seeded order."""
 
 import hashlib
 import io
@@ -17,12 +17,12 @@ KINDS = ("png", "raw")
 
 
 class ImagesError(Exception):
-    """The file of labelled images is missing or does not hold what it must."""
+    """The file of labelled images is missing or has the wrong content."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """`pixels` is `[N, 3, 32, 32] uint8` RGB, `labels` is `[N] int64`."""
+    """Images with their classes: `pixels` is `[N, 3, 32, 32] uint8` RGB, `labels` is `[N] int64`."""
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -32,12 +32,12 @@ class LabelledImages:
 
     @property
     def sha256(self) -> str:
-        """Tells whether two runs sent the same images."""
+        """The hash of pixels and labels; equal for two runs that send the same images."""
         return hashlib.sha256(self.pixels.tobytes() + self.labels.tobytes()).hexdigest()
 
 
 def read(path: Path | None) -> LabelledImages:
-    """The images and labels of an `.npz` file with the arrays `images` and `labels`; without a path, the bundled ones.
+    """Return the images of an `.npz` file with the arrays `images` and `labels`; without a path, the bundled images.
 
     Raises:
         ImagesError: the file is missing, is no `.npz`, or an array is missing or has the wrong shape or type.
@@ -59,7 +59,10 @@ def read(path: Path | None) -> LabelledImages:
 
 @dataclass(frozen=True)
 class Bodies:
-    """Request `n` of every arm sends `bodies[n % len(bodies)]`, which holds the images `members[n % len(bodies)]`."""
+    """The request bodies: request `n` of an arm sends `bodies[n % len(bodies)]`.
+
+    `members[i]` are the indices of the images in `bodies[i]`.
+    """
 
     content_type: str
     bodies: list[bytes]
@@ -70,7 +73,10 @@ class Bodies:
 
 
 def bodies(images: LabelledImages, kind: str, images_per_request: int, seed: int) -> Bodies:
-    """Every request body once, in seeded order; the images go round until a request starts with the first one again."""
+    """Return every request body once, in seeded order.
+
+    The images repeat until a body would begin with the first image again, so each image is in equally many bodies.
+    """
     order = np.random.default_rng(seed).permutation(len(images))
     count = len(order) // math.gcd(len(order), images_per_request)
     members = list(np.resize(order, (count, images_per_request)))

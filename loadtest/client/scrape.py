@@ -1,4 +1,4 @@
-"""One reading of the service's `/metrics`, and what can be asked of it."""
+"""One reading of the service's `/metrics`."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ Key = tuple[str, frozenset[tuple[str, str]]]
 
 @dataclass(frozen=True)
 class Scrape:
-    """Sample values by name and labels. `later - earlier` is what happened in between, `+` joins two stretches."""
+    """Sample values by name and labels. `later - earlier` is the increase in between; `+` adds two increases."""
 
     values: Mapping[Key, float]
 
@@ -23,27 +23,27 @@ class Scrape:
         return Scrape({key: self.values.get(key, 0.0) + other.values.get(key, 0.0) for key in keys})
 
     def about(self, variant: str) -> "Scrape":
-        """Only the samples labelled with this variant."""
+        """Return only the samples with this variant as a label."""
         return Scrape({key: value for key, value in self.values.items() if ("variant", variant) in key[1]})
 
     def total(self, name: str, **labels: str) -> float:
-        """The sum of the samples of this name that carry these labels; 0 when there is none."""
+        """Return the sum of the samples of this name with these labels; 0 without samples."""
         wanted = set(labels.items())
         return math.fsum(value for key, value in self.values.items() if key[0] == name and wanted <= key[1])
 
     def mean(self, histogram: str, **labels: str) -> float | None:
-        """The mean of what a histogram observed; None when it observed nothing."""
+        """Return the mean of a histogram's observations; None without observations."""
         count = self.total(histogram + "_count", **labels)
         return self.total(histogram + "_sum", **labels) / count if count > 0 else None
 
     def label_values(self, name: str, label: str) -> list[str]:
-        """The values of `label` among the samples of this name, sorted."""
+        """Return the sorted values of `label` among the samples of this name."""
         return sorted({value for key in self.values if key[0] == name for k, value in key[1] if k == label})
 
     def quantile(self, histogram: str, q: float, **labels: str) -> float | None:
-        """The quantile by linear interpolation inside its bucket, as Prometheus's `histogram_quantile` does.
+        """Return a quantile by linear interpolation inside its bucket, as Prometheus's `histogram_quantile` does.
 
-        None when nothing was observed or the quantile lies past the last finite edge.
+        None without observations, or if the quantile lies above the last finite edge.
         """
         edges = sorted((_edge(le), le) for le in self.label_values(histogram + "_bucket", "le"))
         below, lower = 0.0, 0.0
@@ -57,7 +57,7 @@ class Scrape:
 
 
 def parse(text: str) -> Scrape:
-    """The reading of a Prometheus text exposition."""
+    """Return the samples of a Prometheus text exposition."""
     return Scrape(
         {
             (sample.name, frozenset(sample.labels.items())): sample.value

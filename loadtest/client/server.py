@@ -1,4 +1,4 @@
-"""What a service says about itself: `GET /variants` and `GET /metrics`."""
+"""The client of a service's `GET /variants` and `GET /metrics`."""
 
 import json
 import os
@@ -6,8 +6,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from loadtest.client.description import Description, description
 from loadtest.client.scrape import Scrape, parse
 from loadtest.plan import Arm
 
@@ -17,7 +17,7 @@ TIMEOUT = 30.0
 
 
 class ServerError(Exception):
-    """The service cannot be reached, or its answer is not what this client understands."""
+    """The service cannot be reached, or its answer is not understood."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,23 @@ class Service:
     url: str
     label: str = ""
 
-    def describe(self) -> dict[str, Any]:
-        """The body of `GET /variants`."""
+    def describe(self) -> Description:
+        """Return the answer to `GET /variants`.
+
+        Raises:
+            ServerError: the service cannot be reached, or its answer is not understood.
+        """
         try:
-            body = json.loads(_get(self.url + "/variants"))
-            [str(card["name"]) + str(card["state"]) for card in body["variants"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ServerError(f"{self.url}/variants is not an answer of this service ({error!r})") from None
-        return dict(body)
+            return description(json.loads(_get(self.url + "/variants")))
+        except ValueError as error:
+            raise ServerError(f"{self.url}/variants is not an answer of this service ({error})") from None
 
     def scrape(self) -> Scrape:
-        """The metrics now."""
+        """Return the metrics now.
+
+        Raises:
+            ServerError: the service cannot be reached, or its answer is not understood.
+        """
         try:
             return parse(_get(self.url + "/metrics"))
         except ValueError as error:
@@ -53,7 +59,10 @@ class Service:
 
 
 def credentials() -> dict[str, str]:
-    """The header that a service with keys asks for; from the environment, where other users do not see it."""
+    """Return the header with the key of a service that asks for one.
+
+    The key comes from the environment: other users of the machine can see flags, but not the environment.
+    """
     return {"X-API-Key": key} if (key := os.environ.get(KEY_VARIABLE)) else {}
 
 
@@ -70,17 +79,17 @@ def _get(url: str) -> str:
         raise ServerError(f"{url} cannot be reached ({reason}): start the service with `make serve`") from None
 
 
-def choose(service: Service, description: dict[str, Any], wanted: Sequence[str]) -> tuple[list[Arm], list[Excluded]]:
-    """The `wanted` variants that are ready (without any wanted: all), and those that are left out."""
-    cards = {str(card["name"]): card for card in description["variants"]}
+def choose(service: Service, described: Description, wanted: Sequence[str]) -> tuple[list[Arm], list[Excluded]]:
+    """Return the `wanted` variants that are ready, and the others with the reason. An empty `wanted` means all."""
+    rows = {row.name: row for row in described.variants}
     arms, excluded = [], []
-    for name in wanted or cards:
+    for name in wanted or rows:
         arm_name = f"{name} @ {service.label}" if service.label else name
-        if name not in cards:
-            excluded.append(Excluded(arm_name, f"the service does not offer it; it offers {', '.join(cards)}"))
-        elif cards[name]["state"] != "ready":
-            reason = cards[name].get("reason")
-            excluded.append(Excluded(arm_name, str(cards[name]["state"]) + (f": {reason}" if reason else "")))
+        row = rows.get(name)
+        if row is None:
+            excluded.append(Excluded(arm_name, f"the service does not offer it; it offers {', '.join(rows)}"))
+        elif row.state != "ready":
+            excluded.append(Excluded(arm_name, row.state + (f": {row.reason}" if row.reason else "")))
         else:
-            arms.append(Arm(arm_name, service.url, name, cards[name], service.label))
+            arms.append(Arm(arm_name, service.url, name, row, service.label))
     return arms, excluded

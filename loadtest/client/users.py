@@ -1,4 +1,4 @@
-"""The locust users: each sends what its turn says, keeps the raw times, and never thinks in between."""
+"""The locust users: each sends the request of its turn, keeps the raw times, and takes the next turn at once."""
 
 import json
 import math
@@ -17,17 +17,17 @@ from loadtest.records import Request
 
 
 class Turn(NamedTuple):
-    """The right to send one request. `intended` is None in a closed workload: due when it is sent."""
+    """The right to send one request. `intended` is None in a closed workload, where a request is due when it is sent."""
 
     arm: Arm
     intended: float | None
     sequence: Callable[[], int]
     done: Callable[["Turn", Request], "Turn | None"]
-    """Keeps the request; the next turn of the same user, or None to wait for one."""
+    """Keeps the record of the request. Returns the user's next turn, or None if the user has to wait for one."""
 
 
 class Desk:
-    """Hands turns to users. The user that waited least gets the next one, so few connections stay warm."""
+    """Hands turns to users. The user that waited least gets the next turn, so that few connections are in use."""
 
     def __init__(self, bodies: Bodies) -> None:
         self.bodies = bodies
@@ -35,7 +35,7 @@ class Desk:
         self._backlog: deque[Turn] = deque()
 
     def give(self, turn: Turn) -> bool:
-        """Hand over a turn; False when no user was free, so that it waits for one."""
+        """Hand over a turn; return False if no user was free, so that the turn waits."""
         if self._waiting:
             self._waiting.pop().set(turn)
             return True
@@ -43,7 +43,7 @@ class Desk:
         return False
 
     def take(self) -> Turn:
-        """The next turn, as soon as there is one."""
+        """Return the next turn, as soon as there is one."""
         if self._backlog:
             return self._backlog.popleft()
         waiter: AsyncResult[Turn] = AsyncResult()
@@ -52,16 +52,16 @@ class Desk:
         return turn
 
     def free(self) -> int:
-        """How many users wait for a turn."""
+        """Return how many users wait for a turn."""
         return len(self._waiting)
 
     def clear(self) -> None:
-        """Forget the turns that nobody took."""
+        """Drop the turns that no user took."""
         self._backlog.clear()
 
 
 class LoadUser(FastHttpUser):
-    """Sends labelled images to whichever arm its turn names, over connections that stay open."""
+    """A user that sends labelled images to the arm of its turn, over connections that stay open."""
 
     abstract = True
     desk: Desk
@@ -83,7 +83,7 @@ class LoadUser(FastHttpUser):
 
     @task
     def predict(self) -> None:
-        """One request."""
+        """Send one request."""
         turn = self._turn or self.desk.take()
         self._turn = turn.done(turn, self._send(turn))
 
@@ -106,7 +106,7 @@ class LoadUser(FastHttpUser):
 
 
 def _request(sequence: int, status: int, content: bytes | None, failure: object) -> Request:
-    """The answer as a record; the caller fills in the times."""
+    """Return the answer as a record without the times of the request."""
     empty = Request(sequence, 0.0, 0.0, 0.0, status, "", (), math.nan, math.nan, math.nan, math.nan)
     if status != 200:
         return empty._replace(error=_error(status, content, failure))
@@ -126,7 +126,7 @@ def _request(sequence: int, status: int, content: bytes | None, failure: object)
 
 
 def _error(status: int, content: bytes | None, failure: object) -> str:
-    """A few words that group like errors: the status and the problem's title, or why there was no answer."""
+    """Return words that are the same for like errors: status and title of the problem, or why there is no answer."""
     if status == 0:
         return f"no answer: {type(failure).__name__}"
     try:

@@ -1,1 +1,1 @@
-"""The report: JSON is the source, Markdown and HTML are made from it."""
+"""The report: its types, and their forms in JSON, Markdown and HTML."""

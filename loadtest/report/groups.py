@@ -1,66 +1,80 @@
-"""What the charts draw: the arms of one device, and the numbers of a cell that they show."""
+"""The data of the charts: the arms of one device, and the numbers of a cell that the charts show."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
+from common.statistics import Interval
+from loadtest.phases import PHASES
+from loadtest.report.cells import Cell
+from loadtest.report.document import Accuracy, Against, Report
 from loadtest.report.svg import colours
 
+OUTSIDE = "outside"
+"""The part of a request outside of the service: the network and the client."""
 
-class Group(NamedTuple):
-    """What ran on one device."""
 
-    arms: list[str]
-    cells: Sequence[Mapping[str, Any]]
-    accuracy: Sequence[Mapping[str, Any]]
-    colours: dict[str, str]
+@dataclass(frozen=True)
+class Group:
+    """The arms of one device and their results."""
 
-    def of(self, workload: str) -> list[Mapping[str, Any]]:
-        """The cells of one workload."""
-        return [cell for cell in self.cells if cell["workload"] == workload]
-
-    def held(self, workload: str) -> list[Mapping[str, Any]]:
-        """Those whose arm can hold the workload: the latencies of the others only say how long the run was."""
-        return [cell for cell in self.of(workload) if not cell["saturated"]]
+    arms: Sequence[str]
+    cells: Sequence[Cell]
+    """The cells in which at least one request was answered."""
+    answers: Sequence[Accuracy]
+    colours: Mapping[str, str]
 
     @property
     def workloads(self) -> list[str]:
-        """In the order in which they were asked for."""
-        return list(dict.fromkeys(cell["workload"] for cell in self.cells))
+        """The workloads in the order of the run."""
+        return list(dict.fromkeys(cell.workload for cell in self.cells))
+
+    @property
+    def shares(self) -> dict[str, Interval]:
+        """The accuracy of each arm for which there is one."""
+        return {row.arm: row.accuracy for row in self.answers if row.accuracy}
+
+    @property
+    def differences(self) -> dict[str, tuple[Against, Interval]]:
+        """The difference in accuracy to its baseline of each arm for which there is one."""
+        rows = [(row.arm, row.against) for row in self.answers]
+        return {arm: (held, held.difference) for arm, held in rows if held and held.difference}
+
+    def of(self, workload: str) -> list[Cell]:
+        """Return the cells of one workload."""
+        return [cell for cell in self.cells if cell.workload == workload]
+
+    def held(self, workload: str) -> list[Cell]:
+        """Return the cells whose arm can hold the workload. The latencies of others only show how long rounds were."""
+        return [cell for cell in self.of(workload) if not cell.saturated]
 
 
-def groups(report: Mapping[str, Any]) -> dict[str, Group]:
-    """The arms by device: charts never put two devices side by side."""
-    shades = colours([arm["name"] for arm in report["arms"]])
+def groups(report: Report) -> dict[str, Group]:
+    """Return the arms by device: charts never show two devices side by side."""
+    shades = colours([arm.name for arm in report.arms])
     devices: dict[str, list[str]] = {}
-    for arm in report["arms"]:
-        devices.setdefault(arm["device"], []).append(arm["name"])
+    for arm in report.arms:
+        devices.setdefault(arm.device, []).append(arm.name)
     return {
         device: Group(
             arms,
-            [c for c in report["cells"] if c["arm"] in arms and c["latency"]["requests"]],
-            [row for row in report["accuracy"] if row["arm"] in arms and row["accuracy"]],
+            [cell for cell in report.cells if cell.arm in arms and cell.latency.requests],
+            [row for row in report.accuracy if row.arm in arms],
             shades,
         )
         for device, arms in devices.items()
     }
 
 
-def tail(cells: Sequence[Mapping[str, Any]]) -> str:
-    """The highest of p99, p95 and p50 that all cells have enough requests for; else the mean."""
-    names = (name for name in ("p99", "p95", "p50") if all(cell["latency"][name] is not None for cell in cells))
+def tail(cells: Sequence[Cell]) -> str:
+    """Return the highest of p99, p95 and p50 that all cells have enough requests for, else `mean`."""
+    names = (name for name in ("p99", "p95", "p50") if all(cell.latency.named(name) is not None for cell in cells))
     return next(names, "mean")
 
 
-def parts(cell: Mapping[str, Any]) -> dict[str, float]:
-    """Milliseconds by phase; `outside` the service, and the `rest` inside it that no phase covers."""
-    server = cell["server"]
-    found = {name: 1000 * value for name, value in server["phase_seconds"].items() if value}
-    if not found or server["request_seconds"] is None:
+def parts(cell: Cell) -> dict[str, float]:
+    """Return the mean milliseconds of a request by phase, and those outside of the service."""
+    seconds = {phase: cell.server.phase_seconds.get(phase) or 0.0 for phase in PHASES}
+    if not any(seconds.values()):
         return {}
-    rest = 1000 * server["request_seconds"] - sum(found.values())
-    return {**found, "rest": max(0.0, rest), "outside": max(0.0, 1000 * (server["outside_seconds"] or 0.0))}
-
-
-def weights(cell: Mapping[str, Any]) -> float:
-    """Bytes of the model's parameters; 0 where the service does not say."""
-    return float(cell["server"]["memory"]["model"].get("parameters", 0.0))
+    outside = max(0.0, cell.server.outside_seconds or 0.0)
+    return {name: 1000 * value for name, value in {OUTSIDE: outside, **seconds}.items()}

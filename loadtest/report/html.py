@@ -1,19 +1,17 @@
-"""The report as one HTML file that needs nothing else."""
-
-from collections.abc import Mapping
-from typing import Any
+"""The report as one HTML file that loads nothing else."""
 
 from jinja2 import Environment, PackageLoader
 
 from loadtest.progress import duration
 from loadtest.report.charts import charts
+from loadtest.report.document import Report
 from loadtest.report.groups import groups
 from loadtest.report.markdown import ran_on
 from loadtest.report.table import HEADERS, rows
 
 
-def html(report: Mapping[str, Any]) -> str:
-    """One self-contained page: words first, then the table, the charts by device, and what it ran on."""
+def html(report: Report) -> str:
+    """Return one self-contained page: words first, then the table, the charts by device, and both machines."""
     environment = Environment(
         loader=PackageLoader("loadtest.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -29,8 +27,7 @@ def html(report: Mapping[str, Any]) -> str:
     )
 
 
-def device_names(report: Mapping[str, Any]) -> dict[str, str]:
-    """`cpu` as `cpu (Intel Xeon ...)` where a card says so."""
-    cards = [card for server in report["servers"] for card in server["variants"]]
-    named = {str(c.get("device")): c["device_name"] for c in cards if c.get("device_name")}
-    return {arm["device"]: named.get(arm["device"], "") for arm in report["arms"]}
+def device_names(report: Report) -> dict[str, str]:
+    """Return the full name of each device, such as `Intel Xeon ...` for `cpu`; empty where no service states it."""
+    named = {row.device: row.device_name for server in report.servers for row in server.variants if row.device_name}
+    return {arm.device: named.get(arm.device) or "" for arm in report.arms}

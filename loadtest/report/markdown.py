@@ -1,65 +1,67 @@
-"""The report for a README or a pull request."""
+"""The report in Markdown, for a README or a pull request."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from loadtest.report.document import Report
 from loadtest.report.table import text
 
 GITHUB = "pipe"
+LONGEST = 80
+"""Characters of a fact; longer ones are left to the JSON."""
+ENGINE = ("device_name", "dtype", "backend", "backend_version", "isa", "threads", "torch")
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """Summary in words, table, and what it ran on."""
+def markdown(report: Report) -> str:
+    """Return the summary in words, the table, and the description of both machines."""
     parts = ["# Load test"]
-    if report["invalid"]:
-        parts += ["**INVALID**: these numbers must not be used.", bullets(report["invalid"])]
-    parts += [bullets(report["summary"]), text(report, GITHUB), bullets(report["notes"]), "## What it ran on"]
+    if report.invalid:
+        parts += ["**INVALID**: these numbers must not be used.", bullets(report.invalid)]
+    parts += [bullets(report.summary), text(report, GITHUB), bullets(report.notes), "## What it ran on"]
     parts.append(bullets([f"{key}: {value}" for key, value in ran_on(report).items()]))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def bullets(lines: list[str]) -> str:
-    """A Markdown list."""
+def bullets(lines: Sequence[str]) -> str:
+    """Return a Markdown list."""
     return "\n".join(f"- {line}" for line in lines)
 
 
-def ran_on(report: Mapping[str, Any]) -> dict[str, str]:
-    """Both machines and the settings, a line each."""
-    client, settings = report["client"], report["settings"]
+def ran_on(report: Report) -> dict[str, str]:
+    """Return both machines and the settings, a line each."""
+    client, settings = report.client, report.settings
     lines = {}
-    for server in report["servers"]:
-        name = f"service {server['label']}".strip()
-        lines[name] = facts(server.get("service", {}))
-        lines[name + " checkpoint"] = facts(server.get("checkpoint", {}))
-        for card in server["variants"]:
-            if card["state"] == "ready":
-                keys = ("device_name", "dtype", "backend", "backend_version", "isa", "threads", "torch")
-                lines[f"{card['name']} {server['label']}".strip()] = facts({key: card.get(key) for key in keys})
-    lines["load generator"] = f"{client['cpu']}, {client['cores']} cores, {client['os']}, locust {client['locust']}"
-    lines["images"] = f"{report['images']:,} as {settings['payload']}, {settings['images_per_request']} per request"
-    lines["rounds"] = f"{played(report)}, {settings['warm_up']:g} s warm-up discarded"
-    lines["seed, revision"] = f"{settings['seed']}, {client['git_revision']}"
-    lines["made"] = f"{report['created']} by `{' '.join(report['command'])}`"
+    for server in report.servers:
+        name = f"service {server.label}".strip()
+        lines[name] = facts(server.service)
+        lines[name + " checkpoint"] = facts(server.checkpoint)
+        for row in server.variants:
+            if row.state == "ready":
+                lines[f"{row.name} {server.label}".strip()] = facts({key: getattr(row, key) for key in ENGINE})
+    lines["load generator"] = f"{client.cpu}, {client.cores} cores, {client.platform}, locust {client.locust}"
+    lines["images"] = f"{report.images.count:,} as {settings.payload}, {settings.images_per_request} per request"
+    lines["rounds"] = f"{played(report)}, {settings.warm_up:g} s warm-up discarded"
+    lines["seed, revision"] = f"{settings.seed}, {client.git_revision}"
+    lines["made"] = f"{report.created} by `{' '.join(report.command)}`"
     return lines
 
 
-def played(report: Mapping[str, Any]) -> str:
-    """The rounds that were played, which may be more or fewer than was asked for."""
-    counts = [len(cell["rounds"]) for cell in report["cells"]]
-    settles = [round_["settle"] for cell in report["cells"] for round_ in cell["rounds"]]
-    settings = report["settings"]
-    order = "all arms loaded at once" if settings["contended"] else "arms interleaved (ABBA)"
-    rounds = f"{span(counts)} rounds of {settings['round']:g} s per cell, {order}"
+def played(report: Report) -> str:
+    """Return a description of the rounds that were played; they can be more or fewer than the planned ones."""
+    counts = [len(cell.rounds) for cell in report.cells]
+    settles = [one.settle for cell in report.cells for one in cell.rounds]
+    order = "all arms loaded at once" if report.settings.contended else "arms interleaved (ABBA)"
+    rounds = f"{span(counts)} rounds of {report.settings.round:g} s per cell, {order}"
     return f"{rounds}, {span(settles)} s to settle"
 
 
 def span(values: Sequence[float]) -> str:
-    """`20`, or `20 to 30`."""
+    """Return the range of the values, such as `20` or `20 to 30`."""
     low, high = min(values, default=0), max(values, default=0)
     return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
 def facts(values: Mapping[str, Any]) -> str:
-    """`version 1, cores 2`; nested values and long ones are left to the JSON."""
-    plain = {k: v for k, v in values.items() if isinstance(v, str | int | float) and v != "" and len(str(v)) <= 80}
+    """Return the short, flat values in words, such as `version 1, cores 2`; the JSON holds the others."""
+    plain = {k: v for k, v in values.items() if isinstance(v, str | int | float) and 0 < len(str(v)) <= LONGEST}
     return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in plain.items()) or "not stated"

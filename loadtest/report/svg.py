@@ -1,6 +1,6 @@
-"""Matplotlib figures as inline SVG that takes its text colours and font from the page, and so follows dark mode.
+"""Matplotlib figures as inline SVG. They take text colours and font from the page, so they follow dark mode.
 
-Not plotly: its script alone is over 4 MB in every report, and does not run where a CI shows an artifact or a mail.
+Plotly is no alternative: its script adds over 4 MB to every report, and does not run in a CI's preview or in a mail.
 """
 
 import io
@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 INK, SOFT, LINE, PAPER = "#1f2933", "#616e7c", "#e4e7eb", "#fffffe"
 PAGE = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--paper)"}
-"""Colours of the figures that the page replaces with its own."""
+"""The figures' colours, each with the variable of the page that replaces it."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
-"""Okabe and Ito's palette, which people with any colour vision tell apart."""
+"""Okabe and Ito's palette: people with any colour vision can tell its colours apart."""
 KNOWN = {"fp32": 0, "int8": 1, "fp16": 2, "int8-dynamic": 3, "fp32-cpu": 4}
-"""A variant keeps its colour from report to report."""
+"""Variants whose colour is the same in every report."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "loadtest",
@@ -47,18 +47,18 @@ STYLE: Any = {
     "ytick.labelcolor": SOFT,
 }
 WIDTH = 4.3
-"""Inches: about the width of a phone, so that text is not shrunk there."""
+"""Width in inches: about that of a phone, so that text does not shrink there."""
 
 
 def figure(height: float, panels: Sequence[float] = (1.0,)) -> tuple[Figure, list[Axes]]:
-    """An empty figure with panels of these relative heights, to be made inside `mpl.rc_context(STYLE)`."""
+    """Return an empty figure with panels of these relative heights. Call it inside `mpl.rc_context(STYLE)`."""
     made = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = made.subplots(len(panels), 1, squeeze=False, height_ratios=panels)
     return made, list(axes[:, 0])
 
 
 def svg(made: Figure) -> str:
-    """The figure as an `<svg>` element without ids, as wide as its place."""
+    """Return the figure as an `<svg>` element without ids that fills the width of its place."""
     file = io.StringIO()
     with mpl.rc_context(STYLE):
         made.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -74,7 +74,7 @@ def svg(made: Figure) -> str:
 
 
 def colours(arms: list[str]) -> dict[str, str]:
-    """A colour for each arm: its variant's own where that is free, else the next free one."""
+    """Return a colour for each arm: its variant's own if that is free, else the next free one."""
     wanted = {arm: KNOWN.get(arm.split(" @ ")[0]) for arm in arms}
     chosen: dict[str, int] = {}
     for arm, index in wanted.items():

@@ -1,4 +1,7 @@
-"""Fake services on free ports, and the load test as a process of its own: it patches the sockets of its process."""
+"""Fake services on free ports, the load test as a process of its own, and a check of every report that a test writes.
+
+The load test runs in its own process because gevent patches the sockets of the process that imports it.
+"""
 
 import json
 import os
@@ -9,16 +12,32 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import numpy as np
 import pytest
 
 HERE = Path(__file__).parent
+SCHEMA = HERE.parents[1] / "loadtest" / "report" / "report.schema.json"
 Spec = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def schema() -> jsonschema_rs.Validator:
+    """A validator of the schema that is published beside the code."""
+    return jsonschema_rs.validator_for(json.loads(SCHEMA.read_text()))
+
+
+@pytest.fixture(autouse=True)
+def written_reports_fit_the_schema(tmp_path: Path, schema: jsonschema_rs.Validator) -> Iterator[None]:
+    """Every `report.json` that a test leaves in its folder fits the published schema."""
+    yield
+    for path in tmp_path.rglob("report.json"):
+        schema.validate(json.loads(path.read_text()))
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Spec], str]]:
-    """Starts fake services and stops them; calling it gives the URL of a new one."""
+    """A function that starts a fake service and returns its URL; the services end with the test."""
     with ExitStack() as stack:
 
         def start(spec: Spec) -> str:
@@ -33,7 +52,7 @@ def serve() -> Iterator[Callable[[Spec], str]]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """100 images whose class is their first byte modulo 10; the fake service knows that."""
+    """A file of 100 images whose class is their first byte modulo 10, as the fake service expects."""
     pixels = np.random.default_rng(7).integers(0, 256, (100, 3, 32, 32), dtype=np.uint8)
     np.savez(tmp_path / "images.npz", images=pixels, labels=(pixels[:, 0, 0, 0] % 10).astype(np.int64))
     return tmp_path / "images.npz"
@@ -41,7 +60,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def loadtest() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `python -m loadtest` with the given arguments to its end."""
+    """A function that runs `python -m loadtest` with the given arguments to its end."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-W", "error::ResourceWarning", "-m", "loadtest", *map(str, arguments)]

@@ -1,9 +1,9 @@
 """A service with known delays and known mistakes that answers as the real one documents: `python fake_server.py JSON`.
 
 The JSON names the variants: `{"fp32": {"delay": 0.01, "serial": true, "wrong_below": 0, "fail_every": 0,
-"stall_at": 0, "stall_seconds": 0, "die_at": 0, "card": {...}}}`. The right class of an image is its first byte
-modulo 10; a variant is wrong where the second byte is below `wrong_below`. Prints its port as soon as it accepts
-connections.
+"stall_at": 0, "stall_seconds": 0, "die_at": 0, "info": {...}}}`. The right class of an image is its first byte
+modulo 10; a variant is wrong where the second byte is below `wrong_below`. The server prints its port as soon as it
+accepts connections.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ EDGES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 
 
 class Metrics:
-    """The families of the real service that a client reads."""
+    """The metrics of the real service that the load test reads."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -46,7 +46,7 @@ class Metrics:
 
 
 class Variant:
-    """One variant's behaviour."""
+    """The behaviour and the counters of one variant."""
 
     def __init__(self, name: str, spec: dict[str, Any], metrics: Metrics) -> None:
         self.name, self.spec, self.metrics = name, spec, metrics
@@ -67,6 +67,7 @@ class Variant:
         delay = self.spec.get("delay", 0.001)
         async with self.lock if self.spec.get("serial") else contextlib.nullcontext():
             queued = time.perf_counter() - began
+            # The planted time of the forward pass: the tests compare what the load test measures with it.
             await asyncio.sleep(self.spec["stall_seconds"] if self.spec.get("stall_at") == number else delay)
         total = time.perf_counter() - began
         self.observe(queued, delay, total)
@@ -112,7 +113,7 @@ class App:
     async def answer(self, path: str, headers: dict[bytes, bytes], body: bytes) -> tuple[int, Any]:
         if path == "/variants":
             return 200, {
-                "variants": [self.card(name) for name in self.specs],
+                "variants": [self.row(name) for name in self.specs],
                 "checkpoint": {"sha256": "c0ffee"},
                 "service": {"version": "fake", "cores": 2},
             }
@@ -125,7 +126,7 @@ class App:
             return 404, {"title": "There is no such variant"}
         return await self.variants[name].predict(pixels(headers.get(b"content-type", b"").decode(), body))
 
-    def card(self, name: str) -> dict[str, Any]:
+    def row(self, name: str) -> dict[str, Any]:
         return {
             "name": name,
             "state": "ready",
@@ -133,12 +134,12 @@ class App:
             "device": "cpu",
             "dtype": "float32",
             "reference": None if name == "fp32" else "fp32",
-            **self.specs[name].get("card", {}),
+            **self.specs[name].get("info", {}),
         }
 
 
 def pixels(content_type: str, body: bytes) -> NDArray[np.uint8]:
-    """`[N, 3, 32, 32]` from any of the bodies that the load test sends."""
+    """Return `[N, 3, 32, 32]` from any of the bodies that the load test sends."""
     if content_type == "application/octet-stream":
         return np.frombuffer(body, np.uint8).reshape(-1, 3, 32, 32)
     if content_type.startswith("multipart/"):

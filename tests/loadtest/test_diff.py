@@ -1,135 +1,171 @@
-"""Two reports against each other."""
+"""The comparison of two reports."""
 
-import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from loadtest.diff import condition, main
+from loadtest.diff import Condition, condition, main
+from loadtest.options import Options
+from loadtest.plan import Arm, Workload
+from loadtest.records import Played
+from loadtest.report import write as files
+from tests.loadtest.builders import FP32, INT8, played, report, request, settings, some_images
+
+IMAGES = 200
+ORDER = np.random.default_rng(settings().seed).permutation(IMAGES)
+"""The order in which every arm sends the images."""
 
 
-def write(path: Path, scale: float, seed: int, right: str = "1" * 200, count: int = 12, **changes: Any) -> str:
-    """A report with one cell of 12 rounds on a machine that is a little different every round."""
-    rng = np.random.default_rng(seed)
-    rounds = [
-        {
-            "seconds": 1.0,
-            "finished": int(rng.normal(100, 2) / scale),
-            "latencies": list(scale * rng.lognormal(0, 0.02) * rng.lognormal(-4, 0.3, 100)),
-        }
-        for _ in range(12)
-    ]
-    report = {
-        "schema": 1,
-        "invalid": [],
-        "partial": False,
-        "settings": {"payload": "png", "images_per_request": 1, "contended": False},
-        "client": {"cpu": "a CPU"},
-        "images_sha256": "same",
-        "cells": [{"arm": "int8", "workload": "8 users", "saturated": False, "rounds": rounds[:count]}],
-        "accuracy": [{"arm": "int8", "right": right}],
-    }
-    path.write_text(json.dumps(report | changes))
-    return str(path)
+def rounds(arm: Arm, rng: np.random.Generator, scale: float, wrong: int, count: int, due: float) -> list[Played]:
+    """Return rounds on a machine that differs a little from round to round; the first `wrong` images are misjudged."""
+    made = []
+    for block in range(count):
+        sent = int(rng.normal(100, 2) / scale)
+        latencies = scale * rng.lognormal(0, 0.02) * rng.lognormal(-4, 0.3, sent)
+        answers = [int(ORDER[(100 * block + i) % IMAGES] >= wrong) for i in range(sent)]
+        requests = [
+            request(due, float(latency), 100 * block + i, answer=answer)
+            for i, (latency, answer) in enumerate(zip(latencies, answers, strict=True))
+        ]
+        made.append(played(arm, requests, block=block))
+    return made
 
 
-def test_a_slower_build_fails_the_condition(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+class Reports:
+    """Writes reports into a folder: A is the first one, B the second one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._written = 0
+
+    def __call__(
+        self,
+        scale: float = 1.0,
+        *,
+        wrong: int = 0,
+        count: int = 12,
+        due: float = 0.1,
+        arms: tuple[Arm, ...] = (INT8,),
+        options: Options | None = None,
+        images: int = 0,
+        **changes: Any,
+    ) -> str:
+        """Write a report with `count` rounds per arm, all times multiplied by `scale`; return its path."""
+        self._written += 1
+        rng = np.random.default_rng(self._written)
+        options = options or settings()
+        some = [p for arm in arms for p in rounds(arm, rng, scale, wrong, count, due)]
+        some = [replace(p, round=replace(p.round, workload=options.workloads[0])) for p in some]
+        made = report(some, options, images=some_images(IMAGES, images), **changes)
+        return str(files.write(made, self._folder / str(self._written))[0])
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Reports:
+    """A function that writes a report and returns its path."""
+    return Reports(tmp_path)
+
+
+def test_a_slower_build_fails_the_condition(write: Reports, capsys: pytest.CaptureFixture[str]) -> None:
     """30 % slower is more than the 10 % that are allowed."""
-    a, b = write(tmp_path / "a.json", 1.0, 1), write(tmp_path / "b.json", 1.3, 2)
-    assert main([a, b, "--fail-on", "p50>1.10"]) == 1
+    assert main([write(1.0), write(1.3), "--fail-on", "p50>1.10"]) == 1
     printed = capsys.readouterr().out
-    assert "FAILED p50>1.1: int8, 8 users: 1.2" in printed
+    assert re.search(r"^FAILED p50>1\.1: int8, 8 users: 1\.[23]\d x \[", printed, re.MULTILINE)
     assert "slower at p50" in printed
 
 
-def test_the_same_build_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Noise breaks no build, and is not ranked."""
-    a, b = write(tmp_path / "a.json", 1.0, 1), write(tmp_path / "b.json", 1.0, 2)
-    assert main([a, b, "--fail-on", "p99>1.10", "--fail-on", "images_per_second<0.95", "--fail-on", "accuracy<-1"]) == 0
+def test_the_same_build_passes(write: Reports, capsys: pytest.CaptureFixture[str]) -> None:
+    """Chance alone fails no condition, and is called no difference."""
+    conditions = ["--fail-on", "p99>1.10", "--fail-on", "images_per_second<0.95", "--fail-on", "accuracy<-1"]
+    assert main([write(), write(), *conditions]) == 0
     assert "p50: no difference shown" in capsys.readouterr().out
 
 
-def test_a_loss_of_accuracy_on_the_same_images_fails(tmp_path: Path) -> None:
-    """Sixteen of 200 images are lost: the interval is paired."""
-    a = write(tmp_path / "a.json", 1.0, 1)
-    b = write(tmp_path / "b.json", 1.0, 2, right="0" * 16 + "1" * 184)
-    assert main([a, b, "--fail-on", "accuracy<-1"]) == 1
+def test_a_loss_of_accuracy_on_the_same_images_fails(write: Reports) -> None:
+    """16 of 200 images are lost; the interval is paired."""
+    assert main([write(), write(wrong=16), "--fail-on", "accuracy<-1"]) == 1
 
 
-def test_an_invalid_report_proves_nothing(tmp_path: Path) -> None:
-    """Exit code 3, also when no condition failed; a run that was stopped early may lack the worst of it."""
-    a, b = write(tmp_path / "a.json", 1.0, 1), write(tmp_path / "b.json", 1.0, 2, invalid=["late"])
-    assert main([a, b]) == 3
-    assert main([a, write(tmp_path / "b.json", 1.0, 2, partial=True)]) == 3
+@pytest.mark.parametrize("flaw", [{"problems": ("late",)}, {"partial": True}])
+def test_an_unsound_report_proves_nothing(flaw: dict[str, Any], write: Reports) -> None:
+    """The exit code is 3 for an INVALID report and for a run that was stopped early."""
+    assert main([write(), write(**flaw)]) == 3
 
 
-def test_a_variant_that_is_gone_does_not_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What could not be measured again is no success of a condition."""
-    a, b = tmp_path / "a.json", write(tmp_path / "b.json", 1.0, 2)
-    before = json.loads(Path(b).read_text())
-    before["cells"].append(before["cells"][0] | {"arm": "fp32"})
-    a.write_text(json.dumps(before))
-    assert main([str(a), b, "--fail-on", "p50>1.10"]) == 3
+def test_a_variant_that_is_gone_does_not_pass(write: Reports, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a condition the exit code is 3; without one the difference in the variants is only printed."""
+    a, b = write(arms=(FP32, INT8)), write()
+    assert main([a, b, "--fail-on", "p50>1.10"]) == 3
     assert "MISSING in B: fp32, 8 users" in capsys.readouterr().out
-    assert main([str(a), b]) == 0
+    assert main([a, b]) == 0
 
 
-def test_a_condition_that_cannot_be_judged_does_not_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Too few requests for a p99.9 of anything, too few rounds for an interval."""
-    a, b = write(tmp_path / "a.json", 1.0, 1, count=2), write(tmp_path / "b.json", 1.0, 2, count=2)
+def test_a_condition_that_cannot_be_judged_does_not_pass(write: Reports, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two rounds hold too few requests for a p99, and are too few for an interval of the throughput."""
+    a, b = write(count=2), write(count=2)
     assert main([a, b, "--fail-on", "p99>1.10"]) == 3
     assert "UNDECIDED p99>1.1: int8, 8 users: p99: too few requests to say" in capsys.readouterr().out
     assert main([a, b, "--fail-on", "images_per_second<0.9"]) == 3
 
 
-def test_a_saturated_cell_has_no_latencies_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They only say how long the run was."""
-    a, b = write(tmp_path / "a.json", 1.0, 1), write(tmp_path / "b.json", 1.0, 2)
-    report = json.loads(Path(b).read_text())
-    report["cells"][0]["saturated"] = True
-    Path(b).write_text(json.dumps(report))
+def test_a_saturated_cell_has_no_latencies_to_compare(write: Reports, capsys: pytest.CaptureFixture[str]) -> None:
+    """In B no answer arrives in the counted time, so its latencies only show how long the rounds were."""
+    open_workload = settings(workloads=(Workload(rate=100),))
+    a, b = write(options=open_workload), write(options=open_workload, due=0.999)
     assert main([a, b, "--fail-on", "p50>1.10"]) == 3
-    assert "p50: not comparable" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "p50: not comparable" in printed
+    assert "INVALID" not in printed
 
 
-@pytest.mark.parametrize("setting", ["payload", "images_per_request", "contended"])
+@pytest.mark.parametrize("setting", [{"payload": "raw"}, {"images_per_request": 8}, {"contended": True}], ids=str)
 def test_reports_with_other_settings_are_not_compared(
-    setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    setting: dict[str, Any], write: Reports, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Eight images in a request are not one image eight times as slow."""
-    settings = {"payload": "png", "images_per_request": 1, "contended": False}
-    a = write(tmp_path / "a.json", 1.0, 1)
-    b = write(tmp_path / "b.json", 1.0, 2, settings=settings | {setting: "other"})
-    assert main([a, b]) == 2
-    assert setting in capsys.readouterr().err
+    """The error names the setting."""
+    assert main([write(), write(options=settings(**setting))]) == 2
+    assert next(iter(setting)) in capsys.readouterr().err
 
 
-def test_accuracy_on_other_images_is_compared_unpaired(tmp_path: Path) -> None:
-    """The interval is wider: eight points of 200 images each could be chance, thirty could not."""
-    a = write(tmp_path / "a.json", 1.0, 1, right="0" * 20 + "1" * 180)
-    for wrong, code in ((36, 0), (80, 1)):
-        right = "0" * wrong + "1" * (200 - wrong)
-        b = write(tmp_path / "b.json", 1.0, 2, right=right, images_sha256="other")
-        assert main([a, b, "--fail-on", "accuracy<-2"]) == code
+@pytest.mark.parametrize(("wrong", "code"), [(36, 0), (80, 1)])
+def test_accuracy_on_other_images_is_compared_unpaired(wrong: int, code: int, write: Reports) -> None:
+    """The interval is wider: chance can explain a loss of eight points of 200 images each, but not of thirty."""
+    assert main([write(wrong=20), write(wrong=wrong, images=1), "--fail-on", "accuracy<-2"]) == code
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "no"])
-def test_what_is_no_report_is_an_error(tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 2 and a sentence."""
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{}", "it has no schema_version"),
+        ("[]", "it has no schema_version"),
+        ("no", "it is not JSON"),
+        ('{"schema": 1, "cells": []}', "has schema version 1, and this load test reads version 2"),
+        ('{"schema_version": 2}', "does not fit schema version 2: created: "),
+    ],
+)
+def test_a_file_that_is_no_report_is_an_error(
+    content: str, words: str, write: Reports, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit code is 2, and one line names the file and the reason."""
     (tmp_path / "b.json").write_text(content)
-    assert main([write(tmp_path / "a.json", 1.0, 1), str(tmp_path / "b.json")]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    assert main([write(), str(tmp_path / "b.json")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'b.json'}" in line
+    assert words in line
 
 
 @pytest.mark.parametrize("text", ["p98>1", "p99=1", "p99>", ">1", "p99>x"])
-def test_a_condition_that_makes_no_sense_is_refused(text: str, tmp_path: Path) -> None:
-    """By argparse, with the metrics that there are."""
+def test_a_condition_that_makes_no_sense_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error lists the metrics."""
     with pytest.raises(SystemExit, match="2"):
         main(["a", "b", "--fail-on", text])
+    assert "images_per_second, p50, p95, p99, accuracy" in capsys.readouterr().err
 
 
-def test_a_condition_is_read_with_spaces() -> None:
-    """As in the documentation."""
-    assert condition(" p99 > 1.10 ") == ("p99", ">", 1.1)
+def test_a_condition_may_hold_spaces() -> None:
+    """Spaces around the metric, the sign and the number are allowed."""
+    assert condition(" p99 > 1.10 ") == Condition("p99", ">", 1.1)

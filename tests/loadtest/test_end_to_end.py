@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 import signal
 import subprocess
 import sys
@@ -10,71 +9,58 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.client.server import Excluded
+from loadtest.report.schema import read
+
 pytestmark = pytest.mark.slow
 SOUND_OR_NOISY = (0, 3)
-"""Other work on the machine can make a run of a few seconds INVALID: its numbers are still the planted ones."""
+"""Exit codes of a run that measured. Other work on the machine can make a run of a few seconds INVALID, which is 3; its
+numbers are still the planted ones."""
 QUICK = ("--round", 0.5, "--settle", 0.1, "--warm-up", 0.2, "--max-duration", 0.1)
 
 
 def test_a_comparison_finds_what_was_planted(serve, images, loadtest, tmp_path: Path) -> None:
-    """Half the delay is twice the speed; wrong answers and left-out variants show; the service's own view is there."""
+    """Half the delay is twice the speed; wrong answers, left-out variants and the service's own times are reported."""
     url = serve(
         {
             "fp32": {"delay": 0.030, "serial": True},
             "int8": {"delay": 0.015, "serial": True, "wrong_below": 26},
-            "fp16": {"card": {"state": "unavailable", "reason": "no GPU"}},
+            "fp16": {"info": {"state": "unavailable", "reason": "no GPU"}},
         }
     )
     out = tmp_path / "out"
     done = loadtest("--url", url, "--images", images, "--concurrency", "1,4", "--duration", 3, "--out", out, *QUICK)
     assert done.returncode in SOUND_OR_NOISY, done.stderr
-    report = json.loads((out / "report.json").read_text())
-    cells = {(c["arm"], c["concurrency"]): c for c in report["cells"]}
+    report = read(out / "report.json")
+    cells = {(c.arm, c.concurrency): c for c in report.cells}
 
     fast, slow = cells["int8", 1], cells["fp32", 1]
-    assert 0.015 < fast["latency"]["p50"] < 0.060
-    assert 0.030 < slow["latency"]["p50"] < 0.100
-    assert cells["fp32", 4]["latency"]["p50"] == pytest.approx(4 * slow["latency"]["p50"], rel=0.5)
-    assert cells["fp32", 4]["server"]["queue_seconds"]["mean"] > 0.080
-    assert fast["server"]["inference_seconds"]["mean"] == pytest.approx(0.015)
-    assert fast["server"]["requests"] == fast["server"]["requests_sent"]
-    assert fast["server"]["memory"]["now"] == {"rss": 2e8}
-    assert fast["server"]["memory"]["batch"] == {"activation_peak": 3e6}
+    assert 0.015 < fast.latency.p50 < 0.060
+    assert 0.030 < slow.latency.p50 < 0.100
+    assert cells["fp32", 4].latency.p50 == pytest.approx(4 * slow.latency.p50, rel=0.5)
+    assert cells["fp32", 4].server.queue_seconds.mean > 0.080
+    assert fast.server.inference_seconds.mean == pytest.approx(0.015)
+    assert fast.server.requests == fast.server.requests_sent
+    assert fast.server.memory.now == {"rss": 2e8}
+    assert fast.server.memory.batch == {"activation_peak": 3e6}
 
-    ratio = next(c for c in report["comparisons"] if c["workload"] == "1 user")["ratios"]["p50"]
-    assert 0.3 < ratio["estimate"] < 0.9
-    accuracy = {row["arm"]: row for row in report["accuracy"]}
-    assert accuracy["fp32"]["accuracy"]["estimate"] == 1.0
-    assert accuracy["int8"]["against"]["difference"]["high"] < 0
-    assert report["excluded"] == [{"name": "fp16", "reason": "unavailable: no GPU"}]
+    ratio = next(c for c in report.comparisons if c.workload == "1 user").ratios.p50
+    assert 0.3 < ratio.estimate < 0.9
+    accuracy = {row.arm: row for row in report.accuracy}
+    assert accuracy["fp32"].accuracy.estimate == 1.0
+    assert accuracy["int8"].against.difference.high < 0
+    assert report.excluded == (Excluded("fp16", "unavailable: no GPU"),)
     assert done.stdout.rstrip().splitlines()[-1].startswith("4 users")
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
     assert (out / "report.html").stat().st_size > 1000
     assert "| int8" in (out / "report.md").read_text()
     with gzip.open(out / "requests.csv.gz", "rt") as file:
-        assert len(file.readlines()) == 1 + sum(c["server"]["requests_sent"] for c in report["cells"])
-
-
-def test_several_processes_play_what_one_would(serve, images, loadtest, tmp_path: Path) -> None:
-    """Three users and 60 arrivals a second shared by two processes: the same load, every image, right counts."""
-    url = serve({"fp32": {"delay": 0.010, "wrong_below": 26}})
-    out = tmp_path / "out"
-    flags = ("--processes", 2, "--concurrency", 3, "--rate", 60, "--duration", 3, "--out", out)
-    done = loadtest("--url", url, "--images", images, *flags, *QUICK)
-    assert done.returncode in SOUND_OR_NOISY, done.stderr
-    report = json.loads((out / "report.json").read_text())
-    closed, opened = report["cells"]
-    assert closed["requests_per_second"] == pytest.approx(3 / closed["latency"]["mean"], rel=0.2)
-    assert opened["requests"] == pytest.approx(180, rel=0.3)
-    assert report["accuracy"][0]["images"] == 100
-    for cell in report["cells"]:
-        assert cell["server"]["requests"] == cell["server"]["requests_sent"]
-    assert "Warning" not in done.stderr
+        assert len(file.readlines()) == 1 + sum(c.server.requests_sent for c in report.cells)
 
 
 def test_errors_are_counted_and_make_a_run_invalid(serve, images, loadtest, tmp_path: Path) -> None:
-    """One in ten fails: exit code 3, and the report says which error."""
+    """One request in ten fails: the exit code is 3, and the report names the error."""
     url = serve({"fp32": {"delay": 0.002, "fail_every": 10}})
     done = loadtest(
         "--url", url, "--images", images, "--concurrency", "2", "--duration", 1, "--out", tmp_path / "out", *QUICK
@@ -86,21 +72,21 @@ def test_errors_are_counted_and_make_a_run_invalid(serve, images, loadtest, tmp_
 
 @pytest.mark.parametrize("payload", ["png", "raw"])
 def test_many_images_in_one_request_are_all_scored(serve, images, loadtest, tmp_path: Path, payload: str) -> None:
-    """Accuracy is over images and throughput counts images, not requests."""
+    """Accuracy and throughput count images, not requests."""
     url = serve({"fp32": {"delay": 0.010, "wrong_below": 26}})
     out = tmp_path / "out"
     flags = ("--payload", payload, "--images-per-request", 7, "--concurrency", "1", "--duration", 1, "--out", out)
     assert loadtest("--url", url, "--images", images, *flags, *QUICK).returncode in SOUND_OR_NOISY
-    report = json.loads((out / "report.json").read_text())
-    assert report["accuracy"][0]["images"] == 100
-    assert 0.8 < report["accuracy"][0]["accuracy"]["estimate"] < 0.97
-    cell = report["cells"][0]
-    assert cell["images_per_second"] == pytest.approx(7 * cell["requests_per_second"])
+    report = read(out / "report.json")
+    assert report.accuracy[0].images == 100
+    assert 0.8 < report.accuracy[0].accuracy.estimate < 0.97
+    cell = report.cells[0]
+    assert cell.images_per_second == pytest.approx(7 * cell.requests_per_second)
 
 
 def test_nothing_to_measure_is_exit_code_2(serve, images, loadtest, tmp_path: Path) -> None:
-    """The reason is on stderr, without a traceback."""
-    url = serve({"fp16": {"card": {"state": "unavailable", "reason": "no GPU"}}})
+    """The last line on stderr is the reason."""
+    url = serve({"fp16": {"info": {"state": "unavailable", "reason": "no GPU"}}})
     done = loadtest("--url", url, "--images", images, "--out", tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: no variant can be measured (fp16: unavailable: no GPU)"
@@ -109,27 +95,25 @@ def test_nothing_to_measure_is_exit_code_2(serve, images, loadtest, tmp_path: Pa
 def test_a_stall_shows_in_the_open_workload_and_hides_in_the_closed_one(
     serve, images, loadtest, tmp_path: Path
 ) -> None:
-    """Coordinated omission: one second of stall delays one request of a closed loop, and every due one of an open."""
+    """One second of stall delays one request of a closed workload, and all requests that an open one wants meanwhile."""
     spec = {"delay": 0.002, "serial": True, "stall_at": 150, "stall_seconds": 1.0}
     url = serve({"fp32": spec, "int8": spec})
     out = tmp_path / "out"
     once = ("--round", 5, "--settle", 0, "--warm-up", 0, "--duration", 5, "--max-duration", 5, "--out", out)
     loadtest("--url", url, "--images", images, "--variants", "fp32", "--rate", 100, *once)
-    latency = json.loads((out / "report.json").read_text())["cells"][0]["latency"]
-    assert latency["p99"] > 0.7
-    assert latency["p95"] > 0.4
+    latency = read(out / "report.json").cells[0].latency
+    assert latency.p99 > 0.7
+    assert latency.p95 > 0.4
 
     loadtest("--url", url, "--images", images, "--variants", "int8", "--concurrency", 1, *once)
-    latency = json.loads((out / "report.json").read_text())["cells"][0]["latency"]
-    assert latency["max"] > 1.0
-    assert latency["p99"] < 0.4
+    latency = read(out / "report.json").cells[0].latency
+    assert latency.max > 1.0
+    assert latency.p99 < 0.4
 
 
 @pytest.mark.parametrize(("die_at", "code"), [(5, 2), (150, 3)])
-def test_a_service_that_dies_is_no_wish_to_stop(
-    serve, images, loadtest, tmp_path: Path, die_at: int, code: int
-) -> None:
-    """During the warm-up nothing was measured; later the report is INVALID, and says why."""
+def test_a_service_that_dies_is_an_error(serve, images, loadtest, tmp_path: Path, die_at: int, code: int) -> None:
+    """During the warm-up nothing was measured (2); later the report is INVALID (3). Both say why."""
     url = serve({"fp32": {"delay": 0.01, "die_at": die_at}})
     flags = ("--concurrency", 1, "--duration", 3, "--round", 0.3, "--settle", 0, "--warm-up", 0.2, "--timeout", 2)
     done = loadtest("--url", url, "--images", images, *flags, "--out", tmp_path / "out")
@@ -139,7 +123,7 @@ def test_a_service_that_dies_is_no_wish_to_stop(
 
 
 def test_contended_arrivals_are_independent(serve, images, loadtest, tmp_path: Path) -> None:
-    """Each arm gets its own Poisson stream at the whole rate: no two requests are due at once."""
+    """Each arm gets a Poisson stream of its own at the whole rate, so no two requests are due at once."""
     url, out = serve({"fp32": {}, "int8": {}}), tmp_path / "out"
     flags = ("--contended", "--rate", 100, "--duration", 3, "--max-duration", 3, "--out", out)
     done = loadtest("--url", url, "--images", images, *flags, *QUICK)
@@ -147,8 +131,8 @@ def test_contended_arrivals_are_independent(serve, images, loadtest, tmp_path: P
     with gzip.open(out / "requests.csv.gz", "rt") as file:
         sent = list(csv.DictReader(file))
     assert len({row["intended"] for row in sent}) == len(sent)
-    for cell in json.loads((out / "report.json").read_text())["cells"]:
-        assert cell["requests"] == pytest.approx(300, rel=0.3)
+    for cell in read(out / "report.json").cells:
+        assert cell.requests == pytest.approx(300, rel=0.3)
 
 
 def test_ctrl_c_writes_what_was_measured(serve, images, tmp_path: Path) -> None:
@@ -165,4 +149,4 @@ def test_ctrl_c_writes_what_was_measured(serve, images, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "stopped before its end" in stdout
     assert "Traceback" not in stderr
-    assert json.loads((tmp_path / "report.json").read_text())["partial"]
+    assert read(tmp_path / "report.json").partial

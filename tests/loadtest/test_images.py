@@ -1,4 +1,4 @@
-"""The images that are sent."""
+"""The images that the load test sends."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ def some(count: int) -> LabelledImages:
 
 
 def test_a_png_body_holds_the_image_it_says() -> None:
-    """What is sent decodes to the pixels of the member."""
+    """The body decodes to the pixels of its member."""
     images = some(5)
     sent = bodies(images, "png", 1, seed=3)
     for body, members in zip(sent.bodies, sent.members, strict=True):
@@ -33,14 +33,14 @@ def test_a_raw_body_is_channel_first_bytes_of_all_its_images() -> None:
 
 
 def test_the_same_seed_gives_the_same_order_and_another_seed_another() -> None:
-    """Arms can be paired image by image, and a second seed is a second sample."""
+    """The order depends on the seed alone, so arms can be paired image by image."""
     order = [[int(m[0]) for m in bodies(some(50), "raw", 1, seed).members] for seed in (1, 1, 2)]
     assert order[0] == order[1] != order[2]
 
 
 @pytest.mark.parametrize("per_request", [1, 3, 4, 10, 15])
 def test_every_image_is_sent_equally_often(per_request: int) -> None:
-    """One trip through the bodies visits each image the same number of times."""
+    """All bodies together hold each image the same number of times."""
     members = np.concatenate(bodies(some(10), "raw", per_request, seed=0).members)
     assert len(set(np.bincount(members, minlength=10))) == 1
 
@@ -68,7 +68,7 @@ def test_a_file_of_the_wrong_shape_is_refused(tmp_path: Path, arrays: dict[str, 
 
 
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
-    """A text file is an error for people, not a traceback."""
+    """A text file is an error that names the expected format."""
     (tmp_path / "file.npz").write_text("no")
     with pytest.raises(ImagesError, match=r"not an \.npz"):
         read(tmp_path / "file.npz")

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_locust_runs_the_named_variants(serve, images) -> None:
-    """Only the picked variant is called, without failures, and the service counts what locust reports."""
+    """Only the named variant is called, without failures, and the service counts as many requests as locust."""
     url = serve({"fp32": {"delay": 0.002}, "int8": {"delay": 0.002}})
     command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--host", url, "--headless", "--json"]
     command += ["--users", "2", "--spawn-rate", "2", "--run-time", "2s", "--stop-timeout", "5", "int8"]

@@ -1,4 +1,4 @@
-"""Reading Prometheus metrics; prometheus_client itself is the oracle."""
+"""The reading of Prometheus metrics; prometheus_client writes them."""
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -21,12 +21,12 @@ def test_a_difference_holds_only_what_came_in_between() -> None:
 
 
 def test_a_counter_is_summed_over_the_labels_that_are_not_named() -> None:
-    """`total` needs no full set of labels."""
+    """`total` with one of two labels sums over the other."""
     assert reading([]).total("c_total", variant="int8") == 3
 
 
 def test_nothing_observed_is_no_mean_and_no_quantile() -> None:
-    """None, not zero."""
+    """Mean and quantile are None instead of zero."""
     nothing = reading([1]) - reading([1])
     assert nothing.mean("h_seconds") is None
     assert nothing.quantile("h_seconds", 0.5) is None
@@ -34,7 +34,7 @@ def test_nothing_observed_is_no_mean_and_no_quantile() -> None:
 
 @pytest.mark.parametrize(("q", "expected"), [(0.25, 1.0), (0.5, 2.0), (0.75, 3.0), (1.0, 4.0)])
 def test_a_quantile_is_interpolated_inside_its_bucket(q: float, expected: float) -> None:
-    """One observation up to 1, one up to 2, two up to 4: the rule of `histogram_quantile`."""
+    """One observation up to 1, one up to 2 and two up to 4 give the values of `histogram_quantile`."""
     assert reading([0.5, 1.5, 2.5, 3.5]).quantile("h_seconds", q) == pytest.approx(expected)
 
 
@@ -44,5 +44,5 @@ def test_a_quantile_past_the_last_edge_is_not_stated() -> None:
 
 
 def test_about_keeps_one_variant() -> None:
-    """Other variants' samples are gone."""
+    """The samples of int8 are not about fp32."""
     assert reading([1]).about("fp32").values == {}

@@ -1,4 +1,4 @@
-"""The statistics against what is known: tables, closed forms, and simulated experiments whose truth was planted."""
+"""The statistics, checked against tables, closed forms, and simulated experiments with a planted truth."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ Sample = list[NDArray[np.float64]]
 
 
 def experiment(seed: int, ratio: float, requests: int = 60) -> tuple[Sample, Sample]:
-    """Two arms of heavy-tailed latencies on a machine that drifts: each pair of rounds shares a factor."""
+    """Return heavy-tailed latencies of two arms on a machine that drifts: each pair of rounds shares a factor."""
     rng = np.random.default_rng(seed)
     drift = rng.lognormal(0, 0.15, ROUNDS)
     own = rng.lognormal(0, 0.02, (2, ROUNDS))
@@ -56,7 +56,7 @@ def test_the_interval_of_a_ratio_of_quantiles_covers_the_truth(q: float, request
 
 
 def test_the_interval_of_a_ratio_of_throughputs_covers_the_truth() -> None:
-    """The same for means over rounds, here six of them."""
+    """About 95 of 100 intervals hold the planted ratio of the means over six rounds."""
 
     def holds(seed: int) -> bool:
         rng = np.random.default_rng(seed)
@@ -73,12 +73,12 @@ def test_identical_arms_are_told_apart_no_more_often_than_stated() -> None:
 
 
 def test_a_planted_difference_of_five_percent_is_found() -> None:
-    """Though the machine drifts by 15 %: the rounds are paired."""
+    """The machine drifts by 15 %, which cancels because the rounds are paired."""
     assert share(lambda seed: finds(0.95, seed, requests=200)) >= 0.8
 
 
 def test_few_rounds_give_an_estimate_without_an_interval() -> None:
-    """Nothing is claimed from four rounds."""
+    """Four rounds give no interval, so they show no difference."""
     a, b = experiment(0, 0.8)
     ratio = quantile_ratio(a[:4], b[:4], 0.5)
     assert ratio is not None
@@ -108,7 +108,7 @@ def test_a_quantile_is_an_observed_value() -> None:
 
 @pytest.mark.parametrize(("degrees", "expected"), [(4, 2.7764), (5, 2.5706), (9, 2.2622), (29, 2.0452)])
 def test_student_t_agrees_with_the_table(degrees: int, expected: float) -> None:
-    """Two-sided 95 %."""
+    """The two-sided 95 % values of the table are met within 0.5 %."""
     assert t_quantile(0.975, degrees) == pytest.approx(expected, rel=0.005)
 
 
@@ -138,6 +138,6 @@ def test_the_unpaired_interval_of_accuracy_covers_the_truth() -> None:
 
 
 def test_nothing_is_no_interval() -> None:
-    """No trials, no statement."""
+    """Without values there is no quantile and no ratio."""
     assert quantile([], 0.5) is None
     assert quantile_ratio([], [], 0.5) is None

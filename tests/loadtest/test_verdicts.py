@@ -1,11 +1,16 @@
-"""What is said about two arms."""
+"""The comparison of two arms in words."""
 
 import numpy as np
 import pytest
 
 from common.statistics import Interval
-from loadtest.analysis.verdicts import accuracy_verdict, baselines, compare, verdict
+from loadtest.analysis.verdicts import accuracy_verdict, baselines
+from loadtest.analysis.words import ratio_words
 from loadtest.plan import Arm
+from loadtest.records import Played
+from loadtest.report.document import Against
+from tests.loadtest import builders
+from tests.loadtest.builders import FP32, INT8, report, request
 
 
 @pytest.mark.parametrize(
@@ -21,62 +26,70 @@ from loadtest.plan import Arm
     ],
 )
 def test_a_ratio_in_words(metric: str, ratio: Interval | None, words: str) -> None:
-    """A difference is stated with its interval; what cannot be separated is not ranked."""
-    assert verdict(metric, ratio) == words
+    """A difference comes with its interval; an interval that contains 1 shows none."""
+    assert ratio_words(metric, ratio) == words
 
 
-def held(estimate: float, low: float, high: float, p: float) -> dict[str, object]:
-    return {"difference": {"estimate": estimate, "low": low, "high": high}, "images": 10000, "mcnemar_p": p}
+def held(estimate: float, low: float, high: float, p: float) -> Against:
+    return Against("fp32", 10000, None, Interval(estimate, low, high), 0, 0, p)
 
 
 def test_accuracy_is_compared_in_points_on_the_same_images() -> None:
-    """The sentence of the issue."""
+    """The words hold the difference, its interval and the number of images."""
     words = accuracy_verdict(held(-0.0005, -0.0021, 0.0011, 0.5))
     assert words == "accuracy: no difference shown (-0.05 points [-0.21, +0.11], paired on 10,000 images)"
 
 
-def test_a_loss_of_accuracy_is_said() -> None:
-    """When both the interval and the exact test see it."""
+def test_a_loss_of_accuracy_needs_the_interval_and_the_exact_test() -> None:
+    """The words say `less accurate` only if McNemar's test, too, finds the difference."""
     assert accuracy_verdict(held(-0.02, -0.03, -0.01, 0.001)).startswith("less accurate (-2.00 points")
+    assert accuracy_verdict(held(-0.02, -0.03, -0.01, 0.2)).startswith("accuracy: no difference shown")
 
 
-def cell(arm: str, scale: float) -> dict[str, object]:
+def rounds(arm: Arm, scale: float, count: int) -> list[Played]:
+    """Return rounds of requests whose latencies are the same random ones for every arm, times `scale`."""
     rng = np.random.default_rng(3)
-    rounds = [
-        {"block": b, "seconds": 1.0, "finished": round(100 / scale), "latencies": list(scale * rng.gamma(4, 1, 80))}
-        for b in range(8)
+    latencies = scale * rng.gamma(4, 0.001, (count, 80))
+    sent = round(80 / scale)
+    return [
+        builders.played(arm, [request(0.0, float(row[i % 80]), i) for i in range(sent)], block=block)
+        for block, row in enumerate(latencies)
     ]
-    return {"arm": arm, "workload": "8 users", "rounds": rounds}
 
 
 def test_cells_are_compared_over_the_rounds_that_both_played() -> None:
-    """A run that was stopped between two arms still pairs."""
-    arm, baseline = cell("int8", 0.5), cell("fp32", 1.0)
-    arm["rounds"] = arm["rounds"][:6]  # type: ignore[index]
-    comparison = compare(arm, baseline, seed=0)
-    assert comparison["rounds"] == 6
-    assert comparison["ratios"]["p50"]["estimate"] == pytest.approx(0.5)
-    assert comparison["ratios"]["images_per_second"]["estimate"] == pytest.approx(2.0)
+    """In a run that was stopped between two arms, the rounds of the last block have no partner and do not count."""
+    (comparison,) = report([*rounds(FP32, 1.0, 8), *rounds(INT8, 0.5, 6)]).comparisons
+    assert (comparison.arm, comparison.baseline, comparison.rounds) == ("int8", "fp32", 6)
+    assert comparison.ratios.p50 is not None
+    assert comparison.ratios.images_per_second is not None
+    assert comparison.ratios.images_per_second.estimate == pytest.approx(2.0)
 
 
-def arm(name: str, device: str = "cpu", reference: str | None = None, url: str = "http://a") -> Arm:
-    return Arm(f"{name} @ {url}", url, name, {"device": device, "reference": reference})
+def arm(variant: str, device: str = "cpu", reference: str | None = None, url: str = "http://a") -> Arm:
+    return builders.arm(variant, url, f"{variant} @ {url}", device=device, reference=reference)
 
 
-def test_an_arm_is_held_against_the_one_its_card_names() -> None:
-    """INT8 on the CPU against FP32 on the CPU, although FP32 on a GPU is there."""
-    arms = [arm("fp32", "cuda:0"), arm("fp32-cpu", reference="fp32"), arm("int8", reference="fp32-cpu")]
+def test_an_arm_is_held_against_the_reference_that_the_service_names() -> None:
+    """INT8 on the CPU against FP32 on the CPU, although FP32 on a GPU comes first."""
+    arms = [arm("fp32", "cuda:0"), arm("fp32-cpu"), arm("int8", reference="fp32-cpu")]
     assert baselines(arms)["int8 @ http://a"] == "fp32-cpu @ http://a"
 
 
-def test_without_the_named_one_it_is_held_against_fp32() -> None:
-    """On a machine without a GPU fp32 is the CPU's."""
-    arms = [arm("int8", reference="fp32-cpu"), arm("fp32")]
-    assert baselines(arms) == {"int8 @ http://a": "fp32 @ http://a"}
+def test_without_the_named_reference_it_is_held_against_a_variant_that_has_none() -> None:
+    """No name of a variant is special: the first one that the service holds against nothing is the reference."""
+    arms = [arm("fast", reference="exact-cpu"), arm("exact"), arm("other")]
+    assert baselines(arms) == {"fast @ http://a": "exact @ http://a", "other @ http://a": "exact @ http://a"}
+
+
+def test_without_any_reference_it_is_held_against_the_first_arm() -> None:
+    """The user left the references out with --variants."""
+    arms = [arm("fp16", reference="fp32"), arm("int8", reference="fp32-cpu")]
+    assert baselines(arms) == {"int8 @ http://a": "fp16 @ http://a"}
 
 
 def test_of_two_services_the_second_is_held_against_the_first() -> None:
-    """Variant by variant."""
+    """Each variant of the second service is compared with the same variant of the first one."""
     arms = [arm("fp32"), arm("int8"), arm("fp32", url="http://b"), arm("int8", url="http://b")]
     held_against = baselines(arms)
     assert held_against["int8 @ http://b"] == "int8 @ http://a"

@@ -1,0 +1,82 @@
+"""The differences between two reports, cell by cell. The runs were apart, so their rounds are not paired."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.statistics import Interval, paired_difference
+from loadtest.analysis.accuracy import discordant
+from loadtest.analysis.statistics import difference, mean_ratio, quantile_ratio
+from loadtest.analysis.words import accuracy_words, points, ratio_words, times
+from loadtest.report.cells import QUANTILES, Cell
+from loadtest.report.document import Report
+
+METRICS = ("images_per_second", *QUANTILES, "accuracy")
+SATURATED = "not comparable, the rate was more than it can hold"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of one cell in report B compared with report A."""
+
+    arm: str
+    workload: str
+    """Empty for accuracy, which is counted over all workloads."""
+    metric: str
+    interval: Interval | None
+    """The ratio B / A, or for accuracy B - A; None if the data give none."""
+    reason: str = ""
+    """Why there is no interval, if that is known."""
+
+    @property
+    def words(self) -> str:
+        """The difference in words."""
+        if self.reason:
+            return f"{self.metric}: {self.reason}"
+        if self.metric != "accuracy":
+            return ratio_words(self.metric, self.interval)
+        return accuracy_words(self.interval, points(self.interval)) if self.interval else "accuracy: not measured"
+
+    @property
+    def number(self) -> str:
+        """The ratio with its interval; for accuracy the difference in words."""
+        return self.words if self.interval is None or self.metric == "accuracy" else times(self.interval)
+
+    @property
+    def is_judged(self) -> bool:
+        """True if there is a whole interval, so that a condition can fail or hold."""
+        return self.interval is not None and self.interval.low is not None and self.interval.high is not None
+
+
+def differences(old: Report, new: Report) -> list[Difference]:
+    """Return every metric of every cell that both reports hold."""
+    shared = [(before, cell) for cell in new.cells if (before := old.cell(cell.arm, cell.workload))]
+    speed = [_cell_difference(a, b, metric) for a, b in shared for metric in METRICS[:-1]]
+    arms = dict.fromkeys(b.arm for _, b in shared)
+    return speed + [Difference(arm, "", "accuracy", accuracy(old, new, arm)) for arm in arms]
+
+
+def _cell_difference(a: Cell, b: Cell, metric: str) -> Difference:
+    if metric in QUANTILES and (a.saturated or b.saturated):
+        return Difference(b.arm, b.workload, metric, None, SATURATED)
+    return Difference(b.arm, b.workload, metric, ratio(a, b, metric))
+
+
+def ratio(a: Cell, b: Cell, metric: str) -> Interval | None:
+    """Return the metric of cell `b` over that of cell `a`."""
+    if metric == "images_per_second":
+        rates = [np.array([r.finished / r.seconds for r in cell.rounds]) for cell in (b, a)]
+        return mean_ratio(rates[0], rates[1], paired=False)
+    latencies = [[np.array(r.latencies) for r in cell.rounds] for cell in (b, a)]
+    return quantile_ratio(latencies[0], latencies[1], QUANTILES[metric], paired=False)
+
+
+def accuracy(old: Report, new: Report, arm: str) -> Interval | None:
+    """Return the accuracy in `new` minus that in `old`; paired by image if both sent the same images."""
+    marks = [next(row.right for row in report.accuracy if row.arm == arm) for report in (new, old)]
+    if new.images.sha256 == old.images.sha256:
+        both = [pair for pair in zip(*marks, strict=True) if "-" not in pair]
+        ours, theirs = (np.array([pair[side] == "1" for pair in both], dtype=np.bool_) for side in (0, 1))
+        return paired_difference(*discordant(ours, theirs), len(ours)) if both else None
+    counts = [(mark.count("1"), mark.count("1") + mark.count("0")) for mark in marks]
+    return difference(counts[0], counts[1])

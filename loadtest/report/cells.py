@@ -1,0 +1,127 @@
+"""The part of the report about one cell, which is one arm under one workload."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latency of the requests of one cell in seconds.
+
+    A quantile covers all requests that were due: a failed one counts as one that took the timeout at least. It is None
+    where there are too few requests to state it. The mean and the maximum cover the answered requests only.
+    """
+
+    requests: int
+    """The answered requests."""
+    mean: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    max: float | None
+
+    def named(self, name: str) -> float | None:
+        """Return the mean or a quantile by its name."""
+        value: float | None = getattr(self, name)
+        return value
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and quantiles of a time in seconds, as the service measured it."""
+
+    mean: float | None
+    p50: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by kind. A kind is a value of the label `kind` of the service's metrics."""
+
+    batch: Mapping[str, float]
+    """What a batch needed beyond the weights, the mean over the requests."""
+    model: Mapping[str, float]
+    now: Mapping[str, float]
+    """Memory of the variant's processes after the last round."""
+
+    @property
+    def process(self) -> float | None:
+        """The memory of the variant's processes: PSS where the service states it, else RSS."""
+        return self.now.get("pss") or self.now.get("rss")
+
+    @property
+    def weights(self) -> float:
+        """The model's parameters; 0 where the service does not state them."""
+        return self.model.get("parameters", 0.0)
+
+
+@dataclass(frozen=True)
+class ServerSide:
+    """The service's view of one cell, from its metrics before and after each round."""
+
+    requests: int
+    """Predictions that the service counted for the variant."""
+    requests_sent: int
+    requests_of_others: int
+    """Predictions that the service counted meanwhile for variants that the round did not load."""
+    shadowed: int
+    """Images that the service also ran through the reference."""
+    request_seconds: float | None
+    """Mean time from the headers of a request to its answer."""
+    phase_seconds: Mapping[str, float | None]
+    """Mean time of each phase of an answered request; the phases are listed in loadtest/phases.py."""
+    inference_seconds: Spread
+    queue_seconds: Spread
+    outside_seconds: float | None
+    """Mean time of a request outside of the service: the client's mean minus the service's."""
+    restarts: int
+    batch_size: float | None
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class RoundSummary:
+    """One round of one cell."""
+
+    block: int
+    """Rounds of the same block ran next to each other and are compared as a pair."""
+    seconds: float
+    settle: float
+    finished: int
+    """Good answers that arrived in the counted time."""
+    errors: int
+    client_cpu: float
+    """CPU seconds of the load generator per second: 1.0 is all that it can use. Four decimals."""
+    late_p90: float | None
+    """Seconds by which the latest tenth of the generator's wake-ups was late at least."""
+    starved: int
+    """Arrivals that met no free user."""
+    latencies: tuple[float, ...]
+    """Seconds of each request that was due, in the order of their ends, failed ones with the timeout at least.
+    Seven decimals."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm under one workload."""
+
+    arm: str
+    workload: str
+    concurrency: int | None
+    """Users of a closed workload."""
+    rate: float | None
+    """Arrivals per second of an open workload."""
+    requests: int
+    """Requests that were due in the counted time."""
+    saturated: bool
+    """True if the arm cannot hold the open workload. Its latencies then only show how long the rounds were."""
+    errors: Mapping[str, int]
+    """Failed requests by kind of failure, the most frequent first."""
+    requests_per_second: float
+    images_per_second: float
+    latency: Latency
+    server: ServerSide
+    rounds: tuple[RoundSummary, ...]

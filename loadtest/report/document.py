@@ -1,0 +1,182 @@
+"""The report as types. `report.json` is a `Report` in JSON; report.schema.json beside this file is generated from it.
+
+Seconds, bytes and shares are unrounded, unless a field says otherwise. None means: not measured, or not stated.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ConfigDict
+
+from common.statistics import Interval
+from loadtest.client.description import VariantInfo
+from loadtest.client.server import Excluded
+from loadtest.options import Options
+from loadtest.report.cells import Cell
+from loadtest.slo.level import Level
+
+SCHEMA_VERSION = 2
+"""Raised with every change of the fields. Reports of other versions are refused."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """The machine and the process of the load generator."""
+
+    cpu: str
+    isa: str
+    cores: int
+    platform: str
+    python: str
+    locust: str
+    gevent: str
+    cpu_flags: tuple[str, ...]
+    load_average: tuple[float, float, float]
+    git_revision: str | None
+    """The commit of the load test, with `-dirty` if files differ; None outside of a repository."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One service, as it described itself at the start of the run."""
+
+    label: str
+    url: str
+    variants: tuple[VariantInfo, ...]
+    checkpoint: Mapping[str, Any]
+    service: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Images:
+    """The labelled images that were sent."""
+
+    count: int
+    sha256: str
+    """Equal for two runs that sent the same images with the same labels."""
+
+
+@dataclass(frozen=True)
+class ReportedArm:
+    """One side of the comparison: a variant of one service."""
+
+    name: str
+    variant: str
+    url: str
+    device: str
+    baseline: str | None
+    """The arm that this one is compared with; None for a reference."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """The answers of an arm compared with those of its baseline, on the images that both answered."""
+
+    baseline: str
+    images: int
+    agreement: Interval | None
+    """Share of the images with the same answer."""
+    difference: Interval | None
+    """Accuracy of the arm minus accuracy of the baseline."""
+    only_this_right: int
+    only_baseline_right: int
+    mcnemar_p: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The answers of one arm."""
+
+    arm: str
+    images: int
+    """The images that all arms answered."""
+    accuracy: Interval | None
+    """Share of right answers to those images."""
+    changed_answers: int
+    """Answers that differ from the arm's first answer to the same image."""
+    right: str
+    """One mark per image of the file, in its order: `1` right, `0` wrong, `-` not answered."""
+    against: Against | None
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """The arm's number over its baseline's. None where there are too few requests to state the number."""
+
+    images_per_second: Interval | None
+    p50: Interval | None
+    p95: Interval | None
+    p99: Interval | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A cell compared with the cell of its baseline under the same workload."""
+
+    arm: str
+    baseline: str
+    workload: str
+    rounds: int
+    """Rounds that both arms played."""
+    ratios: Ratios
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The results about one subject in words."""
+
+    subject: str
+    verdicts: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The verdicts as one sentence."""
+        return f"{self.subject}: {'; '.join(self.verdicts)}."
+
+
+@dataclass(frozen=True)
+class Report:
+    """A load test: settings, measurements, statistics and verdicts."""
+
+    __pydantic_config__ = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, json_schema_serialization_defaults_required=True
+    )
+
+    created: str
+    """Time in UTC, ISO 8601."""
+    command: tuple[str, ...]
+    seconds: float
+    """Duration of the whole run."""
+    partial: bool
+    """True if the run ended before its plan did."""
+    settings: Options
+    client: Client
+    same_machine: bool
+    """True if the load generator and all services ran on one machine."""
+    servers: tuple[Server, ...]
+    images: Images
+    arms: tuple[ReportedArm, ...]
+    excluded: tuple[Excluded, ...]
+    cells: tuple[Cell, ...]
+    accuracy: tuple[Accuracy, ...]
+    comparisons: tuple[Comparison, ...]
+    levels: tuple[Level, ...]
+    """The highest load within the service level per arm, if it was searched for."""
+    invalid: tuple[str, ...] = ()
+    """Why the numbers must not be used; empty if they hold."""
+    notes: tuple[str, ...] = ()
+    """Facts that a reader must know."""
+    verdicts: tuple[Verdict, ...] = ()
+    summary: tuple[str, ...] = ()
+    """The verdicts as sentences."""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def devices(self) -> dict[str, str]:
+        """The device of each arm."""
+        return {arm.name: arm.device for arm in self.arms}
+
+    def cell(self, arm: str, workload: str) -> Cell | None:
+        """Return the cell of an arm under a workload, if it was measured."""
+        return next((cell for cell in self.cells if (cell.arm, cell.workload) == (arm, workload)), None)

@@ -1,0 +1,1 @@
+"""The search for the highest load under which an arm still answers in time."""

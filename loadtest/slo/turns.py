@@ -1,0 +1,101 @@
+"""The searches of several arms for a service level, played in turns against running services."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from loadtest.analysis.statistics import quantile
+from loadtest.analysis.validity import BUSY, LATE, LATE_SECONDS
+from loadtest.options import Options
+from loadtest.plan import Arm, Round, Workload
+from loadtest.progress import Progress
+from loadtest.records import Player
+from loadtest.slo.level import Level, Slo
+from loadtest.slo.search import Probe, Searching, search, sizes
+
+SHORTEST, LONGEST = 2.0, 120.0
+"""Limits in seconds of one run of the search."""
+CAPACITY_SECONDS = 3.0
+"""Counted seconds of the run that measures an arm's capacity."""
+CAPACITY_SETTLE = 0.5
+"""Seconds at the start of that run that do not count."""
+CAPACITY_USERS = 32
+"""Users without think time in that run."""
+PEAK_SHARE = 0.7
+"""Guess of the found rate as a share of the capacity, for the estimate of the time left."""
+
+
+class Stopped(Exception):
+    """The user stopped the run."""
+
+
+class Search:
+    """The searches for one service level; `check` is called before each run and may raise Stopped."""
+
+    def __init__(self, options: Options, player: Player, progress: Progress, check: Callable[[], None]) -> None:
+        self._options, self._player, self._progress, self._check = options, player, progress, check
+        self._runs = 0
+
+    def levels(self, slo: Slo, arms: Sequence[Arm]) -> Iterator[Level]:
+        """Yield the highest load of each arm that holds `slo`, as soon as it is known.
+
+        The arms take turns, run by run, so that a slow minute of the machine hits all of them.
+
+        Raises:
+            Stopped: the user stopped the run.
+        """
+        capacities = [self._capacity(arm) for arm in arms]
+        searching = [(arm, most, self._search(slo, arm, most)) for arm, most in zip(arms, capacities, strict=True)]
+        while searching:
+            for entry in list(searching):
+                arm, most, running = entry
+                try:
+                    next(running)
+                except StopIteration as end:
+                    searching.remove(entry)
+                    yield Level(arm.name, str(slo), self._unit, most, end.value)
+
+    @property
+    def _is_rate(self) -> bool:
+        return self._options.slo_load == "rate"
+
+    @property
+    def _unit(self) -> str:
+        return "requests/s" if self._is_rate else "users"
+
+    def _capacity(self, arm: Arm) -> float:
+        self._check()
+        return capacity(self._options, arm, self._player)
+
+    def _search(self, slo: Slo, arm: Arm, per_second: float) -> Searching:
+        self._progress.extend(sum(lasting(n, PEAK_SHARE * per_second) for n in sizes(slo)) / self._options.round)
+
+        def probe(load: float, requests: float) -> Probe:
+            seconds = lasting(requests, load if self._is_rate else per_second)
+            workload = Workload(rate=load) if self._is_rate else Workload(concurrency=round(load))
+            return self._probe(slo, arm, workload, seconds)
+
+        ceiling = 1.1 * per_second if self._is_rate else self._options.users + 1.0
+        return search(slo, ceiling, probe, whole=not self._is_rate)
+
+    def _probe(self, slo: Slo, arm: Arm, workload: Workload, seconds: float) -> Probe:
+        self._check()
+        options = self._options
+        self._runs += 1  # each run has its own arrivals: a confirming run must not replay the run before it
+        played = self._player.play(Round((arm,), workload, 0, options.settle, seconds, options.seed + self._runs))
+        late = quantile(played.lateness, 0.9) or 0.0
+        counted = played.counted(arm)
+        over = sum(bool(r.error) or r.latency > slo.seconds for r in counted)
+        text = f"{slo}, {arm.name}, {workload.name}: {over} of {len(counted)} requests over"
+        self._progress.step(text, seconds / options.round)
+        return Probe(len(counted), over, played.cpu > BUSY or late > max(LATE_SECONDS, LATE * slo.seconds))
+
+
+def lasting(requests: float, rate: float) -> float:
+    """Return the seconds in which `requests` are due at `rate`, within SHORTEST and LONGEST."""
+    return min(LONGEST, max(SHORTEST, requests / rate))
+
+
+def capacity(options: Options, arm: Arm, player: Player) -> float:
+    """Return the requests per second that an arm answers to many users without think time, at least 1."""
+    workload = Workload(concurrency=min(CAPACITY_USERS, options.users))
+    played = player.play(Round((arm,), workload, 0, CAPACITY_SETTLE, CAPACITY_SECONDS, options.seed))
+    return max(1.0, len(played.finished(arm)) / CAPACITY_SECONDS)

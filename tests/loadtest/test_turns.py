@@ -1,0 +1,76 @@
+"""The search for a service level over several arms, played on simulated services."""
+
+import io
+
+import numpy as np
+import pytest
+
+from loadtest.plan import Round
+from loadtest.progress import Progress
+from loadtest.records import Stretch
+from loadtest.slo.level import Slo
+from loadtest.slo.turns import Search, Stopped
+from tests.loadtest.builders import arm, request, settings, stretch
+
+P99 = Slo("p99", 0.99, 0.1)
+CAPACITIES = {"fp32": 200.0, "int8": 600.0}
+ARMS = [arm(name) for name in CAPACITIES]
+
+
+class Queues:
+    """A player of rounds whose arms are M/M/1 queues. `played` names the arms of the open rounds in their order."""
+
+    def __init__(self, capacities: dict[str, float] = CAPACITIES) -> None:
+        self.capacities = capacities
+        self.played: list[str] = []
+        self._rng = np.random.default_rng(0)
+
+    def play(self, planned: Round) -> Stretch:
+        (loaded,) = planned.arms
+        if planned.workload.rate:
+            self.played.append(loaded.name)
+        capacity = self.capacities[loaded.name]
+        free = capacity - (planned.workload.rate or 0.0)
+        count = round((planned.workload.rate or capacity) * planned.seconds)
+        latencies = self._rng.exponential(1 / free, count) if free > 0 else np.full(count, 1.0)
+        due = np.linspace(0, planned.seconds, count, endpoint=False)
+        requests = [request(float(at), float(latency)) for at, latency in zip(due, latencies, strict=True)]
+        return stretch({loaded.name: requests}, planned.seconds)
+
+
+def search(queues: Queues, most_runs: int = 1000) -> Search:
+    def check() -> None:
+        if len(queues.played) >= most_runs:
+            raise Stopped
+
+    return Search(settings(slo=P99), queues, Progress(1, io.StringIO()), check)
+
+
+def test_the_arms_take_turns_and_each_gets_its_answer() -> None:
+    """The arms alternate run by run as long as both searches go on, and each finds its own load."""
+    queues = Queues()
+    fp32, int8 = sorted(search(queues).levels(P99, ARMS), key=lambda level: list(CAPACITIES).index(level.arm))
+    turns = min(len(level.found.tried) for level in (fp32, int8))
+    assert queues.played[: 2 * turns] == ["fp32", "int8"] * turns
+    assert (fp32.arm, int8.arm) == ("fp32", "int8")
+    for level in (fp32, int8):
+        held = CAPACITIES[level.arm] - np.log(100) / 0.1
+        assert 0.7 * held <= level.found.load <= 1.02 * held
+
+
+def test_a_search_can_be_stopped_between_two_runs() -> None:
+    """No run follows the stop."""
+    queues = Queues()
+    with pytest.raises(Stopped):
+        list(search(queues, most_runs=5).levels(P99, ARMS))
+    assert len(queues.played) == 5
+
+
+def test_an_answer_is_there_before_the_others_are() -> None:
+    """The result that fp32 is too slow at any rate comes before the search for int8 is stopped."""
+    queues = Queues(CAPACITIES | {"fp32": 30.0})
+    levels = search(queues, most_runs=13).levels(P99, ARMS)
+    first = next(levels)
+    assert (first.arm, first.found.load) == ("fp32", None)
+    with pytest.raises(Stopped):
+        next(levels)
