@@ -19,7 +19,7 @@ DROPPED_SEGMENTS = frozenset({*range(0xE0, 0xF0), 0xFE})
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 MAX_SCANS = 100
 """Scans of a JPEG, each a pass over the whole image; progressive files have about ten."""
-_NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+_NEXT_MARKER = re.compile(rb"\xff+[^\x00\x01\xff\xd0-\xd7]")
 """The end of entropy-coded data: a marker that is no restart marker and no stuffed byte."""
 _CHUNK = struct.Struct(">I4s")
 
