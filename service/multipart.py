@@ -4,10 +4,15 @@ Text fields are dropped unread and no charset is honoured, so the client chooses
 parser decodes text with the codec that the client names, some of which take quadratic time.
 """
 
+from typing import TYPE_CHECKING
+
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import ServiceError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 
 class _Parts:
