@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import resource
+import warnings
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as OutOfTime
 from contextlib import suppress
@@ -126,6 +127,7 @@ class Decoders:
 
 def _confine(memory_bytes: int, niceness: int) -> None:
     """Limit this process's address space to what it has now and `memory_bytes` more."""
+    warnings.filterwarnings("ignore", module="PIL")  # damaged metadata in a client's image is no news
     os.nice(niceness)
     with open("/proc/self/statm") as statm:  # noqa: PTH123 - a kernel file
         now = int(statm.read().split()[0]) * resource.getpagesize()
