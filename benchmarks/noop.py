@@ -5,7 +5,6 @@ log on and off), `litserve` is LitServe as shipped with its defaults, `fastapi` 
 separate worker can reach. With a variant, this project's serves its real network.
 """
 
-import dataclasses
 import logging
 import signal
 import sys
@@ -26,6 +25,7 @@ from service.images import Limits, decode
 from service.metrics import Metrics
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
+from service.workers.status import WorkerInfo
 
 LIMITS = Limits(max_images=1, max_pixels=16_777_216)
 
@@ -36,8 +36,11 @@ class NoopEngine:
     device = "cpu"
     variant = VARIANTS["fp32"]
     info = EngineInfo(
-        **{field.name: "none" if field.type == "str" else 0 for field in dataclasses.fields(EngineInfo)}  # type: ignore[arg-type]
-    )
+        variant="fp32", device="cpu", device_name="none", dtype="none", backend="none", backend_version="none",
+        isa="none", tensor_cores=False, device_memory_bytes=0, threads=0, device_uuid="", torch="none",
+        checkpoint_sha256="none", serialized_bytes=0, parameter_bytes=0, buffer_bytes=0, input_size=32,
+        mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), architecture="none",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.activation_peaks: dict[int, int] = {}
@@ -72,7 +75,7 @@ class Switched(Metrics):
             super().ended(variant, outcome, seconds)
 
     def answered(
-        self, variant: str, info: dict[str, Any], images: int, phases: dict[str, float], memory_bytes: int
+        self, variant: str, info: WorkerInfo, images: int, phases: dict[str, float], memory_bytes: int
     ) -> None:
         if self.on:
             super().answered(variant, info, images, phases, memory_bytes)

@@ -41,6 +41,8 @@ VARIANTS = {
         Variant("bf16", "bfloat16", "cuda", "cudnn", "fp32", "FP16's size, FP32's range, 8 bits of mantissa."),
     )
 }  # fmt: skip
+REFERENCE = "fp32"
+"""The variant that comparisons use where it is served."""
 DEFAULT_VARIANTS = ("fp32", "fp16", "int8")
 GPU_BACKENDS = ("cudnn", "cudnn-fused", "inductor")
 """How a GPU runs the floating-point variants, always in CUDA graphs: cuDNN's convolutions and torch's own kernels for
@@ -63,3 +65,9 @@ def thread_environment(cpu_backend: str | None = None) -> dict[str, str]:
     torch one core, which OpenVINO's threads would then share.
     """
     return {"OMP_PROC_BIND": "true"} if (cpu_backend or default_cpu_backend()) == "onednn" else {}
+
+
+def with_references(names: tuple[str, ...], gpus: int) -> tuple[str, ...]:
+    """Return the served variants, then `fp32-cpu` if `int8` would have no reference on its own device."""
+    needed = gpus > 0 and {REFERENCE, "int8"} <= set(names) and "fp32-cpu" not in names
+    return (*names, "fp32-cpu") if needed else names

@@ -36,8 +36,8 @@ def serve(settings: Settings, **parts: Any) -> None:
     scheme = "https" if settings.ssl_certfile else "http"
     print(f"Serving {', '.join(server.pools)} on {scheme}://{_authority(*sock.getsockname()[:2])}", flush=True)
     server.run(sock)
-    if tracing := server.app.state.trace:
-        tracing.close()
+    if trace := server.app.state.service.trace:
+        trace.close()
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Until when something must be done, and the error that it ends in otherwise."""
+"""Deadlines, and the errors that work ends in when they pass."""
 
 import time
 from collections.abc import Iterator
@@ -12,39 +12,42 @@ CLIENTS = "client_deadline"
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """`seconds` after `began`, a reading of `time.perf_counter()`; past it there is the error `word`: no `what`."""
+    """A point in time. Past it, work fails with the error `word` and the detail '<what> within N s'."""
 
     began: float
+    """A reading of `time.perf_counter()`."""
     seconds: float
+    """From `began` to the deadline."""
     word: str = "deadline"
     what: str = "no answer"
 
     @property
     def left(self) -> float:
-        """Seconds; 0 once it has passed."""
+        """Seconds until the deadline; 0 once it has passed."""
         return max(0.0, self.began + self.seconds - time.perf_counter())
 
     def or_sooner(self, other: "Deadline") -> "Deadline":
-        """This one, or the other where that is sooner."""
+        """Return the sooner of the two deadlines."""
         return other if other.began + other.seconds < self.began + self.seconds else self
 
     def or_clients(self, seconds: float) -> "Deadline":
-        """This one, or what the client asked for, from the same beginning, where that is sooner."""
+        """Return the sooner of this deadline and the client's, which counts from the same beginning."""
         return self.or_sooner(Deadline(self.began, seconds, CLIENTS))
 
     def error(self) -> ServiceError:
+        """Return the error that work ends in when this deadline passes."""
         return ServiceError(self.word, f"{self.what} within {self.seconds:g} s")
 
     def check(self) -> None:
-        """Raises ServiceError: its own, once it has passed."""
+        """Raise this deadline's error if it has passed."""
         if not self.left:
             raise self.error()
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """What gives up in here for want of time (TimeoutError, `deadline`) gives up with this deadline's error.
+        """Raise this deadline's error in place of a TimeoutError or a `deadline` error from the block.
 
-        Whether it has passed is not asked: uvloop's timers are up to 1 ms early.
+        The clock is not read again: uvloop's timers fire up to 1 ms early.
         """
         try:
             yield

@@ -3,15 +3,22 @@
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from pydantic import ValidationError
+
+MOST_MISTAKES = 100
+"""Pydantic makes an object for each mistake; a document with more of them is answered with their number only."""
+
 
 @dataclass(frozen=True)
 class Reason:
-    """A row: `word` is the outcome label in the metrics and the end of the problem's `type`."""
+    """A row of the table."""
 
     word: str
+    """The outcome label in the metrics, and the end of the problem's `type`."""
     status: int
     title: str
     retry_after: int | None = None
+    """Seconds, the Retry-After header; None: the answer has none."""
 
 
 REASONS = {
@@ -43,7 +50,7 @@ REASONS = {
 
 
 class ServiceError(Exception):
-    """A request that ends in an error of the table; `detail` says what was expected or what to do."""
+    """The error of the table that a request ends in; `detail` says what was expected or what to do."""
 
     def __init__(self, word: str, detail: str) -> None:
         super().__init__(detail)
@@ -56,7 +63,7 @@ class ServiceError(Exception):
 
 
 def problem(error: ServiceError, request_id: str) -> dict[str, str | int]:
-    """The `application/problem+json` body (RFC 9457)."""
+    """Return the `application/problem+json` body (RFC 9457) of an error of the table."""
     return {
         "type": f"urn:precision-service:problem:{error.reason.word}",
         "title": error.reason.title,
@@ -66,6 +73,20 @@ def problem(error: ServiceError, request_id: str) -> dict[str, str | int]:
     }
 
 
-def http_error(status: int, detail: str) -> dict[str, str | int]:
-    """The same body for errors outside the table, such as an unknown path (404) or method (405)."""
-    return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+def http_error(status: int, detail: str, request_id: str) -> dict[str, str | int]:
+    """Return the same body for an error outside the table, such as an unknown path (404) or method (405)."""
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+    }
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Return where the first mistake is and what it is, without the value that was sent."""
+    if error.error_count() > MOST_MISTAKES:
+        return f"{error.error_count()} mistakes"
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))

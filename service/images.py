@@ -1,4 +1,4 @@
-"""Hostile bytes to pixels."""
+"""One encoded image to pixels; the bytes may be hostile."""
 
 import io
 import math
@@ -14,46 +14,52 @@ from service.errors import ServiceError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 PIECES = {b"\x89PNG": (b"iCCP", b"iTXt", b"zTXt"), b"\xff\xd8": (b"\xff\xda",)}
-"""What costs much for few bytes, by the first bytes of a file: compressed metadata, which Pillow inflates when it opens
-a PNG, up to 1 MiB each; a JPEG's scans, each a pass over the whole image."""
+"""First bytes of a file -> the marks of its pieces that cost much time for few bytes. Pillow inflates each compressed
+metadata chunk when it opens a PNG, up to 1 MiB each. Each scan of a JPEG is a pass over the whole image."""
 MAX_PIECES = 100
-"""Progressive JPEGs have about ten scans, PNGs a handful of such chunks."""
+"""Most such pieces of one image. Progressive JPEGs have about ten scans, PNGs a handful of such chunks."""
 LIGHT_PIECES = 4
 LIGHT_PIXELS = 65_536
 LIGHT_IMAGES = 4
+"""What an image, or a request, may have at most to be decoded at once while other requests wait."""
 
 
 def check_count(count: int, most: int) -> None:
-    """Raises ServiceError: `unacceptable`."""
+    """Raise ServiceError (`unacceptable`) if there are more than `most` images."""
     if count > most:
         raise ServiceError("unacceptable", f"a request may hold at most {most} images, got {count}")
 
 
 class Heavy(Exception):
-    """Too much to decode while other requests wait."""
+    """Decoding takes too long to make other requests wait for it."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What decoding may take; `until` is a reading of time.perf_counter(), `light` raises Heavy before long work."""
+    """The limits of decoding, and the size of its result. Each check raises ServiceError: `unacceptable`."""
 
     max_images: int
     max_pixels: int
     until: float = math.inf
+    """A reading of `time.perf_counter()`."""
     light: bool = False
+    """True: the checks raise Heavy before long work."""
     side: int = SIDE
     """Height and width of the pixels that the network reads."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image for the network."""
         return 3, self.side, self.side
 
     def check_count(self, count: int, is_encoded: bool) -> None:
+        """Check the number of images in a request."""
         check_count(count, self.max_images)
         if self.light and is_encoded and count > LIGHT_IMAGES:
             raise Heavy
 
     def check_pieces(self, body: bytes) -> None:
+        """Check how many costly pieces an encoded image has."""
         pieces = next((pieces for start, pieces in PIECES.items() if body.startswith(start)), ())
         count = sum(map(body.count, pieces))
         if count > MAX_PIECES:
@@ -64,6 +70,7 @@ class Limits:
             raise Heavy
 
     def check_size(self, width: int, height: int) -> None:
+        """Check the size that an encoded image claims to have."""
         if width * height > self.max_pixels:
             raise ServiceError(
                 "unacceptable", f"the image has {width} x {height} pixels, at most {self.max_pixels} are accepted"
@@ -72,16 +79,17 @@ class Limits:
             raise Heavy
 
     def check_time(self) -> None:
+        """Raise ServiceError (`deadline`) past `until`."""
         if time.perf_counter() > self.until:
             raise ServiceError("deadline", "the images took too long to decode")
 
 
 def decode(body: bytes, limits: Limits) -> NDArray[np.uint8]:
-    """An encoded PNG, JPEG or WebP image as `[3, S, S] uint8` (models.preprocess says how); first frame if animated.
+    """Return a PNG, JPEG or WebP image, or its first frame, as `[3, S, S] uint8`, see `models.preprocess.to_pixels`.
 
     Raises:
-        ServiceError: `not_an_image`; `unacceptable`, before any pixel is decoded; `deadline`, before it is begun.
-        Heavy: see Limits.
+        ServiceError: `not_an_image`; `unacceptable`, before any pixel is decoded; `deadline`, before decoding begins.
+        Heavy: the limits are light ones and the image is not.
     """
     limits.check_time()
     limits.check_pieces(body)
@@ -97,15 +105,15 @@ def decode(body: bytes, limits: Limits) -> NDArray[np.uint8]:
         ) from None
     except UnidentifiedImageError:
         raise ServiceError("not_an_image", "expected the bytes of a PNG, JPEG or WebP image") from None
-    except Exception as error:  # noqa: BLE001 - what Pillow raises on damaged bytes has no end: struct.error, KeyError...
+    except Exception as error:  # noqa: BLE001 - Pillow raises anything on damaged bytes: struct.error, KeyError
         raise ServiceError("not_an_image", f"the image is damaged or truncated ({type(error).__name__})") from None
 
 
 def raw(body: bytes, limits: Limits) -> NDArray[np.uint8]:
-    """N images of 3 x S x S bytes as `[N, 3, S, S] uint8`.
+    """Return N images of 3 x S x S bytes each as `[N, 3, S, S] uint8`.
 
     Raises:
-        ServiceError: `unacceptable`, the length is no multiple of an image's.
+        ServiceError: `unacceptable`: the length is no multiple of an image's.
     """
     size, side = math.prod(limits.shape), limits.side
     if not body or len(body) % size:

@@ -141,7 +141,7 @@ def _log_failure(task: asyncio.Task[None]) -> None:
 
 def devices(variant: Variant, settings: Settings, gpus: int) -> list[str]:
     """The device of each worker of a variant: every GPU for those that run on one, else one for the row's own rule."""
-    if variant.name == "fp16" and settings.fp16_on_cpu:
+    if variant.dtype == "float16" and settings.fp16_on_cpu:
         return ["cpu"] * settings.workers
     if variant.device == "cpu" or gpus == 0:
         return [""] * settings.workers

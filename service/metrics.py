@@ -18,8 +18,10 @@ from prometheus_client.registry import Collector
 
 from service.errors import REASONS
 from service.logs import UNKNOWN
+from service.phases import Phases
 from service.workers import memory
 from service.workers.memory import Process
+from service.workers.status import State, WorkerInfo
 
 SECONDS = (
     0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05,
@@ -29,9 +31,9 @@ BYTES = tuple(float(2**power) for power in range(14, 35, 2))
 DISTANCES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
-PHASES = ("receive", "decode", "queue", "copy_in", "inference", "copy_out", "deliver", "encode", "other")
+PHASES = Phases._fields
 OUTCOMES = ("ok", *REASONS)
-STATES = ("starting", "ready", "failed", "unavailable")
+STATES = tuple(State)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -146,7 +148,7 @@ START_UP: dict[str, tuple[str, Callable[[Iterable[float]], float]]] = {
     "precision_warmup_seconds": ("warmup_seconds", max),
     "precision_selftest_agreement_ratio": ("selftest_agreement", min),
 }
-"""Metric -> key of a worker's card, and which worker's number stands for the variant."""
+"""Metric -> field of a worker's info, and which worker's number stands for the variant."""
 
 
 class Bound(NamedTuple):
@@ -212,7 +214,7 @@ class Metrics:
         }
         for name, values in second.items():
             self._children(name, variant, values)
-        self._child("precision_variant_state", variant, "starting").set(1)
+        self._child("precision_variant_state", variant, State.STARTING).set(1)
 
     def watch(
         self, queue_depths: Callable[[], dict[str, int]], workers: Callable[[], dict[str, list[Process]]]
@@ -245,15 +247,15 @@ class Metrics:
         self._compared[outcome].inc()
 
     def answered(
-        self, variant: str, card: dict[str, Any], images: int, phases: dict[str, float], memory_bytes: int
+        self, variant: str, info: WorkerInfo, images: int, phases: dict[str, float], memory_bytes: int
     ) -> None:
-        """One prediction was answered by the engine of `card`; `phases` in seconds, one for each of PHASES."""
+        """One prediction was answered by the worker of `info`; `phases` in seconds, one for each of PHASES."""
         bound = self._bound[variant]
         for phase, seconds in phases.items():
             bound.phases[phase].observe(seconds)
         bound.images.inc(images)
-        self._child("precision_inference_duration_seconds", variant, card["device"]).observe(phases["inference"])
-        memory = self._child("precision_inference_memory_bytes", variant, card["device"], card["memory_kind"])
+        self._child("precision_inference_duration_seconds", variant, info.device).observe(phases["inference"])
+        memory = self._child("precision_inference_memory_bytes", variant, info.device, info.memory_kind)
         memory.observe(memory_bytes)
 
     def batch(self, variant: str, images: int, seconds: float) -> None:
@@ -275,41 +277,40 @@ class Metrics:
         """A worker was lost: it `died`, `hung` or had its `device_lost`."""
         self._child("precision_worker_restarts", variant, reason).inc()
 
-    def state(self, variant: str, state: str, workers: list[str], cards: list[dict[str, Any]]) -> None:
+    def state(self, variant: str, state: State, workers: list[State], infos: list[WorkerInfo]) -> None:
         """A variant, or one of its workers, entered a state.
 
         Args:
             variant: its name.
             state: the variant's.
             workers: each worker's.
-            cards: what the ready workers run; without any, what is known stays.
+            infos: what the ready workers run; without any, what is known stays.
         """
-        self._child("precision_variant_ready", variant).set(state == "ready")
+        self._child("precision_variant_ready", variant).set(state == State.READY)
         for other in STATES:
             self._child("precision_variant_state", variant, other).set(state == other)
             self._child("precision_workers", variant, other).set(workers.count(other))
-        if cards:
-            self._describe(variant, cards)
+        if infos:
+            self._describe(variant, infos)
 
-    def _describe(self, variant: str, cards: list[dict[str, Any]]) -> None:
-        self._inform(variant, cards)
-        for card in cards:
-            device = card["device"]
-            self._child("precision_inference_duration_seconds", variant, device)
-            self._child("precision_inference_memory_bytes", variant, device, card["memory_kind"])
-            if "clock_ratio" in card:
-                self._child("precision_inference_clock_ratio", variant, device).set(card["clock_ratio"])
-        for kind, key in MODEL_KINDS.items():
-            self._child("precision_model_bytes", variant, kind).set(cards[0][key])
-        for name, (key, of_all) in START_UP.items():
-            self._child(name, variant).set(of_all(card[key] for card in cards))
-        for size, peak in cards[0]["activation_peaks"].items():
+    def _describe(self, variant: str, infos: list[WorkerInfo]) -> None:
+        self._inform(variant, infos)
+        for info in infos:
+            self._child("precision_inference_duration_seconds", variant, info.device)
+            self._child("precision_inference_memory_bytes", variant, info.device, info.memory_kind)
+            if info.clock_ratio is not None:
+                self._child("precision_inference_clock_ratio", variant, info.device).set(info.clock_ratio)
+        for kind, field in MODEL_KINDS.items():
+            self._child("precision_model_bytes", variant, kind).set(getattr(infos[0], field))
+        for name, (field, of_all) in START_UP.items():
+            self._child(name, variant).set(of_all(getattr(info, field) for info in infos))
+        for size, peak in infos[0].activation_peaks.items():
             self._child("precision_activation_peak_bytes", variant, size).set(peak)
 
-    def _inform(self, variant: str, cards: list[dict[str, Any]]) -> None:
+    def _inform(self, variant: str, workers: list[WorkerInfo]) -> None:
         """One series per device, the current one: queries join on it."""
         gauge = self._metrics["precision_variant_info"]
-        infos = set({card["device"]: tuple(str(card[key]) for key in INFO) for card in cards}.values())
+        infos = set({worker.device: tuple(str(getattr(worker, key)) for key in INFO) for worker in workers}.values())
         for info in self._infos.get(variant, set()) - infos:
             gauge.remove(variant, *info)
         for info in infos:

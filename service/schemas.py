@@ -1,8 +1,12 @@
-"""What goes over HTTP as JSON."""
+"""The documents that go over HTTP as JSON, and the query of a prediction."""
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from models.cifar10 import CLASSES
+from models.variants import REFERENCE
+from service.phases import DESCRIPTIONS, UNTOLD
 
 _CANDIDATE = {"label": "cat", "class_index": 3, "probability": 0.97}
 _ANSWER = {
@@ -23,7 +27,7 @@ _ANSWER = {
     "memory": {"peak_bytes": 1_048_576, "kind": "activation_peak"},
     "request_id": "photo-17",
 }
-_CARD = {
+_VARIANT = {
     "name": "fp16",
     "state": "unavailable",
     "reason": "needs a CUDA GPU, and this machine has none",
@@ -33,12 +37,13 @@ _CARD = {
     "summary": "Half precision weights and activations on tensor cores.",
     "max_batch_size": 32,
 }
+"""A variant that this machine cannot run."""
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mOIAgAAXABbdTws1wAAAABJRU5ErkJggg=="
 """A whole PNG, base64: one grey pixel."""
 
 
 def example(**fields: Any) -> ConfigDict:
-    """The configuration of a model that shows this example in /openapi.json."""
+    """Return the configuration of a model that shows this example in /openapi.json."""
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
@@ -63,6 +68,13 @@ class JSONBody(BaseModel):
         return self.images if self.images is not None else [self.image or ""]
 
 
+class PredictQuery(BaseModel):
+    """The query parameters of a prediction."""
+
+    top_k: int = Field(1, ge=1, le=len(CLASSES), description="how many classes to name per image")
+    logits: bool = Field(False, description="give the ten logits of each image, too")
+
+
 class Candidate(BaseModel):
     label: str
     class_index: int
@@ -74,16 +86,15 @@ class Prediction(Candidate):
     logits: list[float] | None = Field(None, description="ten logits, when asked for with `logits=true`")
 
 
-class Timing(BaseModel):
+_FIELDS: dict[str, Any] = {
+    f"{name}_seconds": (float, Field(description=text)) for name, text in DESCRIPTIONS.items() if name not in UNTOLD
+}
+_Phases: Any = create_model("_Phases", **_FIELDS)
+
+
+class Timing(_Phases):
     """Seconds of this request; `inference_seconds` is device-synchronised."""
 
-    receive_seconds: float = Field(description="from the request's headers until the whole body was there")
-    decode_seconds: float = Field(description="body to 32x32 pixels")
-    queue_seconds: float = Field(description="from queued to the start of the batch, the way to the worker included")
-    copy_in_seconds: float = Field(description="pixels to the device")
-    inference_seconds: float = Field(description="the forward pass of the batch, device-synchronised")
-    copy_out_seconds: float = Field(description="logits to the host")
-    deliver_seconds: float = Field(description="logits from the worker back to this request: the way, the event loop")
     total_seconds: float = Field(description="from the request's headers until this answer was put together")
 
 
@@ -109,13 +120,15 @@ class Compared(BaseModel):
 
     error: str | None = None
     answer: PredictResponse | None = None
-    agrees: list[bool] | None = Field(None, description="per image: same label as `fp32`")
-    max_logit_difference: list[float] | None = Field(None, description="per image: largest |logit - fp32's logit|")
+    agrees: list[bool] | None = Field(None, description=f"per image: same label as `{REFERENCE}`")
+    max_logit_difference: list[float] | None = Field(
+        None, description=f"per image: largest |logit - {REFERENCE}'s logit|"
+    )
 
 
 class CompareResponse(BaseModel):
     model_config = example(
-        reference="fp32",
+        reference=REFERENCE,
         variants={
             "int8": {"answer": _ANSWER, "agrees": [True], "max_logit_difference": [0.12]},
             "fp16": {"error": "fp16 is unavailable: needs a CUDA GPU, and this machine has none"},
@@ -147,7 +160,7 @@ class Readiness(BaseModel):
     variants: dict[str, str]
 
 
-class VariantCard(BaseModel):
+class VariantInfo(BaseModel):
     """A variant, its state, and, once it is ready, what it runs on and how large it is."""
 
     model_config = ConfigDict(extra="allow")
@@ -158,23 +171,23 @@ class VariantCard(BaseModel):
     dtype: str
     device: str | None = None
     backend: str
-    reference: str | None = Field(None, description="the variant that this one is fairly held against")
+    reference: str | None = Field(None, description="the variant that this one is fairly compared with")
     summary: str
     max_batch_size: int
     evaluation: dict[str, Any] | None = Field(
-        None, description="accuracy, agreement with fp32, sizes and times, and what they were measured on"
+        None, description=f"accuracy, agreement with {REFERENCE}, sizes and times, and what they were measured on"
     )
 
 
 class Variants(BaseModel):
-    """What is served, the card of its weights, and what the service runs on."""
+    """The served variants, the card of their checkpoint, and the machine."""
 
     model_config = example(
-        variants=[_CARD],
+        variants=[_VARIANT],
         checkpoint={"sha256": "f0a1...", "test_accuracy": 0.9},
         service={"version": "0.1.0", "cores": 2},
     )
 
-    variants: list[VariantCard]
+    variants: list[VariantInfo]
     checkpoint: dict[str, Any]
     service: dict[str, Any]

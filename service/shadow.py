@@ -1,4 +1,4 @@
-"""A sampled share of requests is run through fp32, too: the live agreement of the other variants, without labels."""
+"""Shadows: a sampled share of requests also runs through the reference, to watch how the other variants agree."""
 
 import asyncio
 import random
@@ -7,27 +7,28 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from models.variants import REFERENCE
+from service.agreement import Agreement
 from service.errors import ServiceError
 from service.metrics import Metrics
 from service.settings import ALL, Settings
 from service.workers.pool import Pool
 from service.workers.queue import Answer
 
-REFERENCE = "fp32"
 MOST_IMAGES = 8
-"""Of one request, in one batch."""
+"""Images of one request that run, in one batch."""
 
 
 def in_background(settings: Settings) -> Settings:
-    """Those of the reference's worker: there is one, and it warms up and keeps memory for no larger batch."""
+    """Return the settings of the background worker: there is one, and it warms up no larger batch than it gets."""
     return settings.model_copy(update={"workers": 1, "max_batch_size": {ALL: MOST_IMAGES}})
 
 
 class Shadow:
-    """Takes answered requests on offer and compares some of them with the answer of an fp32 worker of its own.
+    """Compares some of the answered requests with the answers of a background worker that runs the reference.
 
-    One at a time; what is sampled while the worker is busy is dropped and counted. The request on offer is already
-    answered, the worker has only time that nobody else wants: nothing here can delay or fail a caller.
+    It runs one request at a time. A request that is sampled while the worker is busy is dropped and counted. Callers
+    are neither delayed nor failed: they have their answers, and the worker gets only time that nobody else wants.
     """
 
     def __init__(self, share: float, reference: Pool | None, metrics: Metrics, timeout: float) -> None:
@@ -38,7 +39,7 @@ class Shadow:
         self._busy = False
 
     def offer(self, variant: str, pixels: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
-        """A request of `[N, 3, S, S] uint8` images was answered with `[N, 10] float32` logits."""
+        """Sample, or do not sample, a request of `[N, 3, S, S] uint8` images with its `[N, 10] float32` logits."""
         if self._share and variant != REFERENCE and random.random() < self._share:
             asyncio.get_running_loop().call_soon(self._start, variant, pixels[:MOST_IMAGES], logits[:MOST_IMAGES])
 
@@ -64,7 +65,5 @@ class Shadow:
         if len(parts) < len(answers.result()):
             self._metrics.shadow_dropped(variant)
             return
-        expected = np.concatenate(parts)
-        agrees = (logits.argmax(1) == expected.argmax(1)).tolist()
-        distances = np.abs(logits - expected).max(1).tolist()
-        self._metrics.shadow_compared(variant, agrees, distances)
+        agreement = Agreement.of(logits, np.concatenate(parts))
+        self._metrics.shadow_compared(variant, agreement.same_class, agreement.distance)

@@ -1,6 +1,6 @@
-"""Traces, where they are asked for: a span per prediction, a child per phase, from the numbers that /metrics observes.
+"""Traces (`--traces`): a span per prediction, with a child per phase, from the numbers that /metrics observes.
 
-OpenTelemetry's SDK is an extra, imported here only. Its own variables say where spans go (docs/metrics.md).
+OpenTelemetry's SDK is an extra that only this module imports. Its own variables say where spans go (docs/metrics.md).
 """
 
 import asyncio
@@ -8,14 +8,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-
-from starlette.requests import Request
 
 from service import __version__
 from service.errors import REASONS
-from service.workers.wire import Result
+from service.prediction import Prediction
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -23,22 +21,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 5.0
-"""How long the end of the service waits for the last spans to be sent."""
+"""Most seconds that the end of the service waits until the last spans are sent."""
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 PROTOCOL = "http/protobuf"
-Phase = tuple[str, float, float]
-"""Name, begin and end, by `time.perf_counter()`."""
+Placed = tuple[str, float, float]
+"""A phase's name, begin and end, by `time.perf_counter()`."""
 
 
 class TracingUnavailable(Exception):
-    """Traces were asked for, and cannot be sent; the text says what to do."""
+    """Traces were asked for and cannot be sent; the text says what to do."""
 
 
 def provider() -> "TracerProvider":
-    """Sends spans in batches from a thread of its own, as the `OTEL_*` variables say; a full queue drops.
+    """Return the SDK's provider. Its own thread sends spans in batches; if its queue is full, spans are dropped.
 
     Raises:
-        TracingUnavailable: the extra is not installed, or a variable cannot be followed.
+        TracingUnavailable: the extra is not installed, or an `OTEL_*` variable asks for a protocol that is not there.
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - an extra
@@ -61,7 +59,7 @@ def provider() -> "TracerProvider":
 
 
 class Tracing:
-    """Makes the spans of predictions that ended. It works after the answer, and nothing in it can fail a request."""
+    """Makes the spans of predictions that ended. It works after the answer, and its errors fail no request."""
 
     def __init__(self, made: "TracerProvider") -> None:
         from opentelemetry import propagate, trace  # noqa: PLC0415 - reads OTEL_PROPAGATORS when it is imported
@@ -72,78 +70,85 @@ class Tracing:
         self._within = trace.set_span_in_context
         self._server, self._error = trace.SpanKind.SERVER, trace.Status(trace.StatusCode.ERROR)
 
-    def __call__(self, request: Request, variant: str, outcome: str, seconds: float) -> None:
-        """A prediction ended; its spans are made once its answer is on its way."""
-        asyncio.get_running_loop().call_soon(self._trace, request, variant, outcome, seconds)
+    def __call__(self, prediction: Prediction, outcome: str, seconds: float) -> None:
+        """Make the spans of a prediction that ended, once its answer is on its way."""
+        asyncio.get_running_loop().call_soon(self._trace, prediction, outcome, seconds)
 
-    def _trace(self, *ended: Any) -> None:
+    def _trace(self, prediction: Prediction, outcome: str, seconds: float) -> None:
         try:
-            self._make_spans(*ended)
+            self._make_spans(prediction, outcome, seconds)
         except Exception:
             logger.exception("a trace was lost")
 
-    def _make_spans(self, request: Request, variant: str, outcome: str, seconds: float) -> None:
-        epoch, began = time.time_ns() - time.perf_counter_ns(), request.state.began
+    def _make_spans(self, prediction: Prediction, outcome: str, seconds: float) -> None:
+        epoch, began = time.time_ns() - time.perf_counter_ns(), prediction.began
 
         def at(reading: float) -> int:
             return epoch + int(reading * 1e9)
 
         span = self._tracer.start_span(
-            f"{request.method} {route_of(request)}",
-            self._extract(request.headers),
+            f"{prediction.request.method} {route_of(prediction)}",
+            self._extract(prediction.request.headers),
             self._server,
-            attributes_of(request, variant, outcome),
+            attributes_of(prediction, outcome),
             start_time=at(began),
         )
         if span.is_recording():
             within = self._within(span)
-            for name, start, end in placed(began, request.state.phases, request.state.results):
+            for name, start, end in placed(prediction):
                 self._tracer.start_span(name, within, start_time=at(start)).end(at(end))
             if outcome != "ok" and REASONS[outcome].status >= 500:
                 span.set_status(self._error)
         span.end(at(began + seconds))
 
     def close(self) -> None:
-        """Send what is left, or give it up after FLUSH_SECONDS."""
+        """Send the spans that are left, or give them up after FLUSH_SECONDS."""
         last = threading.Thread(target=self._provider.shutdown, name="last-spans", daemon=True)
         last.start()
         last.join(FLUSH_SECONDS)
 
 
-def route_of(request: Request) -> str:
-    """The path of a prediction with its parameters by name."""
-    return "/v2/models/{model}/infer" if request.scope["path"].startswith("/v2/") else "/predict/{variant}"
+def route_of(prediction: Prediction) -> str:
+    """Return the path of a prediction with its parameters by name."""
+    path: str = prediction.request.scope["path"]
+    return "/v2/models/{model}/infer" if path.startswith("/v2/") else "/predict/{variant}"
 
 
-def attributes_of(request: Request, variant: str, outcome: str) -> dict[str, Any]:
-    """By OpenTelemetry's conventions for HTTP where it has a name for it."""
-    state = request.state
+def attributes_of(prediction: Prediction, outcome: str) -> dict[str, Any]:
+    """Return the span's attributes, named by OpenTelemetry's conventions for HTTP where these have a name."""
     attributes = {
-        "http.request.method": request.method,
-        "http.route": route_of(request),
+        "http.request.method": prediction.request.method,
+        "http.route": route_of(prediction),
         "http.response.status_code": 200 if outcome == "ok" else REASONS[outcome].status,
-        "precision.variant": variant,
+        "precision.variant": prediction.variant,
         "precision.outcome": outcome,
-        "precision.images": state.images,
-        "precision.request_id": state.request_id,
+        "precision.images": prediction.images,
+        "precision.request_id": prediction.id,
     }
     return attributes if outcome == "ok" else attributes | {"error.type": outcome}
 
 
-def placed(began: float, phases: Mapping[str, float], results: Sequence[Result]) -> Iterator[Phase]:
-    """The phases that a request got to, each at its place, the worker's once per batch; `other` lies between them."""
-    now = began
-    for name in ("receive", "decode"):
-        if name in phases:
-            yield name, now, (now := now + phases[name])
-    if not results:
+def placed(prediction: Prediction) -> Iterator[Placed]:
+    """Give the phases that a prediction got to, each at its time; the worker's once per batch of the critical path.
+
+    `other` has no place: it is the time between the phases.
+    """
+    phases, path = prediction.phases, prediction.path
+    yield from _in_a_row(prediction.began, receive=phases.receive, decode=phases.decode)
+    if not path:
         return
-    yield "queue", results[0].started - phases["queue"], results[0].started
-    for result in results:
-        now = result.started
-        for name in ("copy_in", "inference", "copy_out"):
-            yield name, now, (now := now + getattr(result, name))
-    now = max([result.computed for result in results])
-    for name in ("deliver", "encode"):
-        if name in phases:
-            yield name, now, (now := now + phases[name])
+    if phases.queue is not None:
+        yield "queue", path[0].started - phases.queue, path[0].started
+    for result in path:
+        yield from _in_a_row(
+            result.started, copy_in=result.copy_in, inference=result.inference, copy_out=result.copy_out
+        )
+    yield from _in_a_row(path[-1].computed, deliver=phases.deliver, encode=phases.encode)
+
+
+def _in_a_row(begin: float, **phases: float | None) -> Iterator[Placed]:
+    """Give phases that follow each other from `begin` on; those without a duration did not happen."""
+    for name, seconds in phases.items():
+        if seconds is not None:
+            yield name, begin, begin + seconds
+            begin += seconds

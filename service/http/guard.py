@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import ServiceError
 from service.http.keys import Keys
-from service.routes.counted import compared, counted, error_response, request_id_of
+from service.prediction import compared, predicted
+from service.problems import error_response, request_id_of
 
 HEALTH = ("/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 """What an orchestrator asks, which knows no key."""
@@ -41,9 +42,9 @@ class Guard:
     async def _refuse(self, request: Request) -> Response:
         path, is_post = request.url.path, request.method == "POST"
         if is_post and (prediction := PREDICTION.fullmatch(path)):
-            return await counted(_raise, request, prediction[1] or prediction[2])
+            return await predicted(request, prediction[1] or prediction[2], _raise)
         if is_post and path == COMPARISON:
-            return await compared(_raise, request)
+            return await compared(request, _raise)
         return error_response(request, _unauthorized(), request_id_of(request))
 
 

@@ -1,5 +1,6 @@
-"""What is served, how it is, and its metrics."""
+"""The served variants, their health and their metrics."""
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,16 +12,16 @@ from models.evaluation import record as evaluation
 from models.variants import VARIANTS
 from service import __version__
 from service.metrics import CONTENT_TYPE
-from service.schemas import Readiness, VariantCard, Variants
+from service.prediction import service_of
+from service.schemas import Readiness, VariantInfo, Variants
 from service.workers.pool import Pool
 
 
 def router() -> APIRouter:
+    """Return the routes of the service itself."""
     routes = APIRouter(tags=["service"])
-    routes.add_api_route(
-        "/variants", variants, response_model=Variants, summary="What is served, on what, and how large it is"
-    )
     add = routes.add_api_route
+    add("/variants", variants, response_model=Variants, summary="What is served, on what, and how large it is")
     add(
         "/health/live", live, response_class=PlainTextResponse, summary="200: the process answers",
         responses={200: {"content": {"text/plain": {"example": "ok\n"}}}},
@@ -42,36 +43,32 @@ async def live() -> Response:
 
 
 async def ready(request: Request) -> Response:
-    states = {name: pool.state for name, pool in pools_of(request).items()}
-    document = Readiness(ready=is_ready(request), variants=states)
+    service = service_of(request)
+    states = {name: str(pool.state) for name, pool in service.pools.items()}
+    document = Readiness(ready=service.is_ready, variants=states)
     return JSONResponse(document.model_dump(), 200 if document.ready else 503)
 
 
-def is_ready(request: Request) -> bool:
-    """Variants that cannot run on this machine do not count, unless nothing else is left."""
-    possible = [pool.state for pool in pools_of(request).values() if pool.state != "unavailable"]
-    return bool(possible) and all(state == "ready" for state in possible)
-
-
 async def metrics(request: Request) -> Response:
-    return Response(request.app.state.metrics.exposition(), media_type=CONTENT_TYPE)
+    return Response(service_of(request).metrics.exposition(), media_type=CONTENT_TYPE)
 
 
 async def variants(request: Request) -> Response:
-    evaluations = request.app.state.evaluations
-    cards = [card_of(pool, evaluations.get(name)) for name, pool in pools_of(request).items()]
-    service = {"version": __version__} | machine.describe()
-    document = Variants(variants=cards, checkpoint=request.app.state.checkpoint, service=service)
+    service = service_of(request)
+    document = Variants(
+        variants=[info_of(pool, service.evaluations.get(name)) for name, pool in service.pools.items()],
+        checkpoint=asdict(service.checkpoint),
+        service={"version": __version__} | machine.describe(),
+    )
     return Response(document.model_dump_json(), media_type="application/json")
 
 
-def pools_of(request: Request) -> dict[str, Pool]:
-    pools: dict[str, Pool] = request.app.state.pools
-    return pools
+UNSHOWN = {"activation_peaks"}
+"""Fields of a worker's info that are not shown: a row per batch size, which /metrics has."""
 
 
-def card_of(pool: Pool, entry: evaluation.Entry | None) -> VariantCard:
-    """`entry` is what is known of the variant, if it belongs to the weights that it runs."""
+def info_of(pool: Pool, entry: evaluation.Entry | None) -> VariantInfo:
+    """Return what is known of a variant. `entry` is its evaluation, shown if it belongs to the weights that run."""
     row = VARIANTS[pool.variant]
     known: dict[str, Any] = {
         "name": row.name,
@@ -80,7 +77,8 @@ def card_of(pool: Pool, entry: evaluation.Entry | None) -> VariantCard:
         "reference": row.reference,
         "summary": row.summary,
     }
+    worker = pool.info.as_json() if pool.info else {}
+    running = {name: value for name, value in worker.items() if value is not None and name not in UNSHOWN}
     now = {"state": pool.state, "reason": pool.reason, "max_batch_size": pool.max_batch_size}
-    card = {key: value for key, value in pool.card.items() if key != "activation_peaks"}  # a row per batch size
-    measured = {"evaluation": entry if entry and evaluation.belongs(entry, pool.card) else None}
-    return VariantCard.model_validate(known | card | now | measured)
+    measured = {"evaluation": entry if entry and evaluation.belongs(entry, worker) else None}
+    return VariantInfo.model_validate(known | running | now | measured)

@@ -1,4 +1,4 @@
-"""What /openapi.json says beyond types: bodies, every error with an example, headers, keys."""
+"""The parts of /openapi.json that FastAPI cannot derive: bodies, parameters, every error with an example, keys."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -7,9 +7,9 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.bodies import IMAGE_TYPES
+from service.decoding import IMAGE_TYPES
 from service.errors import REASONS, ServiceError, problem
-from service.schemas import JSONBody, Problem
+from service.schemas import JSONBody, PredictQuery, Problem
 from service.v2.documents import IndexRequest, InferRequest, InferResponse, V2Error
 from service.v2.tensors import HEADER_LENGTH
 
@@ -17,22 +17,20 @@ SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-
-
-REFERENCE = "#/components/schemas/{model}"
+TEMPLATE = "#/components/schemas/{model}"
 
 
 def reference(model: type[BaseModel]) -> dict[str, str]:
-    """A schema by name; `_schemas` must know the model."""
-    return {"$ref": REFERENCE.format(model=model.__name__)}
+    """Return a reference to the schema of a model that `_schemas` lists."""
+    return {"$ref": TEMPLATE.format(model=model.__name__)}
 
 
 def _schemas() -> dict[str, Any]:
-    """The models that FastAPI does not find by itself."""
+    """Return the schemas of the models that FastAPI does not find by itself."""
     models: list[tuple[type[BaseModel], Literal["validation"]]] = [
         (model, "validation") for model in (JSONBody, Problem, V2Error, InferRequest, InferResponse, IndexRequest)
     ]
-    schemas: dict[str, Any] = models_json_schema(models, ref_template=REFERENCE)[1]["$defs"]
+    schemas: dict[str, Any] = models_json_schema(models, ref_template=TEMPLATE)[1]["$defs"]
     return schemas
 
 
@@ -44,11 +42,21 @@ def _header(name: str, schema: dict[str, Any], description: str) -> dict[str, An
     return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
 
 
+VARIANT = {
+    "name": "variant",
+    "in": "path",
+    "required": True,
+    "schema": {"title": "Variant", "type": "string", "examples": ["int8"]},
+}
+QUERY = [
+    {"name": name, "in": "query", "required": False, "schema": schema, "description": schema["description"]}
+    for name, schema in PredictQuery.model_json_schema()["properties"].items()
+]
 HEADERS = [
     _header(
         "X-Request-ID",
         {"type": "string", "examples": ["photo-17"]},
-        "comes back in the answer where it is 1 to 128 of A-Z a-z 0-9 . _ : -; else a new one does",
+        "comes back in the answer if it is 1 to 128 of A-Z a-z 0-9 . _ : -; else the answer has a new one",
     ),
     _header(
         "X-Request-Timeout",
@@ -84,7 +92,7 @@ INFER = {
         _header(
             HEADER_LENGTH,
             {"type": "integer", "minimum": 0, "examples": [141]},
-            "length of the JSON, which binary tensors follow; 0: the body is one tensor",
+            "length of the JSON before the binary tensors; 0: the body is one tensor",
         ),
     ],
     "requestBody": {
@@ -104,11 +112,11 @@ INFER = {
     },
 }
 PREDICTION = (400, 404, 408, 413, 415, 422, 503, 504)
-"""The statuses of errors that a prediction may end in, besides 401 and 500, which every route has."""
+"""The statuses of errors that a prediction may end in, besides those that every route has: 401 and 500."""
 
 
 def errors(*statuses: int, v2: bool = False) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI answers for error statuses: each row of the error table as an example."""
+    """Return the OpenAPI answers for error statuses: each row of the error table as an example."""
     kind, model = ("application/json", V2Error) if v2 else ("application/problem+json", Problem)
     answers: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
@@ -127,7 +135,7 @@ def _example(word: str, v2: bool) -> dict[str, Any]:
 
 
 def describe(app: FastAPI, open_paths: Iterable[str], has_keys: bool) -> None:
-    """Add to the description what every route has in common: keys and the errors 401 and 500."""
+    """Add to the app's description the parts that all routes share: keys and the errors 401 and 500."""
     needed: list[dict[str, list[str]]] = [{name: []} for name in SCHEMES]
     closed = {"security": needed if has_keys else [{}, *needed]}
 

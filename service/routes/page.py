@@ -1,4 +1,4 @@
-"""The page at / and the one at /docs: static files, and nothing that comes from elsewhere."""
+"""The pages at / and /docs: static files, all of them from this service."""
 
 import io
 from collections.abc import Callable, Coroutine
@@ -16,7 +16,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Inline styles are Swagger UI's, and the widths of the page's bars."""
+"""The Content-Security-Policy. Inline styles are needed by Swagger UI, and for the widths of the page's bars."""
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -39,12 +39,12 @@ SAMPLES = {f"/page/sample-{label}.png": index for index, label in enumerate(CLAS
 
 
 def paths(with_index: bool) -> set[str]:
-    """Every path of these files."""
+    """Return the paths of all files that are served."""
     return {"/", *DOCS, *INDEX, *SAMPLES} if with_index else {"/", *DOCS}
 
 
 def router(with_index: bool) -> APIRouter:
-    """The files, read once; without the page, / leads to /docs."""
+    """Return the routes of the files, which are read once. Without the index page, / leads to /docs."""
     routes = APIRouter(include_in_schema=False)
     for path, (file, kind) in (DOCS | INDEX if with_index else DOCS).items():
         routes.add_api_route(path, _endpoint(file.read_bytes(), kind))

@@ -1,8 +1,7 @@
-"""The Open Inference Protocol v2 under `/v2`: every variant is a model, `resnet18-fp32` and so on."""
+"""The Open Inference Protocol v2 under `/v2`. Every variant is a model: `resnet18-fp32` and so on."""
 
 import time
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,23 +10,27 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from models.cifar10 import CLASSES
 from models.variants import VARIANTS
-from service import __version__, bodies
+from service import __version__
+from service.bodies import received
 from service.deadline import Deadline
-from service.errors import ServiceError
-from service.routes.counted import counted
-from service.routes.info import is_ready, pools_of
+from service.errors import ServiceError, first_mistake
+from service.prediction import Prediction, Service, predicted, service_of
 from service.routes.openapi import INFER, PREDICTION, errors, reference
-from service.routes.predict import answered, deadline_of, execute, was_read
-from service.settings import Settings
 from service.v2 import documents, tensors
 from service.v2.statistics import statistics
 from service.workers.pool import Pool
+from service.workers.status import State
 
 PREFIX = "resnet18-"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
-STATES = {"ready": "READY", "starting": "LOADING", "failed": "UNAVAILABLE", "unavailable": "UNAVAILABLE"}
+STATES: dict[State, documents.ModelState] = {
+    State.READY: "READY",
+    State.STARTING: "LOADING",
+    State.FAILED: "UNAVAILABLE",
+    State.UNAVAILABLE: "UNAVAILABLE",
+}
+"""A variant's state -> the protocol's word."""
 
 MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "examples": ["resnet18-int8"]}}
 VERSION = {
@@ -47,11 +50,12 @@ ABSENT = {
     "/v2/models/{model}/trace/setting": _NO_TRACE,
     "/v2/logging": "logging cannot be set: --log-level chooses it at the start",
 }
-"""What Triton's clients can ask for besides, and why it is not there."""
+"""Paths of Triton that this service does not have -> the reason, which the 404 gives."""
 INDEX = {"requestBody": {"content": {"application/json": {"schema": reference(documents.IndexRequest)}}}}
 
 
 def router() -> APIRouter:
+    """Return the protocol's routes, and a 404 with a reason for each path in ABSENT."""
     routes = APIRouter(tags=["open inference protocol"])
     add = routes.add_api_route
     add("/v2", server, response_model=documents.ServerMetadata, summary="Server metadata")
@@ -101,29 +105,34 @@ def _absent(reason: str) -> Callable[[], Coroutine[Any, Any, Response]]:
 
 
 def pool_of(request: Request) -> Pool:
-    """The variant that the path names as a model, of its version where one is named.
+    """Return the pool of the model that the path names, in the version that it names, if it names one.
 
     Raises:
         ServiceError: `unknown_variant`.
     """
-    pools = pools_of(request)
+    service, pools = service_of(request), service_of(request).pools
     name, version = request.path_params["model"], request.path_params.get("version")
     pool = pools.get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
     if pool is None:
         raise ServiceError("unknown_variant", f"expected one of the models {', '.join(map(model_of, pools.values()))}")
-    if version not in (None, version_of(request, pool)):
-        raise ServiceError("unknown_variant", f"the version of {name} is {version_of(request, pool)}")
+    if version not in (None, version_of(service, pool)):
+        raise ServiceError("unknown_variant", f"the version of {name} is {version_of(service, pool)}")
     return pool
 
 
 def model_of(pool: Pool) -> str:
+    """Return the protocol's name of a variant."""
     return PREFIX + pool.variant
 
 
-def version_of(request: Request, pool: Pool) -> str:
-    """The first 12 digits of the checkpoint's SHA-256; an INT8 artifact's is known once it is loaded."""
-    digest: str = request.app.state.checkpoint.get("sha256") or pool.card.get("checkpoint_sha256", "")
-    return digest[:12]
+def version_of(service: Service, pool: Pool) -> str:
+    """Return the first 12 digits of the checkpoint's SHA-256; empty if only the loaded engine knows it and none is."""
+    return (service.checkpoint.sha256 or (pool.info.checkpoint_sha256 if pool.info else ""))[:12]
+
+
+def backend_of(pool: Pool) -> str:
+    """Return the backend that runs the variant, or, before it is loaded, those that could."""
+    return pool.info.backend if pool.info else VARIANTS[pool.variant].backend
 
 
 async def server() -> documents.ServerMetadata:
@@ -135,34 +144,33 @@ async def live() -> documents.Live:
 
 
 async def ready(request: Request) -> Response:
-    return JSONResponse({"ready": is_ready(request)}, 200 if is_ready(request) else 503)
-
-
-def backend_of(pool: Pool) -> str:
-    """What runs the variant, or could where it is not loaded."""
-    backend: str = pool.card.get("backend") or VARIANTS[pool.variant].backend
-    return backend
+    is_ready = service_of(request).is_ready
+    return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
 
 async def metadata(request: Request) -> documents.ModelMetadata:
-    pool = pool_of(request)
+    service, pool = service_of(request), pool_of(request)
     return documents.ModelMetadata(
         name=model_of(pool),
-        versions=[version_of(request, pool)],
+        versions=[version_of(service, pool)],
         platform=backend_of(pool),
         inputs=[documents.TensorMetadata(name=documents.INPUT, datatype="UINT8", shape=[-1, *pool.settings.shape])],
-        outputs=[documents.TensorMetadata(name=documents.OUTPUT, datatype="FP32", shape=[-1, len(CLASSES)])],
+        outputs=[
+            documents.TensorMetadata(
+                name=documents.OUTPUT, datatype="FP32", shape=[-1, len(service.checkpoint.classes)]
+            )
+        ],
     )
 
 
 async def model_ready(request: Request) -> Response:
     pool = pool_of(request)
-    is_up = pool.state == "ready"
+    is_up = pool.state == State.READY
     return JSONResponse({"name": model_of(pool), "ready": is_up}, 200 if is_up else 503)
 
 
 async def config(request: Request) -> documents.ModelConfig:
-    pool = pool_of(request)
+    service, pool = service_of(request), pool_of(request)
     backend = backend_of(pool)
     return documents.ModelConfig(
         name=model_of(pool),
@@ -170,56 +178,51 @@ async def config(request: Request) -> documents.ModelConfig:
         backend=backend,
         max_batch_size=pool.settings.max_images,
         input=[documents.ConfigTensor(name=documents.INPUT, data_type="TYPE_UINT8", dims=list(pool.settings.shape))],
-        output=[documents.ConfigTensor(name=documents.OUTPUT, data_type="TYPE_FP32", dims=[len(CLASSES)])],
+        output=[
+            documents.ConfigTensor(name=documents.OUTPUT, data_type="TYPE_FP32", dims=[len(service.checkpoint.classes)])
+        ],
         dynamic_batching={"preferred_batch_size": [pool.max_batch_size]},
     )
 
 
 async def stats(request: Request) -> documents.Statistics:
-    pools = [pool_of(request)] if "model" in request.path_params else list(pools_of(request).values())
-    metrics = request.app.state.metrics
-    rows = [statistics(pool, metrics, model_of(pool), version_of(request, pool)) for pool in pools]
+    service = service_of(request)
+    pools = [pool_of(request)] if "model" in request.path_params else list(service.pools.values())
+    rows = [statistics(pool, service.metrics, model_of(pool), version_of(service, pool)) for pool in pools]
     return documents.Statistics(model_stats=rows)
 
 
 async def index(request: Request) -> list[documents.IndexEntry]:
-    settings: Settings = request.app.state.settings
-    deadline = Deadline(time.perf_counter(), settings.request_timeout)
+    service = service_of(request)
+    deadline = Deadline(time.perf_counter(), service.settings.request_timeout)
     try:
-        async with bodies.received(request, settings, deadline) as body:
+        async with received(request, service.settings, service.budget, deadline) as body:
             wanted = documents.IndexRequest.model_validate_json(body or b"{}")
     except ValidationError as error:
-        raise ServiceError(
-            "malformed", f'expected nothing or {{"ready": true}}: {bodies.first_mistake(error)}'
-        ) from None
+        raise ServiceError("malformed", f'expected nothing or {{"ready": true}}: {first_mistake(error)}') from None
     return [
         documents.IndexEntry(
-            name=model_of(pool), version=version_of(request, pool), state=STATES[pool.state], reason=pool.reason
+            name=model_of(pool), version=version_of(service, pool), state=STATES[pool.state], reason=pool.reason
         )
-        for pool in pools_of(request).values()
-        if pool.state == "ready" or not wanted.ready
+        for pool in service.pools.values()
+        if pool.state == State.READY or not wanted.ready
     ]
 
 
 async def infer(request: Request) -> Response:
     name: str = request.path_params["model"]
-    return await counted(_infer, request, name.removeprefix(PREFIX) if name.startswith(PREFIX) else "")
+    return await predicted(request, name.removeprefix(PREFIX) if name.startswith(PREFIX) else "", _answer)
 
 
-async def _infer(request: Request, variant: str) -> Response:
-    pool, deadline = pool_of(request), deadline_of(request)
+async def _answer(prediction: Prediction) -> Response:
+    pool, deadline = pool_of(prediction.request), prediction.deadline()
     pool.check()
-    settings: Settings = request.app.state.settings
-    async with bodies.received(request, settings, deadline) as body:
-        received = time.perf_counter()
-        parse = partial(tensors.parse, request.headers, body)
-        wanted, pixels = await bodies.timely(parse, len(body), settings, deadline)
-    phases = was_read(request, len(pixels), received)
-    if microseconds := wanted.parameters.timeout:
+    inference = await prediction.read(tensors.decoded, deadline)
+    if microseconds := inference.request.parameters.timeout:
         deadline = deadline.or_clients(microseconds / 1e6)
-    done = await execute(request, pool, pixels, phases, deadline)
-    assembling = time.perf_counter()
-    answer, headers = tensors.respond(
-        wanted, done.logits, request.app.state.checkpoint["classes"], model_of(pool), version_of(request, pool)
+    executed = await prediction.execute(pool, inference.pixels, deadline)
+    service = prediction.service
+    body, headers = tensors.respond(
+        inference.request, executed.logits, service.checkpoint.classes, model_of(pool), version_of(service, pool)
     )
-    return Response(answer, headers=headers | answered(request, variant, done, phases, assembling))
+    return prediction.answered(executed, body, headers)

@@ -1,4 +1,4 @@
-"""What goes over HTTP under `/v2`, as the protocol and Triton's extensions of it spell it."""
+"""The JSON documents under `/v2`, spelled as the protocol and Triton's extensions spell them."""
 
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from service.schemas import PIXEL, example
 INPUT, OUTPUT = "images", "logits"
 _DURATION = {"count": 1, "ns": 2_100_000}
 Parameters = dict[str, Any]
+ModelState = Literal["READY", "LOADING", "UNAVAILABLE"]
 
 
 class RequestInput(BaseModel):
@@ -143,7 +144,7 @@ class ConfigTensor(BaseModel):
 
 
 class ModelConfig(BaseModel):
-    """The part of Triton's model configuration that clients read: batching, and the tensors without it."""
+    """The part of Triton's model configuration that clients read: batching, and tensors without a batch dimension."""
 
     model_config = example(
         name="resnet18-int8",
@@ -175,7 +176,7 @@ class IndexEntry(BaseModel):
 
     name: str
     version: str
-    state: Literal["READY", "LOADING", "UNAVAILABLE"]
+    state: ModelState
     reason: str
 
 
@@ -203,7 +204,7 @@ class BatchStatistics(BaseModel):
 
 
 class ModelStatistics(BaseModel):
-    """Since the service started; the numbers of /metrics in Triton's words."""
+    """Counts and times since the service started: the numbers of /metrics in Triton's words."""
 
     name: str
     version: str
@@ -240,6 +241,6 @@ class Statistics(BaseModel):
 
 
 class V2Error(BaseModel):
-    """Every error under `/v2`."""
+    """The body of every error under `/v2`."""
 
     error: str

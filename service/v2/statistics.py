@@ -1,4 +1,4 @@
-"""Triton's statistics extension from the metrics and the pool: one set of numbers, in other words."""
+"""Triton's statistics extension, computed from the metrics and the pool, so that both show the same numbers."""
 
 from service.metrics import Metrics
 from service.v2.documents import BatchStatistics, Duration, InferenceStatistics, ModelStatistics
@@ -9,6 +9,7 @@ PHASES = {"queue": "queue", "compute_input": "copy_in", "compute_infer": "infere
 
 
 def statistics(pool: Pool, metrics: Metrics, name: str, version: str) -> ModelStatistics:
+    """Return the statistics of a variant, which the protocol knows by this name and version."""
     return ModelStatistics(
         name=name,
         version=version,
@@ -29,7 +30,7 @@ def statistics(pool: Pool, metrics: Metrics, name: str, version: str) -> ModelSt
 
 
 def _inference(metrics: Metrics, variant: str) -> InferenceStatistics:
-    """Phases are observed for answered requests only."""
+    """Return the times of a variant's requests. Phases are known of answered requests only."""
     requests = metrics.values("precision_requests_total", "outcome", variant)
     counts = metrics.values("precision_phase_duration_seconds_count", "phase", variant)
     seconds = metrics.values("precision_phase_duration_seconds_sum", "phase", variant)
@@ -43,4 +44,5 @@ def _inference(metrics: Metrics, variant: str) -> InferenceStatistics:
 
 
 def duration(count: float, seconds: float) -> Duration:
+    """Return a count and its cumulative time in the protocol's form."""
     return Duration(count=int(count), ns=round(seconds * 1e9))

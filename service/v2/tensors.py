@@ -1,22 +1,23 @@
-"""Inference requests to pixels, logits to inference responses; tensors are JSON, or bytes after the JSON.
+"""Inference requests to pixels, and logits to inference responses. Tensors are JSON, or bytes after the JSON.
 
-The layout is Triton's binary tensor data extension: `Inference-Header-Content-Length` is the length of the JSON, which
-tensors follow; 0 means that there is no JSON and the body is one tensor.
+The layout is Triton's binary tensor data extension: `Inference-Header-Content-Length` is the length of the JSON, and
+the bytes of tensors follow. 0 means that there is no JSON and the body is one tensor.
 """
 
 import re
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from starlette.datastructures import Headers
 
-from service import bodies
-from service.errors import ServiceError
+from service.decoding import IMAGE_TYPES, Received, decode, from_base64, timely
+from service.errors import ServiceError, first_mistake
 from service.images import Limits
 from service.v2.documents import (
     INPUT,
@@ -36,44 +37,61 @@ REGION = "shared_memory_region"
 _LENGTH = struct.Struct("<I")
 
 
-def parse(headers: Headers, body: bytes, limits: Limits) -> tuple[InferRequest, NDArray[np.uint8]]:
-    """An infer request and its images, `[N, 3, S, S] uint8`, S the limits' side.
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """An inference request and its images. Its length is their number."""
+
+    request: InferRequest
+    pixels: NDArray[np.uint8]
+    """`[N, 3, S, S]`, S the side that the network reads."""
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+async def decoded(received: Received) -> Inference:
+    """Return the inference request in a body.
 
     Raises:
-        ServiceError: `malformed`, `unacceptable` or `not_an_image`.
+        ServiceError: `malformed`, `unacceptable`, `not_an_image`, `deadline` or `client_deadline`.
     """
-    length = _header_length(headers, body)
+    return await timely(partial(_parse, received), len(received.body), received)
+
+
+def _parse(received: Received, limits: Limits) -> Inference:
+    body, length = received.body, _header_length(received)
     if length == 0:
-        return _raw_request(headers, body, limits)
+        return _raw_request(received, limits)
     try:
         request = InferRequest.model_validate_json(body[:length])
     except ValidationError as error:
-        raise ServiceError("malformed", f"the inference request: {bodies.first_mistake(error)}") from None
+        raise ServiceError("malformed", f"the inference request: {first_mistake(error)}") from None
     if request.inputs[0].name != INPUT or any(output.name != OUTPUT for output in request.outputs):
         raise ServiceError("unacceptable", f"expected the input `{INPUT}` and the output `{OUTPUT}`")
     if any(REGION in parameters for parameters in _parameters(request)):
         raise ServiceError("unacceptable", "shared memory is not supported: tensors go in the body")
-    return request, _images(request.inputs[0], body[length:], limits)
+    return Inference(request, _images(request.inputs[0], body[length:], limits))
 
 
 def _parameters(request: InferRequest) -> list[Parameters]:
-    """What the client asks of each tensor, beyond what is understood."""
+    """Return the parameters of each tensor that this service does not know by name."""
     return [request.inputs[0].parameters, *(output.parameters.model_extra or {} for output in request.outputs)]
 
 
-def _header_length(headers: Headers, body: bytes) -> int:
-    given = headers.get(HEADER_LENGTH, str(len(body)))
-    if not re.fullmatch(r"\d{1,9}", given) or int(given) > len(body):
-        raise ServiceError("malformed", f"{HEADER_LENGTH}: expected at most the body's {len(body)} bytes, got {given}")
+def _header_length(received: Received) -> int:
+    size = len(received.body)
+    given = received.headers.get(HEADER_LENGTH, str(size))
+    if not re.fullmatch(r"\d{1,9}", given) or int(given) > size:
+        raise ServiceError("malformed", f"{HEADER_LENGTH}: expected at most the body's {size} bytes, got {given}")
     return int(given)
 
 
-def _raw_request(headers: Headers, body: bytes, limits: Limits) -> tuple[InferRequest, NDArray[np.uint8]]:
-    """No JSON: one encoded image where the content type says so, else raw pixels; answered in binary."""
-    parts = [body] if bodies.content_type_of(headers) in bodies.IMAGE_TYPES else None
-    pixels = bodies.decode(parts, body, limits)
+def _raw_request(received: Received, limits: Limits) -> Inference:
+    """Return the request in a body without JSON: an encoded image or raw pixels. Its answer is binary."""
+    parts = [received.body] if received.content_type in IMAGE_TYPES else None
+    pixels = decode(parts, received.body, limits)
     tensor = RequestInput(name=INPUT, datatype="UINT8", shape=list(pixels.shape))
-    return InferRequest(inputs=[tensor], parameters=InferParameters(binary_data_output=True)), pixels
+    return Inference(InferRequest(inputs=[tensor], parameters=InferParameters(binary_data_output=True)), pixels)
 
 
 def _images(tensor: RequestInput, binary: bytes, limits: Limits) -> NDArray[np.uint8]:
@@ -85,10 +103,10 @@ def _images(tensor: RequestInput, binary: bytes, limits: Limits) -> NDArray[np.u
         raise ServiceError("malformed", f"binary_data_size is {size}, and {len(binary)} bytes follow the JSON")
     count, rest = tensor.shape[0] if tensor.shape else 0, tuple(tensor.shape[1:])
     if tensor.datatype == "UINT8" and rest == limits.shape and count > 0:
-        return bodies.decode(None, binary if size is not None else _bytes_of(tensor.data or []), limits, count)
+        return decode(None, binary if size is not None else _bytes_of(tensor.data or []), limits, count)
     if tensor.datatype == "BYTES" and rest in ((), (1,)) and count > 0:
         parts = _elements(binary) if size is not None else _texts(tensor.data or [])
-        return bodies.decode(parts, b"", limits, count)
+        return decode(parts, b"", limits, count)
     raise ServiceError(
         "unacceptable",
         f"expected UINT8 [N, 3, {limits.side}, {limits.side}] or BYTES [N], N at least 1, "
@@ -97,7 +115,7 @@ def _images(tensor: RequestInput, binary: bytes, limits: Limits) -> NDArray[np.u
 
 
 def _bytes_of(data: list[Any]) -> bytes:
-    """JSON numbers, nested or flat, as bytes; not by NumPy, which would make each text as long as the longest."""
+    """Return JSON numbers, nested or flat, as bytes. NumPy is not used: it would pad each text to the longest one."""
     mistake = ServiceError("malformed", f"the data of `{INPUT}` must be integers from 0 to 255")
     while (kinds := set(map(type, data))) == {list} and len(set(map(len, data))) == 1:
         data = list(chain.from_iterable(data))
@@ -110,15 +128,15 @@ def _bytes_of(data: list[Any]) -> bytes:
 
 
 def _texts(data: list[Any]) -> list[bytes]:
-    """JSON texts, `[N]` or `[N, 1]`, as encoded images."""
+    """Return the encoded images in JSON texts, `[N]` or `[N, 1]`."""
     flat = [element[0] if isinstance(element, list) and len(element) == 1 else element for element in data]
     if not all(isinstance(text, str) for text in flat):
         raise ServiceError("malformed", f"the data of `{INPUT}` must be base64 texts")
-    return bodies.from_base64(flat)
+    return from_base64(flat)
 
 
 def _elements(binary: bytes) -> list[bytes]:
-    """A binary BYTES tensor: each element is its length, 4 bytes little-endian, and itself."""
+    """Return the elements of a binary BYTES tensor, each of which follows its length in 4 bytes, little-endian."""
     parts: list[bytes] = []
     start = 0
     while start < len(binary):
@@ -136,7 +154,7 @@ def _elements(binary: bytes) -> list[bytes]:
 def respond(
     request: InferRequest, logits: NDArray[np.float32], classes: Sequence[str], model: str, version: str
 ) -> tuple[bytes, dict[str, str]]:
-    """The body for `[N, 10]` logits, and its headers."""
+    """Return the body for `[N, 10]` logits, and its headers."""
     wanted = request.outputs[0] if request.outputs else RequestedOutput(name=OUTPUT)
     binary = wanted.parameters.binary_data
     tensor, data = _output(
@@ -170,6 +188,6 @@ def _output(
 
 
 def _best(logits: NDArray[np.float32], classes: Sequence[str], count: int) -> list[str]:
-    """The best classes of each image as `value:index:label`."""
+    """Return the best classes of each image as `value:index:label`."""
     order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
     return [f"{row[i]:f}:{i}:{classes[i]}" for row, best in zip(logits, order, strict=True) for i in best]

@@ -1,1 +1,1 @@
-"""What LitServe lacks: a transport without a manager process, batching, bounded queues, supervision."""
+"""Workers and their queues, which replace LitServe's: batches over a socket, bounded queues, supervision."""

@@ -1,10 +1,9 @@
-"""The one LitAPI: every variant is an instance of it, told apart by its row in models.variants."""
+"""The LitAPI of all variants. An instance serves one variant, which is a row of models.variants."""
 
 import logging
 import re
 import time
 from dataclasses import asdict
-from typing import Any
 
 import litserve
 import numpy as np
@@ -17,18 +16,19 @@ from models.variants import VARIANTS, VariantUnavailable
 from service import logs
 from service.settings import Settings, for_variant
 from service.workers.loop import SocketLoop
+from service.workers.status import Refusal, State, WorkerInfo
 
 logger = logging.getLogger(__name__)
 
 FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/'\":]+/)*")
-"""What precedes the name in an absolute path: clients are told why, not where; the log has it whole."""
+"""The folders of an absolute path. Clients are told the file's name only; the log has the whole path."""
 
 
 class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
     """One variant. `setup` runs in the worker process; the HTTP process only holds the row and the settings.
 
-    After `setup`, either `card` describes the loaded, warmed-up and self-tested engine, or `refusal` says why there is
-    none: `{"state": "unavailable" | "failed", "reason": ...}`. `unavailable` is what this machine can never run.
+    After `setup`, either `info` describes the loaded, warmed-up and self-tested engine, or `refusal` says why there is
+    none.
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
@@ -36,43 +36,43 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         super().__init__(max_batch_size=limit, api_path=f"/predict/{name}", loop=SocketLoop())
         self.variant = VARIANTS[name]
         self.settings = settings
-        # Counted here: in the worker, OpenMP may already have bound the thread to one core (OMP_PROC_BIND).
+        # Cores are counted here: in the worker, OpenMP may have bound the thread to one core (OMP_PROC_BIND).
         self.threads = settings.threads or max(1, machine.available_cores() // settings.workers)
-        self.refusal: dict[str, str] | None = None
-        self.card: dict[str, Any] = {}
+        self.refusal: Refusal | None = None
+        self.info: WorkerInfo | None = None
 
     def setup(self, device: str) -> None:
-        """Load on `device`: `cpu`, `cuda:N`, or empty for the rule of the variant's row."""
+        """Load on `device`: `cpu`, `cuda:N`, or empty to follow the variant's row."""
         self.place = device or None
         logs.configure(self.settings.log_level)
         try:
-            self.engine, self.card = self._start()
+            self.engine, self.info = self._start()
         except VariantUnavailable as error:
             fault = gpu_fault(device)
-            self.refusal = {"state": "failed" if fault else "unavailable", "reason": fault or str(error)}
+            self.refusal = Refusal(State.FAILED, fault) if fault else Refusal(State.UNAVAILABLE, str(error))
         except Exception as error:
             logger.exception("%s did not start", self.variant.name)
-            self.refusal = {"state": "failed", "reason": FOLDERS.sub("", f"{type(error).__name__}: {error}")}
+            self.refusal = Refusal(State.FAILED, FOLDERS.sub("", f"{type(error).__name__}: {error}"))
 
-    def _start(self) -> tuple[Engine, dict[str, Any]]:
+    def _start(self) -> tuple[Engine, WorkerInfo]:
         began = time.perf_counter()
         engine = self.load_engine()
         loaded = time.perf_counter()
         engine.warm_up(range(1, self.max_batch_size + 1))
         warmed = time.perf_counter()
-        card = asdict(engine.info) | {
+        measured = {
             "device": engine.device,
             "load_seconds": loaded - began,
             "warmup_seconds": warmed - loaded,
             "selftest_agreement": self.agreement(engine),
-            "memory_kind": engine.run(np.zeros((1, 3, self.settings.side, self.settings.side), np.uint8)).memory_kind,
+            "memory_kind": engine.run(np.zeros((1, *self.settings.shape), np.uint8)).memory_kind,
             "activation_peaks": engine.activation_peaks,
+            "clock_ratio": None if engine.device == "cpu" else selftest.clock_ratio(engine, self._test_size),
         }
-        if engine.device != "cpu":
-            card["clock_ratio"] = selftest.clock_ratio(engine, self._test_size)
-        return engine, card
+        return engine, WorkerInfo(**asdict(engine.info) | measured)
 
     def load_engine(self) -> Engine:
+        """Load the variant's engine, see `models.loading.load`."""
         from models.loading import load  # noqa: PLC0415 - torch belongs to the processes that run engines
 
         return load(
@@ -87,11 +87,11 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
 
     @property
     def _test_size(self) -> int:
-        """Images per batch of the self-test: a size that is served, so that what is tested is what will answer."""
+        """Images per batch of the self-test: a size that is served, so that the test runs what will answer."""
         return min(selftest.BATCH_SIZE, for_variant(self.settings.max_batch_size, self.variant.name))
 
     def agreement(self, engine: Engine) -> float:
-        """See `models.selftest.agreement`."""
+        """Test the engine, see `models.selftest.agreement`."""
         settings = self.settings
         return selftest.agreement(engine, settings.checkpoint, settings.preparation, self._test_size)
 
@@ -101,7 +101,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
 
 
 def gpu_fault(place: str) -> str:
-    """Why torch cannot use the GPU `cuda:N`, which the driver counted; empty where it can, or `place` is no GPU."""
+    """Return why torch cannot use the GPU `cuda:N` that the driver counted; empty if it can, or `place` is no GPU."""
     import torch  # noqa: PLC0415 - torch belongs to the processes that run engines
 
     if not place.startswith("cuda"):

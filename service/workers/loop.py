@@ -1,4 +1,4 @@
-"""The loop of a worker process: one batch in, one answer out, until the other side of the socket is gone."""
+"""The loop of a worker process: receive a batch, send its answer, until the other side of the socket is gone."""
 
 import logging
 import signal
@@ -10,6 +10,7 @@ from litserve.loops.base import LitLoop
 
 from models.engines.base import DeviceLost, EngineError, NonFiniteLogits, OutOfMemory
 from service.workers import wire
+from service.workers.status import Failure
 
 logger = logging.getLogger(__name__)
 
@@ -18,13 +19,13 @@ WORDS: dict[type[EngineError], str] = {
     NonFiniteLogits: "non_finite",
     OutOfMemory: "out_of_memory",
 }
-"""What an engine raises, in the words of service.errors."""
+"""An engine's exception -> the word of service.errors."""
 
 
 class SocketLoop(LitLoop):  # type: ignore[misc]
-    """A LitLoop that serves batches from a socket. The HTTP process batches, so the worker never polls.
+    """A LitLoop that serves batches from a socket. It blocks between batches, so an idle worker costs nothing.
 
-    The end of the socket is the end of the worker: it cannot outlive the process that started it.
+    The worker ends when its socket ends, so it cannot outlive the process that started it.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class SocketLoop(LitLoop):  # type: ignore[misc]
             if lit_api.refusal is not None:
                 link.sendall(wire.message(wire.REFUSED, lit_api.refusal))
                 return
-            link.sendall(self._news(lit_api) + wire.message(wire.READY, lit_api.card))
+            link.sendall(self._news(lit_api) + wire.message(wire.READY, lit_api.info))
             while (received := wire.receive(link)) is not None:
                 answer = self._answer(lit_api, received[1])
                 link.sendall(self._news(lit_api) + answer)
@@ -56,11 +57,11 @@ class SocketLoop(LitLoop):  # type: ignore[misc]
             return
 
     def _news(self, lit_api: Any) -> bytes:
-        """What the GPU's allocator holds, when that changed; on the CPU there is nothing to tell."""
+        """Return a frame with what the GPU's allocator holds if that changed, else nothing. The CPU has none."""
         if lit_api.engine.allocator == self._told:
             return b""
         self._told = lit_api.engine.allocator
-        return wire.message(wire.ALLOCATOR, self._told)
+        return wire.pack_allocator(self._told)
 
     def _answer(self, lit_api: Any, payload: bytearray) -> bytes:
         started = time.perf_counter()
@@ -68,11 +69,11 @@ class SocketLoop(LitLoop):  # type: ignore[misc]
             execution = lit_api.predict(wire.unpack_pixels(payload, lit_api.settings.side))
         except EngineError as error:
             logger.exception("the engine has no answer")
-            return wire.message(wire.ERROR, {"word": WORDS[type(error)], "detail": str(error)})
+            return wire.message(wire.ERROR, Failure(WORDS[type(error)], str(error)))
         except Exception as error:
             logger.exception("the engine raised")
             detail = f"the engine could not run this request ({type(error).__name__})"
-            return wire.message(wire.ERROR, {"word": "internal", "detail": detail})
+            return wire.message(wire.ERROR, Failure("internal", detail))
         return wire.pack_result(
             wire.Result(
                 logits=execution.logits,

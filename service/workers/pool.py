@@ -1,10 +1,10 @@
-"""A variant in the HTTP process: its queue and the workers that take batches from it."""
+"""A variant in the HTTP process: its queue, and the workers that take batches from it."""
 
 import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,32 +13,30 @@ from service.errors import ServiceError
 from service.settings import Settings, for_variant
 from service.workers.memory import Process
 from service.workers.queue import Entry, Queue
+from service.workers.status import BEST_FIRST, State, WorkerInfo
 from service.workers.supervisor import Spawn, Worker
 from service.workers.wire import Result
 
-BEST_FIRST = ("ready", "starting", "failed", "unavailable")
-"""A variant is in the best state that one of its workers is in."""
-
 
 class Observer(Protocol):
-    """Who is told what happens (the metrics)."""
+    """Learns what happens to a pool (the metrics)."""
 
     def batch(self, variant: str, images: int, seconds: float) -> None: ...
     def restart(self, variant: str, reason: str) -> None: ...
-    def state(self, variant: str, state: str, workers: list[str], cards: list[dict[str, Any]]) -> None: ...
+    def state(self, variant: str, state: State, workers: list[State], infos: list[WorkerInfo]) -> None: ...
 
 
 class Unobserved:
-    """Nobody is told."""
+    """An Observer that ignores everything."""
 
     def batch(self, variant: str, images: int, seconds: float) -> None: ...
     def restart(self, variant: str, reason: str) -> None: ...
-    def state(self, variant: str, state: str, workers: list[str], cards: list[dict[str, Any]]) -> None: ...
+    def state(self, variant: str, state: State, workers: list[State], infos: list[WorkerInfo]) -> None: ...
 
 
 @dataclass
 class Executions:
-    """How many batches of one size were executed, and the seconds that they took."""
+    """The number of executed batches of one size, and the seconds of their phases."""
 
     batches: int = 0
     copy_in: float = 0.0
@@ -46,6 +44,7 @@ class Executions:
     copy_out: float = 0.0
 
     def add(self, result: Result) -> None:
+        """Count one more batch."""
         self.batches += 1
         self.copy_in += result.copy_in
         self.inference += result.inference
@@ -53,9 +52,9 @@ class Executions:
 
 
 class Pool:
-    """Accepts images for one variant and has them executed, a worker per device.
+    """Accepts images for one variant and has its workers, one per device, execute them.
 
-    `executions` maps the size of a batch, in images, to what was executed; `last_executed` is a time since 1970.
+    `executions` maps the images in a batch to the batches of that size; `last_executed` is a time since 1970.
     """
 
     def __init__(self, variant: str, settings: Settings, spawns: Sequence[Spawn], observer: Observer) -> None:
@@ -75,26 +74,30 @@ class Pool:
         return min(self.workers, key=lambda worker: BEST_FIRST.index(worker.state))
 
     @property
-    def state(self) -> str:
+    def state(self) -> State:
+        """The state of the best worker."""
         return self._best.state
 
     @property
     def reason(self) -> str:
+        """The best worker's reason for its state; empty if it is ready."""
         return self._best.reason
 
     @property
-    def card(self) -> dict[str, Any]:
-        return self._best.card
+    def info(self) -> WorkerInfo | None:
+        """The best worker's info; None if it never was ready."""
+        return self._best.info
 
     @property
     def is_idle(self) -> bool:
-        """Nothing waits, and a worker could start at once."""
-        return self.queue.images == 0 and any(worker.idle for worker in self.workers)
+        """True if no image waits and a worker could start at once."""
+        return self.queue.images == 0 and any(worker.is_idle for worker in self.workers)
 
     @property
     def processes(self) -> list[Process]:
+        """The worker processes that run now."""
         return [
-            Process(worker.pid, worker.card.get("device_uuid", ""), worker.allocator)
+            Process(worker.pid, worker.info.device_uuid if worker.info else "", worker.allocator)
             for worker in self.workers
             if worker.pid is not None
         ]
@@ -107,13 +110,13 @@ class Pool:
                 group.create_task(worker.supervise())
 
     def check(self) -> None:
-        """Whether a request can be taken at all.
+        """Check that a request can be accepted now.
 
         Raises:
-            ServiceError: `overloaded`, or the variant is not ready.
+            ServiceError: `overloaded`, or the state of a variant that is not ready.
         """
         worker = self._best
-        if worker.state != "ready":
+        if worker.state != State.READY:
             reason = f": {worker.reason}" if worker.reason else ""
             raise ServiceError(worker.state, f"{self.variant} is {worker.state}{reason}")
         waiting, most = self.queue.images, self.queue.capacity
@@ -121,14 +124,14 @@ class Pool:
             raise ServiceError("overloaded", f"{waiting} images are waiting, at most {most} may")
 
     def submit(self, pixels: NDArray[np.uint8], timeout: float) -> list[Entry]:
-        """Queue one request's `[n, 3, 32, 32] uint8` images, split into parts that fit a batch.
+        """Queue the images of one request and return its entries, each with as many images as fit a batch.
 
         Args:
-            pixels: the images.
+            pixels: `[n, 3, S, S] uint8`, S the settings' side.
             timeout: seconds after which the entries fail with `deadline`.
 
         Raises:
-            ServiceError: `overloaded`, or the variant is not ready.
+            ServiceError: see `check`.
         """
         self.check()
         size = self.max_batch_size
@@ -140,44 +143,47 @@ class Pool:
         return entries
 
     def _plan(self) -> None:
-        """Dispatch once this turn of the event loop is over, or once a batch that is not full had its time to fill."""
-        loop, patience = asyncio.get_running_loop(), self._batch_timeout
-        if patience and self.queue.images < self.max_batch_size:
-            self._planned = self._planned or loop.call_later(patience, self.idle)
-        elif patience or self._planned is None:
+        """Plan to dispatch after this turn of the event loop, or, if no batch is full, after the batch timeout."""
+        loop, wait = asyncio.get_running_loop(), self._batch_timeout
+        if wait and self.queue.images < self.max_batch_size:
+            self._planned = self._planned or loop.call_later(wait, self.dispatch)
+        elif wait or self._planned is None:
             self._forget_plan()
-            self._planned = loop.call_soon(self.idle)
+            self._planned = loop.call_soon(self.dispatch)
 
     def _forget_plan(self) -> None:
         if self._planned is not None:
             self._planned.cancel()
             self._planned = None
 
-    def idle(self) -> None:
+    def dispatch(self) -> None:
         """Give every idle worker a batch, as long as images wait."""
         self._forget_plan()
         for worker in self.workers:
-            if worker.idle and (batch := self.queue.take(self.max_batch_size)):
+            if worker.is_idle and (batch := self.queue.take(self.max_batch_size)):
                 worker.execute(batch)
 
     def executed(self, result: Result) -> None:
+        """Count an executed batch."""
         images = len(result.logits)
         self.last_executed = time.time()
         self.executions.setdefault(images, Executions()).add(result)
         self._observer.batch(self.variant, images, result.finished - result.started)
 
     def poisoned(self, entries: list[Entry]) -> None:
-        """Run each alone, so that only the culprit fails."""
+        """Run each of the entries alone, so that only the culprit fails."""
         self.queue.put_back(entries)
 
     def restarted(self, reason: str) -> None:
+        """Tell the observer that a worker was lost."""
         self._observer.restart(self.variant, reason)
 
     def changed(self) -> None:
+        """Tell the observer every worker's state; fail what waits if no worker is left to run it."""
         worker = self._best
-        cards = [worker.card for worker in self.workers if worker.state == "ready"]
-        self._observer.state(self.variant, worker.state, [worker.state for worker in self.workers], cards)
-        if worker.state in ("failed", "unavailable"):
+        infos = [worker.info for worker in self.workers if worker.state == State.READY and worker.info]
+        self._observer.state(self.variant, worker.state, [worker.state for worker in self.workers], infos)
+        if worker.state in (State.FAILED, State.UNAVAILABLE):
             self.queue.fail_all(ServiceError(worker.state, f"{self.variant} is {worker.state}: {worker.reason}"))
 
 

@@ -1,32 +1,35 @@
-"""The bounded queue of one variant: entries wait here until a worker takes them as a batch."""
+"""The bounded queue of one variant. Its entries wait until a worker takes them as a batch."""
 
 import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ServiceError
+from service.workers.status import WorkerInfo
 from service.workers.wire import Result
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An entry's part of an executed batch: its Result, the images in the batch, the card of the engine that ran it."""
+    """An entry's part of an executed batch."""
 
     result: Result
+    """The logits of the entry's images, and the measurements of the whole batch."""
     batch_size: int
-    card: dict[str, Any]
+    """Images in the whole batch."""
+    info: WorkerInfo
+    """The worker that ran it."""
 
 
 class Entry:
-    """Images of one request on their way through one executed batch.
+    """Images of one request on their way through one batch.
 
-    `pixels` is `[n, 3, S, S] uint8`. `answer` ends as an Answer or a ServiceError. An entry that was answered
-    (deadline, client gone) before a worker took it is never computed.
+    `pixels` is `[n, 3, S, S] uint8`. `answer` ends as an Answer or a ServiceError. If that happens before a worker
+    takes the entry (deadline, client gone), its images are never computed. `alone` entries share no batch.
     """
 
     __slots__ = ("alone", "answer", "enqueued", "pixels", "queue")
@@ -39,15 +42,16 @@ class Entry:
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: ServiceError) -> None:
+        """End the entry with the error unless it is answered, and release its images if it still waits."""
         if not self.answer.done():
             self.answer.set_exception(error)
         if self.queue is not None:
             self.queue.forget(self)
-            self.pixels = self.pixels[:0].copy()  # the entry itself stays until `take` gets to it
+            self.pixels = self.pixels[:0].copy()  # the entry itself stays in the queue until `take` drops it
 
 
 class Queue:
-    """First come, first served; at most `capacity` images wait."""
+    """Entries in the order of their arrival. At most `capacity` images wait, or one request that is larger."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -55,7 +59,7 @@ class Queue:
         self._entries: deque[Entry] = deque()
 
     def put(self, parts: list[NDArray[np.uint8]]) -> list[Entry]:
-        """Queue the parts of one request together, or none of them.
+        """Queue all parts of one request, or none, and return their entries.
 
         Raises:
             ServiceError: `overloaded`.
@@ -69,7 +73,7 @@ class Queue:
         return entries
 
     def put_back(self, entries: list[Entry]) -> None:
-        """Return entries to the head of the queue, each to be executed alone."""
+        """Put unanswered entries back to the head of the queue, each to be executed alone."""
         for entry in reversed(entries):
             if not entry.answer.done():
                 entry.queue, entry.alone = self, True
@@ -77,12 +81,12 @@ class Queue:
                 self.images += len(entry.pixels)
 
     def forget(self, entry: Entry) -> None:
-        """Stop counting an entry that no longer waits; `take` drops it."""
+        """Stop counting an entry that no longer waits. `take` drops it."""
         entry.queue = None
         self.images -= len(entry.pixels)
 
     def take(self, limit: int) -> list[Entry]:
-        """The next batch, at most `limit` images (a larger entry comes alone); empty when nothing waits."""
+        """Remove and return the next batch: at most `limit` images, or one larger entry; empty if nothing waits."""
         batch: list[Entry] = []
         room = limit
         while self._entries:
@@ -98,6 +102,7 @@ class Queue:
         return batch
 
     def fail_all(self, error: ServiceError) -> None:
+        """End every waiting entry with the error."""
         for entry in self._entries:
             entry.fail(error)
         self._entries.clear()

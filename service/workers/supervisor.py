@@ -1,19 +1,19 @@
-"""One worker process seen from the HTTP process: started, fed, watched, replaced."""
+"""One worker process as the HTTP process sees it: it starts the process, feeds, watches and replaces it."""
 
 import asyncio
-import json
 import logging
 import math
 import multiprocessing
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from service.errors import ServiceError
 from service.settings import Settings
 from service.workers import wire
 from service.workers.queue import Answer, Entry
+from service.workers.status import Failure, Refusal, State, WorkerInfo
 from service.workers.wire import Result
 
 logger = logging.getLogger(__name__)
@@ -22,17 +22,17 @@ Spawn = Callable[[socket.socket], multiprocessing.process.BaseProcess]
 """Starts a worker process that serves the given end of a socket pair."""
 
 MAX_FAILURES = 5
-"""Starts in a row that may fail, or die within HEALTHY_SECONDS of being ready, before a worker is given up."""
+"""Starts in a row that fail, or end within HEALTHY_SECONDS of being ready, until a worker is given up."""
 HEALTHY_SECONDS = 30.0
 MAX_BACKOFF = 10.0
 RETRY_SECONDS = 60.0
-"""Between attempts to start a worker that was given up: what a client is told to wait (service.errors)."""
+"""Pause between attempts to start a worker that was given up. It is the Retry-After of `failed` (service.errors)."""
 SHORTAGE_SECONDS = 1.0
-"""Between attempts while the machine has no process, file or memory to spare."""
+"""Pause between attempts while the machine has no process, file or memory to spare."""
 
 
 class WorkerDied(Exception):
-    """The worker ended, or can do nothing more (it hung, its GPU failed) and will; `reason` is the metric's label."""
+    """The worker ended, or is ended because it hung or its GPU failed; `reason` is the metric's label."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -40,41 +40,45 @@ class WorkerDied(Exception):
 
 
 class Refused(Exception):
-    """The worker said why it cannot serve: `{"state": ..., "reason": ...}`."""
+    """The worker cannot serve, as its refusal says."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
 
 
 class Owner(Protocol):
-    """Who the worker works for (the pool)."""
+    """The pool that the worker works for."""
 
     def changed(self) -> None:
-        """The worker's state changed."""
+        """Learn that the worker's state changed."""
 
-    def idle(self) -> None:
-        """The worker can take a batch."""
+    def dispatch(self) -> None:
+        """Give the idle worker a batch if one waits."""
 
     def executed(self, result: Result) -> None:
-        """A batch was executed."""
+        """Learn that a batch was executed."""
 
     def poisoned(self, entries: list[Entry]) -> None:
-        """These entries shared a batch that made the engine raise."""
+        """Take back entries that shared a batch which made the engine raise."""
 
     def restarted(self, reason: str) -> None:
-        """The process was lost and is started again."""
+        """Learn that the process was lost and is started again."""
 
 
 class Worker:
-    """A supervised worker process; holds at most one batch.
+    """A supervised worker process. It holds at most one batch.
 
-    `state` is `starting`, `ready`, `failed` or `unavailable`, with `reason` in words. `card` describes its engine once
-    it was ready, `allocator` what the running process's GPU allocator held at the last change.
+    `reason` explains the `state` in words. `info` is None until the worker is ready for the first time. `allocator` is
+    what the running process's GPU allocator held at the last change: kind -> bytes.
     """
 
     def __init__(self, name: str, settings: Settings, spawn: Spawn, owner: Owner) -> None:
         self.name = name
         self.settings = settings
-        self.state = "starting"
+        self.state = State.STARTING
         self.reason = ""
-        self.card: dict[str, Any] = {}
+        self.info: WorkerInfo | None = None
         self.allocator: dict[str, int] = {}
         self.pid: int | None = None
         self._failures = 0
@@ -83,14 +87,15 @@ class Worker:
         self._held: list[Entry] = []
         self._transport: asyncio.WriteTransport
         self._link_is_up = False
-        self._patience: asyncio.TimerHandle | None = None
+        self._hang_timer: asyncio.TimerHandle | None = None
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
+        """True if the worker can take a batch."""
         return self._link_is_up and not self._held
 
     def execute(self, batch: list[Entry]) -> None:
-        """Send a batch to the idle worker; its entries are answered when the worker answers or is lost."""
+        """Send a batch to the idle worker. Its entries end when the worker answers or is lost."""
         self._held = batch
         self._transport.write(wire.frame(wire.BATCH, b"".join(entry.pixels.tobytes() for entry in batch)))
         self._expect_within(self.settings.hang_timeout, "the worker hung: no answer")
@@ -98,20 +103,21 @@ class Worker:
     async def supervise(self) -> None:
         """Keep the process running until cancelled, or until the worker says that this machine cannot run it.
 
-        One that is given up stays `failed` until a later attempt is ready.
+        A worker that is given up stays `failed` until a later attempt is ready.
         """
         while True:
             self._ready_since = math.inf
             try:
                 await self._run()
             except Refused as refused:
-                self._enter(**refused.args[0])
-                if self.state == "unavailable":
+                self._enter(refused.refusal.state, refused.refusal.reason)
+                if refused.refusal.state == State.UNAVAILABLE:
                     return
                 self._failures = MAX_FAILURES
-            except OSError as error:  # not the worker's fault, and it may pass: never given up
+            except OSError as error:  # a shortage of the machine, which may pass: the worker is not given up
                 logger.error("%s: no worker could be started: %s", self.name, error)
-                self._enter("failed" if self._is_given_up else "starting", f"no worker could be started: {error}")
+                state = State.FAILED if self._is_given_up else State.STARTING
+                self._enter(state, f"no worker could be started: {error}")
                 await asyncio.sleep(SHORTAGE_SECONDS)
                 continue
             except WorkerDied as death:
@@ -131,12 +137,18 @@ class Worker:
         logger.error("%s: %s (failure %d)", self.name, death, self._failures)
         self._owner.restarted(death.reason)
         if self._is_given_up:
-            self._enter("failed", f"{self._failures} starts in a row ended: {death}")
+            self._enter(State.FAILED, f"{self._failures} starts in a row ended: {death}")
         else:
-            self._enter("starting", str(death))
+            self._enter(State.STARTING, str(death))
 
     async def _run(self) -> None:
-        """One life of the process. Raises WorkerDied or Refused; OSError where it could not begin."""
+        """Run one process until it ends.
+
+        Raises:
+            WorkerDied: it ended, or was ended.
+            Refused: it cannot serve.
+            OSError: it could not be started.
+        """
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.allocator = {}
         ours, theirs = socket.socketpair()
@@ -151,11 +163,11 @@ class Worker:
             await self._talk(ours)
         finally:
             self.pid = None
-            self._ended.cancel()  # where it has not ended: nobody waits for that any more
+            self._ended.cancel()  # nobody waits for it any more
             await _reap(process)
 
     async def _talk(self, ours: socket.socket) -> None:
-        """From the connection to a started process until one side gives up."""
+        """Connect to the started process and serve it until one side gives up."""
         link = wire.Link(self._receive, lambda: self._end(WorkerDied("died", "the worker died")))
         self._transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         self._expect_within(self.settings.load_timeout, "the worker hung: not loaded")
@@ -163,57 +175,62 @@ class Worker:
             await self._ended
         finally:
             self._link_is_up = False
-            self._stop_expecting()
+            self._stop_timer()
             lost = f"the {self.name} worker was lost while it held this request; try again"
             self._lose_held(ServiceError("worker_lost", lost))
             self._transport.abort()
 
     def _receive(self, kind: bytes, payload: bytes) -> None:
         if kind == wire.ALLOCATOR:
-            self.allocator = json.loads(payload)
+            self.allocator = wire.unpack_allocator(payload)
             return
-        self._stop_expecting()
+        self._stop_timer()
+        if kind == wire.REFUSED:
+            self._end(self._refused(wire.parse(Refusal, payload)))
+            return
         if kind == wire.READY:
-            self.card = json.loads(payload)
-            self._link_is_up = True
-            self._ready_since = time.monotonic()
-            self._enter("ready", "")
-        elif kind == wire.REFUSED:
-            self._end(self._refused(json.loads(payload)))
-            return
+            self._begin(wire.parse(WorkerInfo, payload))
         elif kind == wire.RESULT:
             self._deliver(wire.unpack_result(payload))
         else:
-            self._fail_held(**json.loads(payload))
-        self._owner.idle()
+            self._fail_held(wire.parse(Failure, payload))
+        self._owner.dispatch()
 
-    def _refused(self, refusal: dict[str, str]) -> Exception:
-        """A refusal is the machine's or the weights'; of what was ready before, it is a loss like any other."""
-        if not self.card:
+    def _begin(self, info: WorkerInfo) -> None:
+        self.info = info
+        self._link_is_up = True
+        self._ready_since = time.monotonic()
+        self._enter(State.READY, "")
+
+    def _refused(self, refusal: Refusal) -> Exception:
+        """Return what a refusal means: a fault of the machine or the weights, or, after it was ready, a loss."""
+        if self.info is None:
             return Refused(refusal)
-        return WorkerDied("died" if self.card["device"] == "cpu" else "device_lost", refusal["reason"])
+        return WorkerDied("died" if self.info.device == "cpu" else "device_lost", refusal.reason)
 
     def _deliver(self, result: Result) -> None:
+        """Answer the entries of the batch, each with its part of the logits."""
+        assert self.info is not None
         entries, self._held = self._held, []
         first, size = 0, len(result.logits)
         self._owner.executed(result)
         for entry in entries:
             last = first + len(entry.pixels)
             if not entry.answer.done():
-                entry.answer.set_result(Answer(_part(result, first, last), size, self.card))
+                entry.answer.set_result(Answer(_part(result, first, last), size, self.info))
             first = last
 
-    def _fail_held(self, word: str, detail: str) -> None:
-        """The engine has no answer to the batch in hand."""
-        if word == "device_lost":
-            self._lose_held(ServiceError(word, f"{detail}; the worker starts again, try again"))
-            self._end(WorkerDied(word, detail))
+    def _fail_held(self, failure: Failure) -> None:
+        """Handle a batch that the engine could not run: end the worker, run its entries alone, or fail the only one."""
+        if failure.word == "device_lost":
+            self._lose_held(ServiceError(failure.word, f"{failure.detail}; the worker starts again, try again"))
+            self._end(WorkerDied(failure.word, failure.detail))
             return
         entries, self._held = self._held, []
         if len(entries) > 1:
             self._owner.poisoned(entries)
         else:
-            entries[0].fail(ServiceError(word, detail))
+            entries[0].fail(ServiceError(failure.word, failure.detail))
 
     def _lose_held(self, error: ServiceError) -> None:
         entries, self._held = self._held, []
@@ -221,29 +238,32 @@ class Worker:
             entry.fail(error)
 
     def _expect_within(self, seconds: float, complaint: str) -> None:
+        """End the worker as hung unless it says something within `seconds`."""
         death = WorkerDied("hung", f"{complaint} within {seconds:g} s")
-        self._patience = asyncio.get_running_loop().call_later(seconds, self._end, death)
+        self._hang_timer = asyncio.get_running_loop().call_later(seconds, self._end, death)
 
-    def _stop_expecting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
+    def _stop_timer(self) -> None:
+        if self._hang_timer is not None:
+            self._hang_timer.cancel()
 
     def _end(self, error: Exception) -> None:
+        """End this life of the worker with the error."""
         self._link_is_up = False
         if self._ended.done():
             return
         self._ended.set_exception(error)
-        if self.state == "ready":  # now: how long the process takes to be gone is not known
-            self._enter("starting", str(error))
+        if self.state == State.READY:  # at once, for the process may take long to end
+            self._enter(State.STARTING, str(error))
 
-    def _enter(self, state: str, reason: str) -> None:
-        if state in ("failed", "unavailable"):
+    def _enter(self, state: State, reason: str) -> None:
+        if state in (State.FAILED, State.UNAVAILABLE):
             logger.warning("%s is %s: %s", self.name, state, reason)
         self.state, self.reason = state, reason
         self._owner.changed()
 
 
 def _part(result: Result, first: int, last: int) -> Result:
+    """Return the result with the logits of one entry only."""
     return Result(
         result.logits[first:last],
         result.started,
@@ -256,13 +276,13 @@ def _part(result: Result, first: int, last: int) -> Result:
 
 
 async def _reap(process: multiprocessing.process.BaseProcess) -> None:
-    """A worker that lost its socket ends by itself; one that does not (hung, loading) is killed, whatever happens here.
+    """Wait for a worker that lost its socket to end by itself, and kill it if it does not, even if this is cancelled.
 
-    One that cannot be killed (the kernel waits for a disk, a GPU) is waited for: another beside it would end alike.
+    A process that cannot be killed (the kernel waits for a disk or a GPU) is waited for: a second one would hang, too.
     """
     try:
         await asyncio.to_thread(process.join, 0.5)
     finally:
-        process.kill()  # nothing happens to one that has ended
+        process.kill()  # does nothing to a process that has ended
     await asyncio.to_thread(process.join)
     process.close()

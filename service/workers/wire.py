@@ -1,7 +1,7 @@
 """Frames between the HTTP process and a worker, over a Unix stream socket pair.
 
-A frame is one byte of kind, four bytes of payload length, and the payload. Pixels and logits travel as raw bytes, only
-the start-up card and errors are JSON. Clock readings are `time.perf_counter()`, on Linux one clock for all processes.
+A frame is one byte of kind, four bytes of payload length, and the payload. Pixels and logits travel as raw bytes, all
+else as JSON. Clock readings are `time.perf_counter()`, on Linux one clock for all processes.
 """
 
 import asyncio
@@ -9,48 +9,81 @@ import json
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from service.workers.status import Failure, Refusal, WorkerInfo
 
 BATCH, RESULT, ERROR, READY, REFUSED, ALLOCATOR = b"B", b"R", b"E", b"Y", b"N", b"A"
+"""Kinds of frames: pixels to the worker; from it a Result, Failure, WorkerInfo, Refusal, or its allocator's bytes."""
 _HEADER = struct.Struct("<cI")
 _MEASURED = struct.Struct("<5dq")
+Document = TypeVar("Document", WorkerInfo, Refusal, Failure)
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (WorkerInfo, Refusal, Failure)}
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One executed batch as the worker measured it.
-
-    `logits` is `[N, 10] float32`; times are seconds, device-synchronised; `started` and `finished` are readings of
-    `time.perf_counter()`; `memory_bytes` is what the batch needed beyond the resident weights.
-    """
+    """One executed batch as the worker measured it."""
 
     logits: NDArray[np.float32]
+    """`[N, 10] float32`."""
     started: float
     finished: float
+    """Readings of `time.perf_counter()`."""
     copy_in: float
     inference: float
     copy_out: float
+    """Device-synchronised seconds of the worker's phases."""
     memory_bytes: int
+    """What the batch needed beyond the resident weights."""
 
     @property
     def computed(self) -> float:
-        """When the logits were on the host: a reading of the clock, but for the checks before the first phase."""
+        """The time at which the logits were on the host, if the worker's phases began at `started`.
+
+        The engine checks the pixels in between, so the clock read a little more.
+        """
         return self.started + self.copy_in + self.inference + self.copy_out
 
 
 def frame(kind: bytes, payload: bytes = b"") -> bytes:
+    """Return the bytes of one frame."""
     return _HEADER.pack(kind, len(payload)) + payload
 
 
-def message(kind: bytes, document: dict[str, Any]) -> bytes:
-    return frame(kind, json.dumps(document).encode())
+def message(kind: bytes, document: WorkerInfo | Refusal | Failure) -> bytes:
+    """Return a frame with a document as JSON; `parse` reads its payload."""
+    return frame(kind, json.dumps(asdict(document)).encode())
+
+
+def parse(document: type[Document], payload: bytes) -> Document:
+    """Return the document of a `message`.
+
+    Raises:
+        pydantic.ValidationError: the payload is none.
+    """
+    parsed: Document = _ADAPTERS[document].validate_json(payload)
+    return parsed
+
+
+def pack_allocator(held: dict[str, int]) -> bytes:
+    """Return a frame with what a GPU's allocator holds: kind -> bytes."""
+    return frame(ALLOCATOR, json.dumps(held).encode())
+
+
+def unpack_allocator(payload: bytes) -> dict[str, int]:
+    """Return what a payload of `pack_allocator` holds."""
+    held: dict[str, int] = json.loads(payload)
+    return held
 
 
 def pack_result(result: Result) -> bytes:
+    """Return a frame with a result."""
     measured = _MEASURED.pack(
         result.started, result.finished, result.copy_in, result.inference, result.copy_out, result.memory_bytes
     )
@@ -58,16 +91,18 @@ def pack_result(result: Result) -> bytes:
 
 
 def unpack_result(payload: bytes) -> Result:
+    """Return the result in a payload of `pack_result`."""
     logits = np.frombuffer(payload, np.float32, offset=_MEASURED.size).reshape(-1, 10)
     return Result(logits, *_MEASURED.unpack_from(payload))
 
 
 def unpack_pixels(payload: bytearray, side: int) -> NDArray[np.uint8]:
+    """Return the pixels in a payload, without a copy, as `[N, 3, side, side] uint8`."""
     return np.frombuffer(payload, np.uint8).reshape(-1, 3, side, side)
 
 
 def receive(sock: socket.socket) -> tuple[bytes, bytearray] | None:
-    """The next frame's kind and payload, or None when the other side is gone. Blocks."""
+    """Wait for the next frame and return its kind and payload; None if the other side is gone."""
     header = _receive_exactly(sock, _HEADER.size)
     if header is None:
         return None
@@ -91,7 +126,7 @@ def _receive_exactly(sock: socket.socket, length: int) -> bytearray | None:
 
 
 class Link(asyncio.Protocol):
-    """The HTTP process's end: calls `on_frame(kind, payload)` for each frame and `on_end()` when the worker is gone."""
+    """The HTTP process's end. It calls `on_frame(kind, payload)` for each frame, and `on_end()` after the last."""
 
     def __init__(self, on_frame: Callable[[bytes, bytes], None], on_end: Callable[[], None]) -> None:
         self._on_frame = on_frame
