@@ -7,33 +7,38 @@ body may take is refused it by the kernel.
 
 import asyncio
 import logging
+import math
 import multiprocessing
 import os
 import resource
+import signal
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as OutOfTime
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
 from common import machine
 from service.deadline import Deadline
+from service.decoding import Received
 from service.errors import ServiceError
+from service.images import LIGHT, ORDINARY, UNBOUNDED, Cost, Heavy, Limits
+from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-PRELOADED = ["service.bodies", "service.v2.tensors"]
+PRELOADED = ["service.v2.tensors"]
 """Modules that decoders run, loaded once by the server that they are forked from."""
+BYTES_PER_PIXEL = 24
+"""Bytes of all copies of an image that exist while it is converted, for each of its pixels."""
 NICENESS = 5
 """The priority of the process for heavy bodies, below everything else."""
-
-
-class Heavy(Exception):
-    """A body that costs more than an ordinary decoder may spend on it; raised by the work itself."""
 
 
 class Lane:
@@ -96,38 +101,63 @@ class Lane:
 
 
 class Decoders:
-    """Two lanes: one process per core for bodies of ordinary cost, one process for the heavy ones.
+    """The places where bodies are decoded, by cost.
 
-    A heavy body never holds a place that an ordinary one needs, and waits only for other heavy ones.
+    A light body is decoded at once, on the event loop. The ordinary lane has a process per core; a heavy body never
+    holds a place there, and waits only for other heavy ones.
     """
 
-    def __init__(self, memory_bytes: int) -> None:
-        self._ordinary = Lane("ordinary", machine.available_cores(), memory_bytes)
-        self._heavy = Lane("heavy", 1, memory_bytes, NICENESS)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._limits = Limits(
+            settings.max_images, settings.max_pixels, settings.max_parts, settings.max_body_bytes, settings.side
+        )
+        lanes = {"ordinary": (ORDINARY, machine.available_cores(), 0), "heavy": (UNBOUNDED, 1, NICENESS)}
+        self._lanes = [
+            (replace(self._limits, cost=cost), Lane(name, processes, memory_bytes(settings, cost), niceness))
+            for name, (cost, processes, niceness) in lanes.items()
+        ]
+        self._light = replace(self._limits, cost=LIGHT)
 
-    async def run(self, deadline: Deadline, work: Callable[..., T], *args: Any) -> T:
-        """Return `work(*args, is_heavy=...)`: first with False in the ordinary lane, after Heavy with True.
+    async def decode(self, work: Callable[[Received, Limits], T], received: Received, deadline: Deadline) -> T:
+        """Return `work(received, limits)`, done where its cost allows it.
 
         Raises:
-            ServiceError: see Lane.run.
+            ServiceError: see Lane.run; `deadline` past `decode_timeout`.
         """
-        try:
-            return await self._ordinary.run(deadline, work, *args, is_heavy=False)
-        except Heavy:
-            return await self._heavy.run(deadline, work, *args, is_heavy=True)
+        with suppress(Heavy):
+            return work(received, self._light)
+        own = Deadline(time.perf_counter(), self._settings.decode_timeout, what="the images could not be decoded")
+        until = deadline.or_sooner(own)
+        for limits, lane in self._lanes[:-1]:
+            with suppress(Heavy):
+                return await lane.run(until, work, received, limits)
+        limits, lane = self._lanes[-1]
+        return await lane.run(until, work, received, limits)
 
     async def start(self) -> None:
-        """Start every process of both lanes."""
-        await asyncio.gather(self._ordinary.start(), self._heavy.start())
+        """Start every process."""
+        await asyncio.gather(*(lane.start() for _, lane in self._lanes))
 
     async def stop(self) -> None:
-        """End every process of both lanes."""
-        await asyncio.gather(self._ordinary.stop(), self._heavy.stop())
+        """End every process."""
+        await asyncio.gather(*(lane.stop() for _, lane in self._lanes))
+
+
+def memory_bytes(settings: Settings, cost: Cost) -> int:
+    """Return what a decoder may need beyond its start: copies of the body, and of the largest image that is decoded.
+
+    A 16-bit grey image with transparency needs most: 24 bytes for each of its pixels.
+    """
+    pixels = min(cost.pixels, settings.max_pixels)
+    result = settings.max_images * math.prod(settings.shape)
+    return int(BYTES_PER_PIXEL * pixels + 6 * settings.max_body_bytes + 4 * result)
 
 
 def _confine(memory_bytes: int, niceness: int) -> None:
-    """Limit this process's address space to what it has now and `memory_bytes` more."""
+    """Prepare a decoder: limit its address space to what it has now and `memory_bytes` more."""
     warnings.filterwarnings("ignore", module="PIL")  # damaged metadata in a client's image is no news
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the service, which ends its decoders
     os.nice(niceness)
     with open("/proc/self/statm") as statm:  # noqa: PTH123 - a kernel file
         now = int(statm.read().split()[0]) * resource.getpagesize()

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 from common import machine
 from models import nvml
 from models.variants import Variant
+from service.decoders import Decoders
 from service.http.slow_clients import patient
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
@@ -57,6 +58,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         self.front: ASGIApp = self.app
         self.pools = {api.variant.name: self._pool(api, observer) for api in apis}
         self.background = self._background_pool(background) if background else None
+        self.decoders = Decoders(settings)
 
     def _register_internal_endpoints(self) -> None:
         """LitServe's `/`, `/health` and `/info` are replaced by this service's own routes."""
@@ -105,6 +107,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         """Supervise every pool while the app runs; afterwards no worker is left."""
         pools = [*self.pools.values(), *([self.background] if self.background else [])]
         tasks = [asyncio.create_task(pool.supervise(), name=pool.variant) for pool in pools]
+        tasks.append(asyncio.create_task(self.decoders.start(), name="decoders"))
         for task in tasks:
             task.add_done_callback(_log_failure)
         try:
@@ -113,6 +116,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.decoders.stop()
 
     def run(self, sock: socket.socket) -> None:
         """Serve on a bound socket until SIGTERM or SIGINT, then drain and return."""
