@@ -7,21 +7,40 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.base import DeviceLost, Engine, EngineInfo, Execution, OutOfMemory, check_logits
-from models.variants import VARIANTS
+from models.variants import VARIANTS, Variant
 from service.settings import Settings, parse
 from service.workers.api import PrecisionAPI
+from service.workers.status import WorkerInfo
 
 DIFFER, RAISE, UNPICKLABLE, DIE, HANG, STALL = 249, 250, 251, 252, 253, 254
-"""Values of an image's first byte: int8 answers with the next class, the engine raises, raises the unpicklable, exits,
-never answers, takes 1 s."""
+"""Values of an image's first byte. In this order: int8 answers with the next class, the engine raises, raises what
+cannot be pickled, exits, never answers, takes 1 s."""
 NAN, CROWDED, LOST = 246, 247, 248
 """NaN for that image; no memory for it and others in one batch; the device is lost."""
+
+
+def engine_info(variant: Variant) -> EngineInfo:
+    """Return the info of a fake engine."""
+    return EngineInfo(
+        variant=variant.name, device="cpu", device_name="fake", dtype=variant.dtype, backend="fake",
+        backend_version="none", isa="none", tensor_cores=False, device_memory_bytes=0, threads=1, device_uuid="",
+        torch="none", checkpoint_sha256="0" * 64, serialized_bytes=3, parameter_bytes=2, buffer_bytes=1, input_size=32,
+        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), architecture="none",
+    )  # fmt: skip
+
+
+def worker_info(variant: str = "int8", **changes: Any) -> WorkerInfo:
+    """Return the info of a worker that runs a fake engine, with these fields changed."""
+    measured = {"load_seconds": 0.5, "warmup_seconds": 0.25, "selftest_agreement": 0.99}
+    measured |= {"memory_kind": "activation_peak", "activation_peaks": FakeEngine.activation_peaks}
+    return WorkerInfo(**asdict(engine_info(VARIANTS[variant])) | measured | changes)
 
 
 class FakeEngine:
@@ -33,23 +52,7 @@ class FakeEngine:
 
     def __init__(self, name: str) -> None:
         self.variant = VARIANTS[name]
-        fields = dict.fromkeys(EngineInfo.__dataclass_fields__, 0) | {
-            "device_name": "fake",
-            "dtype": self.variant.dtype,
-            "backend": "fake",
-            "backend_version": "none",
-            "isa": "none",
-            "torch": "none",
-            "checkpoint_sha256": "0" * 64,
-            "notes": (),
-            "input_size": 32,
-            "mean": (0.5, 0.5, 0.5),
-            "std": (0.5, 0.5, 0.5),
-            "variant": name,
-            "device": "cpu",
-            "device_uuid": "",
-        }
-        self.info = EngineInfo(**fields)
+        self.info = engine_info(self.variant)
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         pass
@@ -70,7 +73,7 @@ class FakeEngine:
             raise OutOfMemory("no memory, as told")
         if (commands == LOST).any():
             raise DeviceLost("lost, as told")
-        time.sleep(0.0012)  # what it says below: phases must not exceed the request's duration
+        time.sleep(0.0012)  # as long as it says below: phases must not exceed the request's duration
         logits = np.zeros((len(pixels), 10), np.float32)
         differs = (commands == DIFFER) & (self.variant.name == "int8")
         logits[np.arange(len(pixels)), (commands + differs) % 10] = 5
@@ -80,6 +83,8 @@ class FakeEngine:
 
 
 class FakeAPI(PrecisionAPI):
+    """int8-dynamic fails to start, fp32-cpu dies at each start, fp16 is the real one: unavailable without a GPU."""
+
     def load_engine(self) -> Engine:
         if self.variant.name == "int8-dynamic":
             raise RuntimeError("/some/where/weights: this fake never starts")

@@ -1,5 +1,6 @@
-"""Start the real service process, wait on conditions, read its metrics."""
+"""The real service as a process: start it, wait for a condition, read its metrics, stop it."""
 
+import asyncio
 import os
 import re
 import signal
@@ -20,19 +21,20 @@ ROOT = Path(__file__).parents[2]
 
 
 def until(condition: Callable[[], Any], seconds: float = 60, what: str = "condition") -> Any:
-    """Poll `condition` until it gives something true; fails after `seconds`."""
+    """Poll `condition` until it returns something true, and return that. Fail after `seconds`."""
     deadline = time.monotonic() + seconds
-    pause = 0.01
     while time.monotonic() < deadline:
         if result := condition():
             return result
-        select_nothing(pause)
+        time.sleep(0.01)
     raise AssertionError(f"no {what} within {seconds} s")
 
 
-def select_nothing(seconds: float) -> None:
-    """Let the other processes run between two polls."""
-    signal.sigtimedwait([], seconds)
+async def eventually(condition: Callable[[], Any], seconds: float = 30) -> None:
+    """Let the event loop run until `condition` holds. Fail after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the code under test sets no event for a test
+            await asyncio.sleep(0.001)
 
 
 def free_port() -> int:
@@ -42,7 +44,7 @@ def free_port() -> int:
 
 
 class Service:
-    """A running service; `url` is where."""
+    """A running service at `url`, with an HTTP client for it."""
 
     def __init__(self, process: subprocess.Popen[str], url: str, **client: Any) -> None:
         self.process = process
@@ -50,11 +52,12 @@ class Service:
         self.client = httpx.Client(base_url=url, timeout=60, **client)
 
     def state(self, variant: str) -> str:
+        """Return the variant's state, as /variants tells it."""
         cards = self.client.get("/variants").json()["variants"]
         return next(str(card["state"]) for card in cards if card["name"] == variant)
 
     def sample(self, name: str, **labels: str) -> float:
-        """The value of one series of /metrics; 0 when it does not exist."""
+        """Return the value of one series of /metrics; 0 if it does not exist."""
         for family in text_string_to_metric_families(self.client.get("/metrics").text):
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():
@@ -62,7 +65,7 @@ class Service:
         return 0.0
 
     def outcomes(self, variant: str) -> dict[str, int]:
-        """Outcome -> count of `precision_requests_total`, zeros left out."""
+        """Return outcome -> count of `precision_requests_total`, without zeros."""
         counts: dict[str, int] = {}
         for family in text_string_to_metric_families(self.client.get("/metrics").text):
             for sample in family.samples:
@@ -71,18 +74,20 @@ class Service:
         return counts
 
     def children(self) -> list[psutil.Process]:
+        """Return all processes of the service but its HTTP process."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def workers(self) -> list[psutil.Process]:
+        """Return the worker processes."""
         return [child for child in self.children() if "spawn_main" in " ".join(child.cmdline())]
 
     def worker(self) -> psutil.Process:
-        """The one worker process."""
+        """Return the one worker process."""
         (worker,) = self.workers()
         return worker
 
     def stop(self) -> int:
-        """SIGTERM; the exit code. Fails if any process of the service is left."""
+        """Send SIGTERM and return the exit code. Fail if any process of the service is left."""
         children = self.children()
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(30)
@@ -95,9 +100,14 @@ class Service:
 def running(
     *flags: str, module: str = "service", ready: bool = True, log: IO[str] | None = None, **client: Any
 ) -> Iterator[Service]:
-    """A service on a free port, stopped at the end; waited for unless told not to. Its stderr goes to `log`.
+    """Run a service on a free port for the block.
 
-    `client` goes to the httpx.Client that `Service.client` is.
+    Args:
+        flags: of the command.
+        module: the one that is run.
+        ready: wait until every variant is ready, else only until the process answers.
+        log: where its stderr goes.
+        client: arguments of `Service.client`, an httpx.Client.
     """
     command = [sys.executable, "-m", module, "--port", "0", *flags]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}

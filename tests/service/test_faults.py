@@ -1,4 +1,4 @@
-"""Killed, hung and raising workers, full queues, clients that go away: everybody is answered and the counts add up."""
+"""Workers that are killed, hang or raise, full queues, clients that go away: all are answered, the counts add up."""
 
 import asyncio
 import errno
@@ -50,7 +50,7 @@ def test_a_raising_engine_fails_only_the_request_that_made_it_raise(service: Ser
 
 
 def post_together(service: Service, values: list[int]) -> list[httpx.Response]:
-    """The answers to requests that wait while the worker is busy, and so share its next batch."""
+    """Return the answers to requests that wait while the worker is busy, so that they share its next batch."""
     with ThreadPoolExecutor(len(values) + 1) as pool:
         pool.submit(post, service, fakes.STALL)
         until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
@@ -236,14 +236,14 @@ def test_a_variant_that_dies_at_every_start_is_given_up() -> None:
 
 
 def test_idle_costs_no_cpu(service: Service) -> None:
-    """Neither the HTTP process nor the worker polls: over a second without requests both use next to no CPU time."""
+    """Neither the HTTP process nor the worker polls: in a second without requests both use next to no CPU time."""
     processes = [psutil.Process(service.process.pid), service.worker()]
 
     def used() -> float:
         return sum(sum(process.cpu_times()[:2]) for process in processes)
 
-    before, began = used(), time.monotonic()
-    until(lambda: time.monotonic() - began > 1, what="a second")
+    before = used()
+    time.sleep(1)  # the interval that is measured
     assert used() - before < 0.05
 
 
@@ -349,5 +349,5 @@ def test_two_workers_share_a_variant_and_its_cores() -> None:
         first.kill()
         until(lambda: service.sample("precision_worker_restarts_total", variant="fp32") == 1, what="notice")
         assert {post(service, value).status_code for value in range(10)} == {200}
-        assert stalled.result().status_code in (200, 503)
+        assert stalled.result().status_code in (200, 503)  # 503 if the killed worker held it, and either may have
         until(lambda: len(service.workers()) == 2, what="a new worker")

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 import prometheus_client
@@ -15,32 +16,18 @@ from service.errors import REASONS
 from service.metrics import OUTCOMES, PHASES, SECONDS, STATES, Counter, Gauge, Histogram, Metrics
 from service.workers import memory
 from service.workers.memory import Process
-from service.workers.pool import BEST_FIRST
+from service.workers.status import State
+from tests.service import fakes
 
 PROMTOOL = shutil.which("promtool") or ""
-CARD = {
-    "device": "cpu",
-    "dtype": "int8",
-    "backend": "onednn",
-    "checkpoint_sha256": "ab" * 32,
-    "torch": "2.14.1",
-    "isa": "avx2",
-    "memory_kind": "activation_peak",
-    "serialized_bytes": 3,
-    "parameter_bytes": 2,
-    "buffer_bytes": 1,
-    "load_seconds": 0.5,
-    "warmup_seconds": 0.25,
-    "selftest_agreement": 0.99,
-    "activation_peaks": {"1": 100, "2": 190},
-}
+INFO = fakes.worker_info(checkpoint_sha256="ab" * 32, activation_peaks={1: 100, 2: 190})
 
 
 @pytest.fixture
 def metrics() -> Metrics:
     metrics = Metrics(["fp32", "int8"])
     metrics.watch(lambda: {"fp32": 3, "int8": 0}, dict)
-    metrics.state("int8", "ready", ["ready"], [CARD])
+    metrics.state("int8", "ready", ["ready"], [INFO])
     return metrics
 
 
@@ -81,7 +68,7 @@ def test_an_ended_request_counts_once(metrics: Metrics) -> None:
 
 def test_an_answer_is_observed_with_its_device(metrics: Metrics) -> None:
     """Phases, inference, memory and images of one answered prediction."""
-    metrics.answered("int8", CARD, 4, dict.fromkeys(PHASES, 0.25), 1000)
+    metrics.answered("int8", INFO, 4, dict.fromkeys(PHASES, 0.25), 1000)
     found = samples(metrics)
     assert found[key("precision_inference_duration_seconds_sum", "int8", "cpu")] == 0.25
     assert found[key("precision_inference_memory_bytes_sum", "int8", "cpu", "activation_peak")] == 1000
@@ -140,7 +127,7 @@ def test_a_batch_keeps_a_worker_busy(metrics: Metrics) -> None:
 
 def test_a_variant_is_in_one_state(metrics: Metrics) -> None:
     """Every state that a pool knows has a series; exactly one of a variant's is 1, `starting` before anything else."""
-    assert set(STATES) == set(BEST_FIRST)
+    assert set(STATES) == set(State)
     found = samples(metrics)
     state = {name: [s for s in STATES if found[key("precision_variant_state", name, s)]] for name in metrics.names}
     assert state == {"fp32": ["starting"], "int8": ["ready"]}
@@ -172,7 +159,7 @@ def infos(metrics: Metrics, variant: str) -> list[str]:
 
 def test_workers_are_counted_by_state(metrics: Metrics) -> None:
     """A worker that is given up shows, though another keeps the variant ready; 0 for all before the first news."""
-    metrics.state("int8", "ready", ["ready", "failed", "ready"], [CARD, CARD])
+    metrics.state("int8", "ready", ["ready", "failed", "ready"], [INFO, INFO])
     found = samples(metrics)
     assert {state: found[key("precision_workers", "int8", state)] for state in STATES} == {
         "starting": 0, "ready": 2, "failed": 1, "unavailable": 0,
@@ -182,9 +169,9 @@ def test_workers_are_counted_by_state(metrics: Metrics) -> None:
 
 def test_the_worst_worker_stands_for_its_variant(metrics: Metrics) -> None:
     """The lowest agreement and the longest start of those that are ready, whichever comes first."""
-    other = CARD | {"selftest_agreement": 0.5, "load_seconds": 0.25, "warmup_seconds": 4.0}
-    for cards in ([CARD, other], [other, CARD]):
-        metrics.state("int8", "ready", ["ready", "ready"], cards)
+    other = replace(INFO, selftest_agreement=0.5, load_seconds=0.25, warmup_seconds=4.0)
+    for infos in ([INFO, other], [other, INFO]):
+        metrics.state("int8", "ready", ["ready", "ready"], infos)
         found = samples(metrics)
         assert found[key("precision_selftest_agreement_ratio", "int8")] == 0.5
         assert found[key("precision_load_seconds", "int8")] == 0.5
@@ -193,12 +180,12 @@ def test_the_worst_worker_stands_for_its_variant(metrics: Metrics) -> None:
 
 def test_each_device_has_an_info_of_what_runs_there_now(metrics: Metrics) -> None:
     """One for two workers on one device, none for what no ready worker runs any more."""
-    first, second = CARD | {"device": "cuda:0"}, CARD | {"device": "cuda:1"}
+    first, second = replace(INFO, device="cuda:0"), replace(INFO, device="cuda:1")
     metrics.state("fp32", "ready", ["ready"] * 3, [first, second, second])
     assert infos(metrics, "fp32") == ["cuda:0", "cuda:1"]
     metrics.state("fp32", "ready", ["ready", "starting", "starting"], [first])
     assert infos(metrics, "fp32") == ["cuda:0"]
-    metrics.state("fp32", "ready", ["ready"], [first | {"checkpoint_sha256": "cd" * 32}])
+    metrics.state("fp32", "ready", ["ready"], [replace(first, checkpoint_sha256="cd" * 32)])
     assert infos(metrics, "fp32") == ["cuda:0"]
     assert "cd" * 32 in metrics.exposition().decode()
     metrics.state("fp32", "ready", ["ready"] * 2, [first, second])
@@ -207,8 +194,8 @@ def test_each_device_has_an_info_of_what_runs_there_now(metrics: Metrics) -> Non
 
 def test_the_load_test_reads_several_infos_of_a_variant(metrics: Metrics) -> None:
     """Its reading keeps them apart by their labels."""
-    cards = [CARD | {"device": f"cuda:{index}"} for index in range(2)]
-    metrics.state("fp32", "ready", ["ready", "ready"], cards)
+    infos = [replace(INFO, device=f"cuda:{index}") for index in range(2)]
+    metrics.state("fp32", "ready", ["ready", "ready"], infos)
     reading = scrape.parse(metrics.exposition().decode()).about("fp32")
     assert reading.label_values("precision_variant_info", "device") == ["cuda:0", "cuda:1"]
     assert reading.total("precision_workers", state="ready") == 2
@@ -220,7 +207,7 @@ def test_activation_peaks_have_a_series_per_batch_size(metrics: Metrics) -> None
     assert found[key("precision_activation_peak_bytes", "int8", "1")] == 100
     assert found[key("precision_activation_peak_bytes", "int8", "2")] == 190
     assert not any("precision_inference_clock_ratio" in sample for sample in found)
-    metrics.state("fp32", "ready", ["ready"], [CARD | {"device": "cuda:0", "clock_ratio": 0.97}])
+    metrics.state("fp32", "ready", ["ready"], [replace(INFO, device="cuda:0", clock_ratio=0.97)])
     assert samples(metrics)[key("precision_inference_clock_ratio", "fp32", "cuda:0")] == 0.97
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.server import with_baseline
+from models.variants import with_references
 from service.settings import Settings, for_variant, parse
 
 
@@ -59,6 +59,6 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_int8_gets_a_baseline_on_its_own_device() -> None:
     """With a GPU, fp32 runs there, so int8 is compared with fp32-cpu; without one fp32 itself is the baseline."""
-    assert with_baseline(("fp32", "fp16", "int8"), gpus=1) == ("fp32", "fp16", "int8", "fp32-cpu")
-    assert with_baseline(("fp32", "fp16", "int8"), gpus=0) == ("fp32", "fp16", "int8")
-    assert with_baseline(("fp32", "fp16"), gpus=1) == ("fp32", "fp16")
+    assert with_references(("fp32", "fp16", "int8"), gpus=1) == ("fp32", "fp16", "int8", "fp32-cpu")
+    assert with_references(("fp32", "fp16", "int8"), gpus=0) == ("fp32", "fp16", "int8")
+    assert with_references(("fp32", "fp16"), gpus=1) == ("fp32", "fp16")

@@ -1,10 +1,9 @@
-"""Shadows compare answered requests with fp32, and are noticed by nobody."""
+"""Shadows compare answered requests with the reference, and nobody who waits for an answer notices them."""
 
 import asyncio
 import errno
 import multiprocessing
 import os
-import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import NoReturn
@@ -18,10 +17,9 @@ from service.server import build_server
 from service.settings import Settings
 from service.shadow import MOST_IMAGES, Shadow
 from service.workers.queue import Answer
-from service.workers.supervisor import WorkerDied
 from tests.service import fakes
 from tests.service.pictures import solid
-from tests.service.processes import Service, running, until
+from tests.service.processes import Service, eventually, running, until
 
 PATIENCE = 300
 """Seconds: the background worker starts when the machine has time to spare."""
@@ -31,7 +29,7 @@ PIXELS, LOGITS = np.zeros((12, 3, 32, 32), np.uint8), np.eye(12, 10, dtype=np.fl
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    """One image has been compared, so the worker in the background is up."""
+    """A service whose background worker is up: it has compared one image, and nothing is under way."""
     with running("--variants", "fp32,int8", "--shadow-share", "1", module="tests.service.fakes") as service:
         until(lambda: post(service, "int8", 1) and compared(service, "true"), PATIENCE, "a background worker")
         until(lambda: settled(service), what="the last shadow")
@@ -52,12 +50,12 @@ def dropped(service: Service) -> float:
 
 
 def settled(service: Service) -> bool:
-    """Every request so far, of one image each, was compared or dropped."""
+    """Return whether every request so far, of one image each, was compared or dropped."""
     return service.outcomes("int8")["ok"] == compared(service, "true") + dropped(service)
 
 
 def test_agreement_is_counted_by_image(service: Service) -> None:
-    """Three images of which one differs, by 5 in its logits; fp32's own requests and batches are not counted."""
+    """One of three images differs, by 5 in its logits; requests to fp32 itself are not compared."""
     before = compared(service, "true")
     assert post(service, "int8", 1, fakes.DIFFER, 3) == 200
     until(lambda: compared(service, "true") + compared(service, "false") == before + 3, what="shadow")
@@ -70,7 +68,7 @@ def test_agreement_is_counted_by_image(service: Service) -> None:
 
 
 def test_a_shadow_delays_nobody(service: Service) -> None:
-    """While one takes a second, fp32 and int8 answer; what is sampled meanwhile is dropped and counted."""
+    """While a shadow takes a second, fp32 and int8 answer; a request sampled meanwhile is dropped and counted."""
     before, lost = compared(service, "true"), dropped(service)
     assert post(service, "int8", fakes.STALL) == 200
     assert post(service, "fp32", 1) == 200
@@ -81,36 +79,42 @@ def test_a_shadow_delays_nobody(service: Service) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="the system has no idle scheduling")
 def test_the_worker_in_the_background_has_only_idle_time(service: Service) -> None:
-    """All of its threads, and none of the other two workers'; its memory is shown beside theirs."""
+    """All threads of that worker, and none of the other two, have idle priority; its memory is in the metrics."""
     policies = [{os.sched_getscheduler(thread.id) for thread in worker.threads()} for worker in service.workers()]
     assert sorted(policies, key=str) == [{os.SCHED_OTHER}, {os.SCHED_OTHER}, {os.SCHED_IDLE}]
     assert service.sample("precision_memory_bytes", variant="shadow", kind="pss") > 2**20
 
 
 def test_a_worker_that_cannot_be_put_in_the_background_is_not_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would take time from those that are waited for; it counts as one that died, so that it is given up."""
+    """It would take time from workers that somebody waits for, so it is ended, and counts as one that died."""
 
     def refuse(pid: int) -> NoReturn:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(machine, "yield_to_others", refuse)
-    settings = Settings(variants=("int8",), shadow_share=1)
-    background = build_server(settings, api=fakes.FakeAPI).background
+    background = build_server(Settings(variants=("int8",), shadow_share=1), api=fakes.FakeAPI).background
     assert background is not None
-    ours, theirs = socket.socketpair()
-    with ours, theirs, pytest.raises(WorkerDied, match=r"cannot be put in the background: .*not permitted"):
-        background.workers[0]._spawn(theirs)
+
+    async def scenario() -> None:
+        supervision = asyncio.create_task(background.supervise())
+        await eventually(lambda: background.reason)
+        supervision.cancel()
+        await asyncio.gather(supervision, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert background.reason == "the shadow's worker cannot be put in the background: [Errno 1] Operation not permitted"
     assert not multiprocessing.active_children()
 
 
 def test_int8_alone_has_a_reference_too() -> None:
+    """The background worker runs the reference, which is not served."""
     with running("--variants", "int8", "--shadow-share", "1", module="tests.service.fakes") as service:
         until(lambda: post(service, "int8", 1) and compared(service, "true"), PATIENCE, "a background worker")
         assert [row["variant"] for row in service.client.get("/variants").json()["variants"]] == ["int8"]
 
 
 class Recorder:
-    """Stands for the metrics: what was compared, and how often something was dropped."""
+    """Stands for the metrics: keeps what was compared, and how often a request was dropped."""
 
     def __init__(self) -> None:
         self.agrees: list[bool] = []
@@ -124,7 +128,7 @@ class Recorder:
 
 
 class Reference:
-    """Stands for fp32's pool: idle; takes requests, whose answers are given by hand."""
+    """Stands for the reference's pool: it is idle and accepts requests, or refuses them all; tests answer them."""
 
     is_idle = True
 
@@ -145,45 +149,49 @@ def offer(recorder: Recorder, reference: Reference, share: float = 1) -> Shadow:
     return shadow
 
 
-async def turns() -> None:
-    for _ in range(3):
-        await asyncio.sleep(0)
-
-
 def test_one_at_a_time_and_bounded() -> None:
-    """Of 12 images the first 8 run; another request meanwhile is dropped; the next after the answer is taken."""
+    """Of 12 images the first 8 run; another request meanwhile is dropped; the next after the answer runs."""
 
     async def scenario() -> None:
         recorder, reference = Recorder(), Reference()
         shadow = offer(recorder, reference)
         shadow.offer("int8", PIXELS, LOGITS)
-        await turns()
+        await eventually(lambda: recorder.dropped == 1)
         assert [entry.images for entry in reference.entries] == [MOST_IMAGES]
-        assert recorder.dropped == 1
         result = SimpleNamespace(logits=LOGITS[:MOST_IMAGES])
-        reference.entries[0].answer.set_result(Answer(result, MOST_IMAGES, {}))
-        await turns()
-        assert recorder.agrees == [True] * MOST_IMAGES
+        reference.entries[0].answer.set_result(Answer(result, MOST_IMAGES, fakes.worker_info("fp32")))
+        await eventually(lambda: recorder.agrees == [True] * MOST_IMAGES)
         shadow.offer("int8", PIXELS, LOGITS)
-        await turns()
-        assert len(reference.entries) == 2
+        await eventually(lambda: len(reference.entries) == 2)
+        assert recorder.dropped == 1
 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("early", [True, False])
-def test_an_fp32_that_fails_is_a_drop(early: bool) -> None:
-    """Whether it refuses at once or is lost on the way, nothing is raised and the next shadow may start."""
-    error = ServiceError("worker_lost", "gone")
+def test_a_reference_that_refuses_is_a_drop() -> None:
+    """The refusal reaches nobody."""
 
     async def scenario() -> None:
-        recorder, reference = Recorder(), Reference(error if early else None)
-        offer(recorder, reference)
-        await turns()
-        for entry in reference.entries:
-            entry.answer.set_exception(error)
-        await turns()
-        assert (recorder.dropped, recorder.agrees) == (1, [])
+        recorder = Recorder()
+        offer(recorder, Reference(ServiceError("starting", "not yet")))
+        await eventually(lambda: recorder.dropped == 1)
+        assert recorder.agrees == []
+
+    asyncio.run(scenario())
+
+
+def test_a_reference_that_is_lost_is_a_drop() -> None:
+    """The error reaches nobody, and the next shadow may start."""
+
+    async def scenario() -> None:
+        recorder, reference = Recorder(), Reference()
+        shadow = offer(recorder, reference)
+        await eventually(lambda: reference.entries)
+        reference.entries[0].answer.set_exception(ServiceError("worker_lost", "gone"))
+        await eventually(lambda: recorder.dropped == 1)
+        shadow.offer("int8", PIXELS, LOGITS)
+        await eventually(lambda: len(reference.entries) == 2)
+        assert recorder.agrees == []
 
     asyncio.run(scenario())
 
@@ -192,10 +200,11 @@ def test_a_share_is_a_share() -> None:
     """Of 2000 requests at 10 %, 200 give or take 7 standard deviations are sampled; at 0, none."""
 
     async def scenario(share: float) -> int:
-        recorder, reference = Recorder(), Reference(ServiceError("starting", "not yet"))
+        recorder, reference, offered = Recorder(), Reference(ServiceError("starting", "not yet")), asyncio.Event()
         for _ in range(2000):
             offer(recorder, reference, share)
-        await turns()
+        asyncio.get_running_loop().call_soon(offered.set)  # comes after the callbacks of the offers
+        await offered.wait()
         return recorder.dropped
 
     assert asyncio.run(scenario(0)) == 0

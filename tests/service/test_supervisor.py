@@ -1,6 +1,6 @@
 """A worker that ends, refuses or cannot be ended: its state says so, it is tried again, and no other is taken along.
 
-The processes are played: what each life says is written to its socket at once.
+The processes are played by `Process`: whatever one has to say is in its socket from the start.
 """
 
 import asyncio
@@ -16,20 +16,22 @@ from service.errors import REASONS
 from service.settings import Settings
 from service.workers import supervisor, wire
 from service.workers.pool import Pool, Unobserved
+from service.workers.status import Refusal, State, WorkerInfo
+from tests.service import fakes
 
 ENDS = b""
-"""At the end of what a life says: its socket closes. Without it the process stays."""
+"""As the last message of a process: it closes its socket. Without it the process stays."""
 LOADS: tuple[bytes, ...] = ()
-"""A life that has nothing to say yet."""
+"""The script of a process that says nothing yet."""
 SHORTAGE = "can't start new thread"
 
 
 def ready(device: str = "cpu") -> bytes:
-    return wire.message(wire.READY, {"device": device})
+    return wire.message(wire.READY, fakes.worker_info(device=device))
 
 
 def refused(state: str, reason: str = "no such thing") -> bytes:
-    return wire.message(wire.REFUSED, {"state": state, "reason": reason})
+    return wire.message(wire.REFUSED, Refusal(State(state), reason))
 
 
 class Process:
@@ -60,7 +62,7 @@ class Process:
 
 
 class Lives:
-    """A Spawn: each life says its part of the script, the last one again and again."""
+    """A Spawn: each process says its part of the script, and all further ones the last part."""
 
     def __init__(self, *script: tuple[bytes, ...], stuck: bool = False) -> None:
         self.script = script
@@ -74,18 +76,18 @@ class Lives:
 
 
 class Seen(Unobserved):
-    """What the metrics are told."""
+    """An observer that keeps what it is told."""
 
     def __init__(self) -> None:
-        self.states: list[str] = []
-        self.workers: list[str] = []
-        self.cards: list[dict[str, Any]] = []
+        self.states: list[State] = []
+        self.workers: list[State] = []
+        self.infos: list[WorkerInfo] = []
         self.restarts: list[str] = []
         self._news = asyncio.Event()
 
-    def state(self, variant: str, state: str, workers: list[str], cards: list[dict[str, Any]]) -> None:
+    def state(self, variant: str, state: State, workers: list[State], infos: list[WorkerInfo]) -> None:
         self.states.append(state)
-        self.workers, self.cards = workers, cards
+        self.workers, self.infos = workers, infos
         self._news.set()
 
     def restart(self, variant: str, reason: str) -> None:
@@ -100,7 +102,7 @@ class Seen(Unobserved):
 
 
 class Scene:
-    """A pool of played workers while it is supervised."""
+    """A pool of played workers under supervision."""
 
     def __init__(self, *spawns: Lives) -> None:
         self.lives = spawns
@@ -120,7 +122,7 @@ class Scene:
 
 
 def play(act: Callable[[Scene], Coroutine[Any, Any, None]], *spawns: Lives) -> Scene:
-    """Run the act with these workers."""
+    """Run the act with these workers, and return the scene after its end."""
 
     async def scenario() -> Scene:
         scene = Scene(*spawns)
@@ -138,7 +140,7 @@ def play(act: Callable[[Scene], Coroutine[Any, Any, None]], *spawns: Lives) -> S
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that supervision would sleep; it goes on at once."""
+    """The pauses that the supervision asks for, in seconds. None of them is waited for."""
     slept: list[float] = []
     sleep = asyncio.sleep
 
@@ -165,12 +167,12 @@ def test_a_worker_that_is_given_up_is_tried_again_each_minute(pauses: list[float
 
 
 def test_a_client_is_told_to_wait_until_the_next_attempt() -> None:
-    """Retry-After of `failed` is the pause before it."""
+    """The Retry-After of `failed` is the pause before the next attempt."""
     assert REASONS["failed"].retry_after == supervisor.RETRY_SECONDS
 
 
 def test_one_that_was_given_up_and_dies_young_again_is_not_started_in_a_hurry(pauses: list[float]) -> None:
-    """A moment of readiness does not make up for the failures before."""
+    """A moment of readiness does not reset the count of failures."""
 
     async def act(scene: Scene) -> None:
         await scene.seen.until(lambda: len(scene.processes) > 6)
@@ -207,7 +209,7 @@ def test_what_the_machine_cannot_run_is_not_tried_again(pauses: list[float]) -> 
 @pytest.mark.parametrize("state", ["unavailable", "failed"])
 @pytest.mark.parametrize(("device", "reason"), [("cuda:0", "device_lost"), ("cpu", "died")])
 def test_a_refusal_after_it_was_ready_is_a_loss(pauses: list[float], state: str, device: str, reason: str) -> None:
-    """The GPU that fell off the bus: counted, tried again like any other loss, and ready once it is back."""
+    """A GPU fell off the bus: the loss is counted, the worker is tried again and is ready once the GPU is back."""
 
     async def act(scene: Scene) -> None:
         await scene.seen.until(lambda: scene.pool.state == "ready" and len(scene.processes) == 3)
@@ -219,7 +221,7 @@ def test_a_refusal_after_it_was_ready_is_a_loss(pauses: list[float], state: str,
 
 
 def test_a_gpu_that_stays_away_is_a_failure(pauses: list[float]) -> None:
-    """Not `unavailable`, which alerts and readiness leave out."""
+    """The variant is `failed`, not `unavailable`, which alerts and readiness ignore."""
 
     async def act(scene: Scene) -> None:
         await scene.seen.until(lambda: scene.pool.state == "failed")
@@ -230,7 +232,7 @@ def test_a_gpu_that_stays_away_is_a_failure(pauses: list[float]) -> None:
 
 
 def test_a_worker_that_cannot_be_ended_is_not_ready() -> None:
-    """While its process is waited for (the kernel does not let go of it) the variant says that it is starting."""
+    """The variant is `starting` while the kernel does not let its process end."""
 
     async def act(scene: Scene) -> None:
         await scene.seen.until(lambda: scene.pool.state == "ready")
@@ -245,7 +247,7 @@ def test_a_worker_that_cannot_be_ended_is_not_ready() -> None:
 
 
 def test_a_shortage_of_threads_takes_no_worker_along(monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
-    """The worker whose end cannot be waited for is killed and replaced, and the other goes on."""
+    """Without a thread to wait for its end, a lost worker is killed and replaced, and the other worker goes on."""
     to_thread = asyncio.to_thread
 
     async def act(scene: Scene) -> None:
@@ -267,7 +269,7 @@ def test_a_shortage_of_threads_takes_no_worker_along(monkeypatch: pytest.MonkeyP
 
 
 def test_a_worker_is_killed_though_nobody_waits_for_its_end() -> None:
-    """The service is told to end in the half second that a lost worker has to end by itself."""
+    """The service stops within the half second that a lost worker gets to end by itself."""
 
     async def act(scene: Scene) -> None:
         await scene.seen.until(lambda: scene.pool.state == "ready")
@@ -283,7 +285,7 @@ def test_a_worker_is_killed_though_nobody_waits_for_its_end() -> None:
 
 
 def test_a_new_process_has_no_memory_of_the_last_one() -> None:
-    """What the dead one's allocator held is no reading of the process that loads now."""
+    """The allocator's numbers of the lost process are not shown for the process that loads now."""
 
     async def act(scene: Scene) -> None:
         await scene.seen.until(lambda: scene.pool.state == "ready")
@@ -292,18 +294,18 @@ def test_a_new_process_has_no_memory_of_the_last_one() -> None:
         await scene.seen.until(lambda: len(scene.processes) == 2 and scene.pool.state == "ready")
         assert [process.allocator for process in scene.pool.processes] == [{}]
 
-    held = wire.message(wire.ALLOCATOR, {"reserved": 7})
+    held = wire.pack_allocator({"reserved": 7})
     play(act, Lives((held, ready("cuda:0")), (ready("cuda:0"),)))
 
 
 def test_all_workers_are_observed(pauses: list[float]) -> None:
-    """The variant is in the best state, each worker's is told, and what every ready one runs."""
+    """The observer learns the best state as the variant's, each worker's state, and each ready worker's info."""
 
     async def act(scene: Scene) -> None:
         assert scene.seen.states == []
         await scene.seen.until(lambda: sorted(scene.seen.workers) == ["failed", "ready", "ready"])
         assert scene.seen.states[0] == "starting"
         assert scene.seen.states[-1] == "ready"
-        assert [card["device"] for card in scene.seen.cards] == ["cuda:0", "cuda:2"]
+        assert [info.device for info in scene.seen.infos] == ["cuda:0", "cuda:2"]
 
     play(act, Lives((ready("cuda:0"),)), Lives((refused("failed"),), LOADS), Lives((ready("cuda:2"),)))

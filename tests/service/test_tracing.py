@@ -1,5 +1,6 @@
 """A real service sends real spans to a collector: what /metrics observes, in its place, and in nobody's way."""
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from starlette.requests import Request
 
 from service.metrics import PHASES
+from service.prediction import Prediction
 from service.tracing import FLUSH_SECONDS, Tracing
 from tests.service import fakes
 from tests.service.collector import Collector, attributes, collecting, seconds
@@ -248,7 +250,13 @@ def test_another_protocol_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_goes_wrong_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """A span that cannot be made is no error of the request."""
+    """A span that cannot be made is logged; the caller, who is answered by then, notices nothing."""
+    prediction = Prediction(None, Request({"type": "http"}), "int8", "an id", 0.0)  # a request without a method
+
+    async def scenario() -> None:
+        Tracing(TracerProvider(shutdown_on_exit=False))(prediction, "ok", 0.1)
+        await asyncio.sleep(0)
+
     caplog.set_level(logging.ERROR)
-    Tracing(TracerProvider(shutdown_on_exit=False))._trace(Request({"type": "http"}), "int8", "ok", 0.1)
+    asyncio.run(scenario())
     assert "a trace was lost" in caplog.text
