@@ -43,6 +43,7 @@ def resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 def _upright(image: Image.Image) -> Image.Image:
     transparency = _transparency(image)  # the raw mode is known until the pixels are loaded
+    image.load()  # not below: damaged pixels are an error
     try:
         method = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - damaged EXIF data raise anything: struct.error, SyntaxError, ...

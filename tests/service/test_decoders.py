@@ -9,43 +9,59 @@ from typing import TypeVar
 import pytest
 
 from service.deadline import Deadline
-from service.decoders import Decoders, Heavy, Lane
+from service.decoders import Decoders, Lane
+from service.decoding import Received
 from service.errors import ServiceError
+from service.images import LIGHT, UNBOUNDED, Heavy, Limits
+from service.settings import Settings
 
-MEMORY = 64 * 2**20
+MEMORY = 2**30
 T = TypeVar("T")
 
 
-def process_id(body: bytes = b"", *, is_heavy: bool = False) -> int:
+def not_light(limits: Limits) -> None:
+    if limits.cost is LIGHT:
+        raise Heavy
+
+
+def process_id(body: Received, limits: Limits) -> int:
+    not_light(limits)
     return os.getpid()
 
 
-def refuse(body: bytes, *, is_heavy: bool = False) -> None:
-    raise ServiceError("not_an_image", f"{len(body)} bytes")
+def refuse(body: Received, limits: Limits) -> None:
+    not_light(limits)
+    raise ServiceError("not_an_image", f"{len(body.body)} bytes")
 
 
-def spin(body: bytes, *, is_heavy: bool = False) -> None:
+def spin(body: Received, limits: Limits) -> None:
+    not_light(limits)
     while True:
         pass
 
 
-def allocate(size: int, *, is_heavy: bool = False) -> int:
-    return len(bytes(size))
+def allocate(body: Received, limits: Limits) -> int:
+    not_light(limits)
+    return len(bytes(2 * MEMORY))
 
 
-def end(body: bytes, *, is_heavy: bool = False) -> None:
+def end(body: Received, limits: Limits) -> None:
+    not_light(limits)
     os._exit(7)
 
 
-def heavy(body: bytes, *, is_heavy: bool = False) -> bool:
-    if not is_heavy:
+def is_heavy(body: Received, limits: Limits) -> bool:
+    if limits.cost != UNBOUNDED:
         raise Heavy
-    return is_heavy
+    return True
 
 
-def spin_if_heavy(body: bytes, *, is_heavy: bool = False) -> None:
-    heavy(body, is_heavy=is_heavy)
-    spin(body)
+def spin_if_heavy(body: Received, limits: Limits) -> None:
+    is_heavy(body, limits)
+    spin(body, limits)
+
+
+BODY = Received(b"abc", "", "identity", None)
 
 
 def within(seconds: float) -> Deadline:
@@ -54,7 +70,7 @@ def within(seconds: float) -> Deadline:
 
 def with_decoders(test: Callable[[Decoders], Awaitable[T]]) -> T:
     async def run() -> T:
-        decoders = Decoders(MEMORY)
+        decoders = Decoders(Settings(decode_timeout=60))
         await decoders.start()
         try:
             return await test(decoders)
@@ -64,33 +80,37 @@ def with_decoders(test: Callable[[Decoders], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def error_of(work: Callable[..., object], argument: object, seconds: float = 30) -> tuple[str, str]:
-    """The word and the detail of the error that decoding ends in, after which the next body is decoded."""
+def error_of(work: Callable[[Received, Limits], object]) -> tuple[str, str]:
+    """Return word and detail of the error that decoding ends in; afterwards the next body is decoded."""
 
     async def run(decoders: Decoders) -> tuple[str, str]:
         with pytest.raises(ServiceError) as caught:
-            await decoders.run(within(seconds), work, argument)
-        assert await decoders.run(within(30), process_id) != os.getpid()
+            await decoders.decode(work, BODY, within(30))
+        assert await decoders.decode(process_id, BODY, within(30)) != os.getpid()
         return caught.value.reason.word, caught.value.detail
 
     return with_decoders(run)
 
 
+def test_light_work_is_done_at_once() -> None:
+    """What does not raise Heavy runs in this process."""
+    assert with_decoders(lambda decoders: decoders.decode(lambda *_: os.getpid(), BODY, within(30))) == os.getpid()
+
+
 def test_an_error_comes_back_whole() -> None:
     """The word and the detail of a ServiceError cross the process boundary."""
-    assert error_of(refuse, b"abc") == ("not_an_image", "3 bytes")
+    assert error_of(refuse) == ("not_an_image", "3 bytes")
 
 
 def test_a_decoder_that_outlives_its_deadline_is_killed() -> None:
-    """The request ends with its deadline's error, the process ends too, and its place is filled again."""
+    """The requests end with their deadline's error, their processes end, and the places are filled again."""
 
     async def run(decoders: Decoders) -> None:
-        before = {await decoders.run(within(30), process_id) for _ in range(8)}
-        with pytest.raises(ServiceError, match="no answer within"):
-            await decoders.run(within(0.5), spin, b"")
-        spinning = [decoders.run(within(0.5), spin, b"") for _ in before]
-        assert all(isinstance(e, ServiceError) for e in await asyncio.gather(*spinning, return_exceptions=True))
-        assert await decoders.run(within(30), process_id) not in before
+        before = {await decoders.decode(process_id, BODY, within(30)) for _ in range(8)}
+        spinning = [decoders.decode(spin, BODY, within(0.5)) for _ in range(8)]
+        errors = await asyncio.gather(*spinning, return_exceptions=True)
+        assert {str(error) for error in errors} == {"no answer within 0.5 s"}
+        assert await decoders.decode(process_id, BODY, within(30)) not in before
         assert not any(is_running(pid) for pid in before)
 
     with_decoders(run)
@@ -106,22 +126,21 @@ def is_running(pid: int) -> bool:
 
 def test_memory_is_bounded() -> None:
     """A body that wants more than the bound is refused; the process goes on."""
-    assert error_of(allocate, 2 * MEMORY)[0] == "too_large"
+    assert error_of(allocate)[0] == "too_large"
 
 
 def test_a_decoder_that_ends_costs_its_own_request_only() -> None:
     """A crash of the decoder is an error of the body that caused it."""
-    assert error_of(end, b"")[0] == "unacceptable"
+    assert error_of(end)[0] == "unacceptable"
 
 
 def test_heavy_bodies_have_a_lane_of_their_own() -> None:
     """While heavy bodies hold their lane, as many as there are, an ordinary one is decoded at once."""
 
     async def run(decoders: Decoders) -> None:
-        assert await decoders.run(within(30), heavy, b"") is True
-        flood = [asyncio.create_task(decoders.run(within(60), spin_if_heavy, b"")) for _ in range(16)]
-        await asyncio.sleep(0)
-        assert await decoders.run(within(10), process_id) != os.getpid()
+        assert await decoders.decode(is_heavy, BODY, within(30))
+        flood = [asyncio.create_task(decoders.decode(spin_if_heavy, BODY, within(60))) for _ in range(16)]
+        assert await decoders.decode(process_id, BODY, within(10)) != os.getpid()
         assert not any(task.done() for task in flood)
         for task in flood:
             task.cancel()
@@ -137,7 +156,7 @@ def test_processes_exist_before_they_are_needed() -> None:
         lane = Lane("ordinary", 2, MEMORY)
         await lane.start()
         try:
-            return {await lane.run(within(30), process_id) for _ in range(8)}
+            return {await lane.run(within(30), os.getpid) for _ in range(8)}
         finally:
             await lane.stop()
 
