@@ -96,14 +96,19 @@ def test_bodies_that_arrive_side_by_side_are_bounded() -> None:
     with running(*flags, module="tests.service.calm") as service:
         address = urlsplit(service.url)
         padded = png(3) + bytes(70_000)
-        refused = lambda: service.client.post("/predict/fp32", content=padded, headers=PNG).status_code == 503  # noqa: E731
+
+        def is_refused() -> bool:
+            return service.client.post("/predict/fp32", content=padded, headers=PNG).status_code == 503
+
+        def is_refused_beside_one_more() -> bool:
+            connection = uploads.enter_context(socket.create_connection((address.hostname, address.port)))
+            connection.sendall(stalled)
+            return is_refused()
+
         with ExitStack() as uploads:
-            for _ in range(4):  # two of them fill the part for large bodies, the others are refused
-                connection = uploads.enter_context(socket.create_connection((address.hostname, address.port)))
-                connection.sendall(stalled)
-            until(refused, 20, "refusal")
+            until(is_refused_beside_one_more, 20, "refusal")
             assert fuzz.still_answers(service.client)
-        until(lambda: not refused(), 20, "room")
+        until(lambda: not is_refused(), 20, "room")
         assert service.outcomes("fp32")["overloaded"] >= 1
 
 
