@@ -2,28 +2,21 @@
 
 import asyncio
 import time
-import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from common import machine
 from service.deadline import CLIENTS, Deadline
+from service.decoding import ENCODINGS, HEADER_LENGTH, IDENTITY, Received
 from service.errors import ServiceError
 from service.settings import Settings
 
-ENCODINGS = ("identity", "gzip", "deflate")
-MOST_INFLATED = 1032
-"""Most bytes that one byte of DEFLATE can become (zlib's technical details)."""
-DECODERS = ThreadPoolExecutor(1 + machine.available_cores(), "decode")
-"""Threads that inflate and decode. Each may need memory for several copies of the largest image, so they are few: one
-more than cores, so that one slow image does not stop all others."""
-T = TypeVar("T")
+SMALL_BYTES = 65_536
+"""Bodies up to this size, by their Content-Length, may use the part of the budget that is kept for them."""
+KEPT_SHARE = 8
+"""An eighth of the budget is kept for small bodies: large ones, however slowly they come, cannot keep them out."""
 
 
 class Budget:
@@ -34,18 +27,19 @@ class Budget:
         self.held = 0
 
     @contextmanager
-    def share(self) -> Iterator[Callable[[int], None]]:
-        """Open one request's share, which is given back at the end of the block.
+    def share(self, is_small: bool) -> Iterator[Callable[[int], None]]:
+        """Open one request's share, which is given back at the end of the block. Small bodies may use all of it.
 
         The block gets a function that adds bytes to the share, or gives some back if their number is negative. The
         function raises ServiceError: `overloaded`.
         """
         mine = 0
+        most = self.most if is_small else self.most - self.most // KEPT_SHARE
 
         def grow(size: int) -> None:
             nonlocal mine
-            if self.held + size > self.most:
-                detail = f"the requests that are arriving hold {self.held} bytes, at most {self.most} may be held"
+            if self.held + size > most:
+                detail = f"the requests that are arriving hold {self.held} bytes, at most {most} may be held"
                 raise ServiceError("overloaded", detail)
             self.held += size
             mine += size
@@ -67,22 +61,20 @@ class Arrival:
 
 
 @asynccontextmanager
-async def received(request: Request, settings: Settings, budget: Budget, deadline: Deadline) -> AsyncIterator[bytes]:
-    """Give the block the whole body, without its Content-Encoding. The budget counts it until the block ends.
+async def received(request: Request, settings: Settings, budget: Budget, deadline: Deadline) -> AsyncIterator[Received]:
+    """Give the block the whole body as it was sent. The budget counts it until the block ends.
 
     Raises:
-        ServiceError: `unsupported_type`, `too_large`, `too_slow`, `client_deadline`, `client_closed`, `overloaded` or
-            `malformed`, as soon as it is known.
+        ServiceError: `unsupported_type`, `too_large`, `too_slow`, `client_deadline`, `client_closed` or `overloaded`,
+            as soon as it is known.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    headers = request.headers
+    encoding = headers.get("content-encoding", IDENTITY).strip().lower()
     if encoding not in ENCODINGS:
         raise ServiceError("unsupported_type", f"Content-Encoding: expected gzip, deflate or none, got {encoding!r}")
-    with budget.share() as grow:
-        arrival = Arrival(settings, deadline, grow)
-        body = await _read(request, arrival)
-        if encoding != "identity":
-            body = await _inflate(body, encoding, arrival)
-        yield body
+    with budget.share(is_small=int(headers.get("content-length", SMALL_BYTES + 1)) <= SMALL_BYTES) as grow:
+        body = await _read(request, Arrival(settings, deadline, grow))
+        yield Received(body, headers.get("content-type", ""), encoding, headers.get(HEADER_LENGTH))
 
 
 async def _read(request: Request, arrival: Arrival) -> bytes:
@@ -115,48 +107,3 @@ def _arriving(arrival: Arrival) -> Deadline:
     if deadline.word != CLIENTS:
         deadline = Deadline(deadline.began, deadline.seconds, slow.word, slow.what)
     return slow.or_sooner(deadline)
-
-
-async def _inflate(body: bytes, encoding: str, arrival: Arrival) -> bytes:
-    """Return the body without its Content-Encoding. Its largest possible size is reserved before it is inflated."""
-    limit = arrival.settings.max_body_bytes
-    most = min(limit, MOST_INFLATED * len(body))
-    arrival.grow(most)
-    work = partial(_inflated, body, encoding, limit)
-    inflated = await in_thread(work, decoding(arrival.settings, arrival.deadline))
-    arrival.grow(len(inflated) - most - len(body))
-    return inflated
-
-
-def _inflated(body: bytes, encoding: str, limit: int) -> bytes:
-    """Undo the Content-Encoding, never beyond `limit` bytes.
-
-    Raises:
-        ServiceError: `malformed` or `too_large`.
-    """
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: the header says whether it is gzip or zlib
-    try:
-        inflated = inflater.decompress(body, limit + 1)
-    except zlib.error:
-        raise ServiceError("malformed", f"the body is not {encoding}") from None
-    if len(inflated) > limit:
-        raise ServiceError("too_large", f"the body may have at most {limit} bytes, also once it is decompressed")
-    if not inflater.eof or inflater.unused_data:
-        raise ServiceError("malformed", f"the {encoding} body is truncated, or more follows it")
-    return inflated
-
-
-def decoding(settings: Settings, deadline: Deadline) -> Deadline:
-    """Return the deadline of decoding that begins now: `decode_timeout`, or the request's if that is sooner."""
-    own = Deadline(time.perf_counter(), settings.decode_timeout, what="the images could not be decoded")
-    return deadline.or_sooner(own)
-
-
-async def in_thread(work: Callable[[], T], deadline: Deadline) -> T:
-    """Return the result of `work`, which runs in one of the DECODERS.
-
-    Raises:
-        ServiceError: the deadline's, and what `work` raises.
-    """
-    with deadline.kept():
-        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(DECODERS, work), deadline.left)

@@ -1,64 +1,97 @@
-"""A received body to pixels: raw image, multipart, JSON, raw pixels. One row per content type."""
+"""A received body to pixels: raw image, multipart, JSON, raw pixels. One row per content type.
+
+Everything here runs on bytes that a client chose, either on the event loop, if it is light, or in a decoder process
+(service.decoders), so it imports nothing that a decoder does not need.
+"""
 
 import base64
 import binascii
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import re
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service import images
-from service.bodies import decoding, in_thread
-from service.deadline import Deadline
 from service.errors import ServiceError
+from service.images import Limits
+from service.multipart import files_of
 from service.schemas import JSONBody
-from service.settings import Settings
 from service.validation import first_mistake
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
-THREAD_BYTES = 65_536
-"""Bodies of this size and larger are decoded in a thread, whatever they hold."""
-T = TypeVar("T")
+IDENTITY = "identity"
+ENCODINGS = (IDENTITY, "gzip", "deflate")
+HEADER_LENGTH = "Inference-Header-Content-Length"
+"""The header of /v2 that tells the length of the JSON before binary tensors."""
+MOST_OBJECTS = 1000
+"""Most objects in a JSON body; one of an inference request has four."""
+DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
+SPACE = str.maketrans("", "", " \t\r\n")
+URL_SAFE = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A whole body with its headers, and the limits that decoding meets."""
+    """A whole body as it arrived, and the headers that say what it holds. It can be sent to another process."""
 
-    headers: Headers
     body: bytes
-    settings: Settings
-    deadline: Deadline
+    media_type: str
+    """The Content-Type with its parameters; empty if the request has none."""
+    encoding: str
+    """The Content-Encoding, one of ENCODINGS."""
+    header_length: str | None
+    """Inference-Header-Content-Length, as it was sent."""
 
     @property
     def content_type(self) -> str:
-        """The media type without parameters, in lower case; empty if the request has none."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        """The media type without parameters, in lower case."""
+        return self.media_type.partition(";")[0].strip().lower()
+
+    def inflated(self, limits: Limits) -> bytes:
+        """Return the body without its Content-Encoding.
+
+        Raises:
+            ServiceError: see `inflated`.
+            images.Heavy: the body is encoded, and this is no place to inflate it.
+        """
+        if self.encoding == IDENTITY:
+            return self.body
+        if limits.cost is images.LIGHT:
+            raise images.Heavy
+        return inflated(self.body, self.encoding, limits.max_body_bytes)
 
 
-async def decoded(received: Received) -> NDArray[np.uint8]:
+def inflated(body: bytes, encoding: str, limit: int) -> bytes:
+    """Undo a Content-Encoding, never beyond `limit` bytes.
+
+    Raises:
+        ServiceError: `malformed` or `too_large`.
+    """
+    if encoding == IDENTITY:
+        return body
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: the header says whether it is gzip or zlib
+    try:
+        content = inflater.decompress(body, limit + 1)
+    except zlib.error:
+        raise ServiceError("malformed", f"the body is not {encoding}") from None
+    if len(content) > limit:
+        raise ServiceError("too_large", f"the body may have at most {limit} bytes, also once it is decompressed")
+    if not inflater.eof or inflater.unused_data:
+        raise ServiceError("malformed", f"the {encoding} body is truncated, or more follows it")
+    return content
+
+
+def pixels_of(received: Received, limits: Limits) -> NDArray[np.uint8]:
     """Return the images of the body as `[N, 3, S, S] uint8`, S the side that the network reads.
 
     Raises:
-        ServiceError: `unsupported_type`, `malformed`, `not_an_image`, `unacceptable`, `deadline` or `client_deadline`.
-    """
-    parts = await encoded_parts(received)
-    encoded_bytes = 0 if parts is None else len(received.body)  # raw pixels need no decoding
-    return await timely(partial(decode, parts, received.body), encoded_bytes, received)
-
-
-async def encoded_parts(received: Received) -> list[bytes] | None:
-    """Return the encoded images in the body, or None if it holds raw pixels.
-
-    Raises:
-        ServiceError: `unsupported_type`, `malformed`, `unacceptable` (no image, or too many), and see `in_thread`.
+        ServiceError: `unsupported_type`, `malformed`, `not_an_image`, `unacceptable` or `too_large`.
+        images.Heavy: the body costs more than it may in this place.
     """
     try:
         parse = PARSERS[received.content_type]
@@ -68,130 +101,115 @@ async def encoded_parts(received: Received) -> list[bytes] | None:
             f"expected {', '.join(IMAGE_TYPES)}, multipart/form-data, application/json or application/octet-stream, "
             f"got {received.content_type or 'no content type'}",
         ) from None
-    return await parse(received)
+    body = received.inflated(limits)
+    return decode(parse(received.media_type, body, limits), body, limits)
 
 
-async def _one_image(received: Received) -> list[bytes]:
-    return [received.body]
+def _one_image(_: str, body: bytes, limits: Limits) -> list[bytes]:
+    limits.check_bytes(len(body))
+    return [body]
 
 
-async def _raw_pixels(_: Received) -> None:
+def _raw_pixels(_: str, body: bytes, limits: Limits) -> None:
     return None
 
 
-async def _json_images(received: Received) -> list[bytes]:
-    work = partial(_from_json, received.body, received.settings.max_images)
-    if len(received.body) < THREAD_BYTES:
-        return work()
-    return await in_thread(work, decoding(received.settings, received.deadline))
-
-
-def _from_json(body: bytes, most: int) -> list[bytes]:
+def _json_images(_: str, body: bytes, limits: Limits) -> list[bytes]:
+    limits.check_bytes(len(body))
+    check_json(body, 4 * limits.max_images)
     try:
         parsed = JSONBody.model_validate_json(body)
     except ValidationError as error:
         raise ServiceError("malformed", f"expected {JSONBody.EXPECTED}: {first_mistake(error)}") from None
     texts = parsed.all_images()
-    images.check_count(len(texts), most)
+    limits.check_count(len(texts))
     return from_base64(texts)
 
 
-def from_base64(texts: list[str]) -> list[bytes]:
-    """Return what each text encodes.
-
-    Raises:
-        ServiceError: `malformed`.
-    """
-    try:
-        return [base64.b64decode(text, validate=True) for text in texts]
-    except (binascii.Error, ValueError):
-        raise ServiceError("malformed", "an image is not valid base64") from None
-
-
-async def _multipart_images(received: Received) -> list[bytes]:
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield received.body
-
-    settings = received.settings
-    parser = MultiPartParser(
-        received.headers,
-        stream(),
-        max_files=settings.max_parts,
-        max_fields=settings.max_parts,
-        max_part_size=settings.max_body_bytes,
-    )
-    parser.spool_max_size = settings.max_body_bytes + 1  # the body is in memory already: no part goes to a file
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError, UnicodeError, ValueError) as error:
-        raise ServiceError("malformed", f"the multipart body could not be read: {error}") from None
-    try:
-        parts = [await part.read() for part in form.getlist("image") if isinstance(part, UploadFile)]
-    finally:
-        await form.close()
+def _multipart_images(media_type: str, body: bytes, limits: Limits) -> list[bytes]:
+    limits.check_bytes(len(body))
+    parts = files_of(media_type, body, "image", limits.max_parts)
     if not parts:
         raise ServiceError("unacceptable", "expected at least one file part named `image`")
     return parts
 
 
-Parser = Callable[[Received], Awaitable[list[bytes] | None]]
+Parser = Callable[[str, bytes, Limits], list[bytes] | None]
 PARSERS: dict[str, Parser] = {
     **dict.fromkeys(IMAGE_TYPES, _one_image),
     "multipart/form-data": _multipart_images,
     "application/json": _json_images,
     "application/octet-stream": _raw_pixels,
 }
-"""Content type -> the function that finds the encoded images in such a body."""
+"""Content type -> the function that finds the encoded images in such a body; it gives None for raw pixels."""
 
 
-async def timely(work: Callable[[images.Limits], T], size: int, received: Received) -> T:
-    """Return the result of `work`, which decodes `size` bytes: at once if it is light, else in a thread.
+def check_json(body: bytes, most_values: int) -> None:
+    """Bound what a JSON text becomes, before any of it is an object.
 
-    A thread leaves the event loop to other requests, because Pillow releases the GIL.
+    The marks are counted wherever they stand, also inside of texts, where base64 has none of them.
 
     Raises:
-        ServiceError: `deadline` past `decode_timeout`, the request's deadline's, and what `work` raises.
+        ServiceError: `malformed`: too many objects, or more than `most_values` values.
     """
-    settings = received.settings
-    if size < THREAD_BYTES:
-        try:
-            return work(images.Limits(settings.max_images, settings.max_pixels, light=True, side=settings.side))
-        except images.Heavy:
-            pass
-    until = decoding(settings, received.deadline)
-    limits = images.Limits(
-        settings.max_images, settings.max_pixels, until=until.began + until.seconds, side=settings.side
-    )
-    return await in_thread(lambda: work(limits), until)
+    objects = body.count(b"{")
+    if objects > MOST_OBJECTS:
+        raise ServiceError("malformed", f"the JSON has {objects} objects, at most {MOST_OBJECTS} are accepted")
+    values = body.count(b",") + body.count(b"[") + objects
+    if values > most_values + MOST_OBJECTS:
+        most = most_values + MOST_OBJECTS
+        raise ServiceError("malformed", f"the JSON has {values} values, at most {most} are accepted")
 
 
-def decode(
-    parts: list[bytes] | None, body: bytes, limits: images.Limits, expected: int | None = None
-) -> NDArray[np.uint8]:
+def from_base64(texts: list[str]) -> list[bytes]:
+    """Return what each text encodes.
+
+    Accepts what browsers and mobile libraries write: a `data:` URL, line breaks, the URL-safe alphabet, and no padding.
+
+    Raises:
+        ServiceError: `malformed`; the detail names the image if there are several.
+    """
+    return [_from_base64(text, "" if len(texts) == 1 else f" {index}") for index, text in enumerate(texts)]
+
+
+def _from_base64(text: str, name: str) -> bytes:
+    if text.startswith("data:"):
+        prefix = DATA_URL.match(text)
+        if prefix is None:
+            raise ServiceError("malformed", f"image{name}: expected a data URL that ends in `;base64,` and base64")
+        text = text[prefix.end() :]
+    text = text.translate(SPACE).translate(URL_SAFE).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise ServiceError("malformed", f"image{name} is not valid base64") from None
+
+
+def decode(parts: list[bytes] | None, body: bytes, limits: Limits, expected: int | None = None) -> NDArray[np.uint8]:
     """Return the images of one request as `[N, 3, S, S] uint8`, S the limits' side.
 
     Args:
         parts: encoded images; None if `body` holds raw pixels.
         body: raw pixels, read only if `parts` is None.
-        limits: how many images, how large, until when.
+        limits: how many images, how large, at which cost.
         expected: the number of images that the request announces, if it announces one.
 
     Raises:
-        ServiceError: `not_an_image`, `unacceptable` or `deadline`; the detail names the image if there are several.
-        images.Heavy: see `images.Limits`.
+        ServiceError: `not_an_image` or `unacceptable`; the detail names the image if there are several.
+        images.Heavy: see `images.decode`.
     """
     count = len(body) // math.prod(limits.shape) if parts is None else len(parts)
     if expected is not None and count != expected:
         raise ServiceError("unacceptable", f"the shape says {expected} images, the data holds {count}")
-    limits.check_count(count, is_encoded=parts is not None)
+    limits.check_count(count)
     if parts is None:
         return images.raw(body, limits)
     return np.stack([_decode_one(i, part, len(parts), limits) for i, part in enumerate(parts)])
 
 
-def _decode_one(index: int, part: bytes, count: int, limits: images.Limits) -> NDArray[np.uint8]:
+def _decode_one(index: int, part: bytes, count: int, limits: Limits) -> NDArray[np.uint8]:
     try:
-        return images.decode(part, limits)
+        return images.decode(part, limits, count)
     except ServiceError as error:
         if count == 1:
             raise

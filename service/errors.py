@@ -52,6 +52,10 @@ class ServiceError(Exception):
         self.reason = REASONS[word]
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type["ServiceError"], tuple[str, str]]:
+        """Return what a pickle makes the same error of, in another process."""
+        return type(self), (self.reason.word, self.detail)
+
 
 def problem(error: ServiceError, request_id: str) -> dict[str, str | int]:
     """Return the `application/problem+json` body (RFC 9457) of an error of the table."""

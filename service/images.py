@@ -2,7 +2,6 @@
 
 import io
 import math
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,114 +10,141 @@ from PIL import Image, UnidentifiedImageError
 
 from models.preprocess import SIDE, to_pixels
 from service.errors import ServiceError
+from service.structure import TooManyPieces, reduced
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-PIECES = {b"\x89PNG": (b"iCCP", b"iTXt", b"zTXt"), b"\xff\xd8": (b"\xff\xda",)}
-"""First bytes of a file -> the marks of its pieces that cost much time for few bytes. Pillow inflates each compressed
-metadata chunk when it opens a PNG, up to 1 MiB each. Each scan of a JPEG is a pass over the whole image."""
-MAX_PIECES = 100
-"""Most such pieces of one image. Progressive JPEGs have about ten scans, PNGs a handful of such chunks."""
-LIGHT_PIECES = 4
-LIGHT_PIXELS = 65_536
-LIGHT_IMAGES = 4
-"""What an image, or a request, may have at most to be decoded at once while other requests wait."""
-
-
-def check_count(count: int, most: int) -> None:
-    """Raise ServiceError (`unacceptable`) if there are more than `most` images."""
-    if count > most:
-        raise ServiceError("unacceptable", f"a request may hold at most {most} images, got {count}")
+MAX_PIECES = 10_000
+"""Most chunks or segments of one image; a 16-megapixel PNG in chunks of 8 KiB has up to 8,000."""
+Image.MAX_IMAGE_PIXELS = None  # Limits.check_size is the limit, and a setting may raise it above Pillow's own
 
 
 class Heavy(Exception):
-    """Decoding takes too long to make other requests wait for it."""
+    """Decoding costs more than a body may cost in this place."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The most that decoding one body may take in one place; a body that needs more raises Heavy."""
+
+    encoded_bytes: float
+    """Bytes of the body that have to be parsed or decoded; raw pixels have none."""
+    images: float
+    pixels: float
+    """Pixels of all images together."""
+    pieces: int
+    """Chunks or segments of one image."""
+
+
+LIGHT = Cost(encoded_bytes=65_536, images=4, pixels=65_536, pieces=64)
+"""The cost at which a body is decoded on the event loop, while other requests wait: about a millisecond."""
+ORDINARY = Cost(encoded_bytes=2**21, images=256, pixels=2**21, pieces=1000)
+"""The cost up to which a body is decoded in one of the ordinary decoders: some 50 milliseconds."""
+UNBOUNDED = Cost(math.inf, math.inf, math.inf, MAX_PIECES)
+"""The cost of every body that the settings admit."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of decoding, and the size of its result. Each check raises ServiceError: `unacceptable`."""
+    """The limits that the settings set for every body, and the size of its pixels."""
 
     max_images: int
     max_pixels: int
-    until: float = math.inf
-    """A reading of `time.perf_counter()`."""
-    light: bool = False
-    """True: the checks raise Heavy before long work."""
+    """Pixels of one image."""
+    max_parts: int = 300
+    max_body_bytes: int = 8 * 2**20
     side: int = SIDE
     """Height and width of the pixels that the network reads."""
+    cost: Cost = UNBOUNDED
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one image for the network."""
         return 3, self.side, self.side
 
-    def check_count(self, count: int, is_encoded: bool) -> None:
-        """Check the number of images in a request."""
-        check_count(count, self.max_images)
-        if self.light and is_encoded and count > LIGHT_IMAGES:
+    def check_count(self, count: int) -> None:
+        """Raise ServiceError (`unacceptable`) if a request holds too many images."""
+        if count > self.max_images:
+            raise ServiceError("unacceptable", f"a request may hold at most {self.max_images} images, got {count}")
+
+    def check_bytes(self, encoded: int) -> None:
+        """Raise Heavy if there are too many bytes to parse for this place."""
+        if encoded > self.cost.encoded_bytes:
             raise Heavy
 
-    def check_pieces(self, body: bytes) -> None:
-        """Check how many costly pieces an encoded image has."""
-        pieces = next((pieces for start, pieces in PIECES.items() if body.startswith(start)), ())
-        count = sum(map(body.count, pieces))
-        if count > MAX_PIECES:
-            raise ServiceError(
-                "unacceptable", f"at most {MAX_PIECES} scans (JPEG) or compressed metadata chunks (PNG) are accepted"
-            )
-        if self.light and count > LIGHT_PIECES:
-            raise Heavy
+    def check_size(self, width: int, height: int, images: int) -> None:
+        """Check the size that one of several encoded images claims to have.
 
-    def check_size(self, width: int, height: int) -> None:
-        """Check the size that an encoded image claims to have."""
+        Raises:
+            ServiceError: `unacceptable`: it is larger than the settings admit.
+            Heavy: so many images of this size cost too much for this place.
+        """
         if width * height > self.max_pixels:
             raise ServiceError(
                 "unacceptable", f"the image has {width} x {height} pixels, at most {self.max_pixels} are accepted"
             )
-        if self.light and width * height > LIGHT_PIXELS:
+        if width * height * images > self.cost.pixels or images > self.cost.images:
             raise Heavy
 
-    def check_time(self) -> None:
-        """Raise ServiceError (`deadline`) past `until`."""
-        if time.perf_counter() > self.until:
-            raise ServiceError("deadline", "the images took too long to decode")
 
-
-def decode(body: bytes, limits: Limits) -> NDArray[np.uint8]:
+def decode(body: bytes, limits: Limits, images: int = 1) -> NDArray[np.uint8]:
     """Return a PNG, JPEG or WebP image, or its first frame, as `[3, S, S] uint8`, see `models.preprocess.to_pixels`.
 
+    Args:
+        body: the file.
+        limits: what it may cost.
+        images: how many images the request holds.
+
     Raises:
-        ServiceError: `not_an_image`; `unacceptable`, before any pixel is decoded; `deadline`, before decoding begins.
-        Heavy: the limits are light ones and the image is not.
+        ServiceError: `not_an_image`; `unacceptable`, before any pixel is decoded.
+        Heavy: the image costs more than it may in this place.
+        MemoryError: the process may not have the memory that the image needs.
     """
-    limits.check_time()
-    limits.check_pieces(body)
     try:
-        image = Image.open(io.BytesIO(body), formats=FORMATS)
-        limits.check_size(image.width, image.height)
+        image = Image.open(io.BytesIO(_reduced(body, limits.cost.pieces)), formats=FORMATS)
+        limits.check_size(image.width, image.height, images)
         return to_pixels(image, limits.side)
-    except (ServiceError, Heavy):
+    except (ServiceError, Heavy, MemoryError):
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ServiceError(
-            "unacceptable", f"the image has too many pixels, at most {limits.max_pixels} are accepted"
-        ) from None
     except UnidentifiedImageError:
         raise ServiceError("not_an_image", "expected the bytes of a PNG, JPEG or WebP image") from None
     except Exception as error:  # noqa: BLE001 - Pillow raises anything on damaged bytes: struct.error, KeyError
         raise ServiceError("not_an_image", f"the image is damaged or truncated ({type(error).__name__})") from None
 
 
+def _reduced(body: bytes, pieces: int) -> bytes:
+    try:
+        return reduced(body, pieces)
+    except TooManyPieces as error:
+        if pieces < MAX_PIECES:
+            raise Heavy from None
+        raise ServiceError("unacceptable", str(error)) from None
+
+
 def raw(body: bytes, limits: Limits) -> NDArray[np.uint8]:
     """Return N images of 3 x S x S bytes each as `[N, 3, S, S] uint8`.
 
     Raises:
-        ServiceError: `unacceptable`: the length is no multiple of an image's.
+        ServiceError: `unacceptable`: the length is no multiple of an image's, or the bytes are an encoded image.
     """
     size, side = math.prod(limits.shape), limits.side
+    if kind := kind_of(body):
+        raise ServiceError(
+            "unacceptable", f"the body is a {kind} file, not raw pixels: send it with its own Content-Type"
+        )
     if not body or len(body) % size:
         raise ServiceError(
             "unacceptable",
             f"raw pixels are N x {size} bytes (uint8, [3, {side}, {side}] channel first each), got {len(body)} bytes",
         )
     return np.frombuffer(body, np.uint8).reshape(-1, *limits.shape)
+
+
+def kind_of(body: bytes) -> str:
+    """Return the format of an encoded image by its first bytes, empty for anything else."""
+    if body.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if body.startswith(b"\xff\xd8\xff") and b"\xff\xd9" in body[-4096:]:
+        return "JPEG"
+    if body.startswith(b"RIFF") and body[8:12] == b"WEBP":
+        return "WebP"
+    return ""

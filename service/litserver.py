@@ -25,6 +25,7 @@ from starlette.types import ASGIApp
 from common import machine
 from models import nvml
 from models.variants import Variant
+from service.decoders import Decoders
 from service.http.slow_clients import limited_to
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
@@ -60,6 +61,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         self.protocol = limited_to(settings.receive_timeout + GRACE_SECONDS)
         self.pools = {api.variant.name: self._pool(api, observer) for api in apis}
         self.background = self._background_pool(background) if background else None
+        self.decoders = Decoders(settings)
 
     def _register_internal_endpoints(self) -> None:
         """Register nothing: this service has its own routes in place of LitServe's `/`, `/health` and `/info`."""
@@ -108,6 +110,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         """Supervise every pool while the app runs. Afterwards no worker is left."""
         pools = [*self.pools.values(), *([self.background] if self.background else [])]
         tasks = [asyncio.create_task(pool.supervise(), name=pool.variant) for pool in pools]
+        tasks.append(asyncio.create_task(self.decoders.start(), name="decoders"))
         for task in tasks:
             task.add_done_callback(_log_failure)
         try:
@@ -116,6 +119,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.decoders.stop()
 
     def run(self, sock: socket.socket) -> None:
         """Serve on a bound socket until SIGTERM or SIGINT, then finish the requests in flight and return."""

@@ -22,8 +22,10 @@ from models.card import Card
 from models.evaluation.record import Entry as Evaluation
 from service.bodies import Budget, received
 from service.deadline import Deadline
+from service.decoders import Decoders
 from service.decoding import Received
 from service.errors import ServiceError
+from service.images import Limits
 from service.logs import COMPARE, UNKNOWN, RequestLog
 from service.metrics import Metrics
 from service.phases import Phases, server_timing
@@ -65,6 +67,7 @@ class Service:
     evaluations: Mapping[str, Evaluation]
     """Variant -> how good it was found to be."""
     budget: Budget
+    decoders: Decoders
 
     @property
     def is_ready(self) -> bool:
@@ -139,16 +142,16 @@ class Prediction:
             raise ServiceError("malformed", f"X-Request-Timeout: expected seconds as a decimal number, got {given!r}")
         return deadline.or_clients(float(given))
 
-    async def read(self, decode: Callable[[Received], Awaitable[Decoded]], deadline: Deadline) -> Decoded:
+    async def read(self, decode: Callable[[Received, Limits], Decoded], deadline: Deadline) -> Decoded:
         """Receive the body and decode it. The length of what `decode` returns is the number of images.
 
         Raises:
-            ServiceError: see `service.bodies.received`, and what `decode` raises.
+            ServiceError: see `service.bodies.received`, `service.decoders.Decoders.decode`, and what `decode` raises.
         """
         service, request = self.service, self.request
         async with received(request, service.settings, service.budget, deadline) as body:
             arrived = time.perf_counter()
-            decoded = await decode(Received(request.headers, body, service.settings, deadline))
+            decoded = await service.decoders.decode(decode, body, deadline)
         self.images = len(decoded)
         self.phases = Phases(receive=arrived - self.began, decode=time.perf_counter() - arrived)
         return decoded

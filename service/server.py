@@ -70,7 +70,8 @@ def build_server(
         shadow=Shadow(settings.shadow_share, server.background, observer, settings.request_timeout),
         checkpoint=card,
         evaluations=evaluation.read(weights),
-        budget=Budget(max(settings.max_held_bytes, settings.max_body_bytes)),
+        budget=Budget(max(settings.max_held_bytes, 2 * settings.max_body_bytes)),
+        decoders=server.decoders,
     )
     _add_routes(server.app, settings)
     server.front = _front(server.app, settings)

@@ -14,7 +14,7 @@ from models.variants import REFERENCE
 from service.agreement import Agreement
 from service.answers import predict_response
 from service.deadline import Deadline
-from service.decoding import decoded
+from service.decoding import pixels_of
 from service.errors import ServiceError
 from service.prediction import Executed, Prediction, compared
 from service.routes.openapi import IMAGES, QUERY, errors
@@ -48,7 +48,7 @@ async def compare(request: Request) -> Response:
 
 async def _answer(comparison: Prediction) -> Response:
     query, deadline = query_of(comparison.request), comparison.deadline()
-    pixels = await comparison.read(decoded, deadline)
+    pixels = await comparison.read(pixels_of, deadline)
     pools = comparison.service.pools
     columns = await asyncio.gather(*(_column(comparison, pool, pixels, deadline, query) for pool in pools.values()))
     document = CompareResponse(

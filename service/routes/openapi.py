@@ -7,11 +7,10 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.decoding import IMAGE_TYPES
+from service.decoding import HEADER_LENGTH, IMAGE_TYPES
 from service.errors import REASONS, ServiceError, problem
 from service.schemas import JSONBody, PredictQuery, Problem
 from service.v2.documents import IndexRequest, InferRequest, InferResponse, V2Error
-from service.v2.tensors import HEADER_LENGTH
 
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.answers import predict_response
-from service.decoding import decoded
+from service.decoding import pixels_of
 from service.errors import ServiceError
 from service.prediction import Prediction, predicted, service_of
 from service.routes.openapi import IMAGES, PREDICTION, QUERY, VARIANT, errors
@@ -38,7 +38,7 @@ async def predict(request: Request, variant: str) -> Response:
         query = query_of(request)
         pool, deadline = service_of(request).pool(variant), prediction.deadline()
         pool.check()
-        pixels = await prediction.read(decoded, deadline)
+        pixels = await prediction.read(pixels_of, deadline)
         executed = await prediction.execute(pool, pixels, deadline)
         document = predict_response(prediction, executed, query)
         return prediction.answered(executed, document.model_dump_json(exclude_none=True), JSON)

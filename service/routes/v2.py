@@ -12,8 +12,9 @@ from starlette.responses import JSONResponse, Response
 
 from models.variants import VARIANTS
 from service import __version__
-from service.bodies import received
+from service.bodies import SMALL_BYTES, received
 from service.deadline import Deadline
+from service.decoding import check_json, inflated
 from service.errors import ServiceError
 from service.prediction import Prediction, Service, predicted, service_of
 from service.routes.openapi import INFER, PREDICTION, errors, reference
@@ -198,7 +199,9 @@ async def index(request: Request) -> list[documents.IndexEntry]:
     deadline = Deadline(time.perf_counter(), service.settings.request_timeout)
     try:
         async with received(request, service.settings, service.budget, deadline) as body:
-            wanted = documents.IndexRequest.model_validate_json(body or b"{}")
+            text = inflated(body.body, body.encoding, SMALL_BYTES)
+            check_json(text, 0)
+            wanted = documents.IndexRequest.model_validate_json(text or b"{}")
     except ValidationError as error:
         raise ServiceError("malformed", f'expected nothing or {{"ready": true}}: {first_mistake(error)}') from None
     return [
@@ -218,7 +221,7 @@ async def infer(request: Request) -> Response:
 async def _answer(prediction: Prediction) -> Response:
     pool, deadline = pool_of(prediction.request), prediction.deadline()
     pool.check()
-    inference = await prediction.read(tensors.decoded, deadline)
+    inference = await prediction.read(tensors.inference_of, deadline)
     if microseconds := inference.request.parameters.timeout:
         deadline = deadline.or_clients(microseconds / 1e6)
     executed = await prediction.execute(pool, inference.pixels, deadline)

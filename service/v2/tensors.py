@@ -4,11 +4,11 @@ The layout is Triton's binary tensor data extension: `Inference-Header-Content-L
 the bytes of tensors follow. 0 means that there is no JSON and the body is one tensor.
 """
 
+import math
 import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from service.decoding import IMAGE_TYPES, Received, decode, from_base64, timely
+from service.decoding import HEADER_LENGTH, IMAGE_TYPES, Received, check_json, decode, from_base64
 from service.errors import ServiceError
 from service.images import Limits
 from service.v2.documents import (
@@ -33,7 +33,6 @@ from service.v2.documents import (
 )
 from service.validation import first_mistake
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
 REGION = "shared_memory_region"
 _LENGTH = struct.Struct("<I")
 
@@ -50,19 +49,19 @@ class Inference:
         return len(self.pixels)
 
 
-async def decoded(received: Received) -> Inference:
+def inference_of(received: Received, limits: Limits) -> Inference:
     """Return the inference request in a body.
 
     Raises:
-        ServiceError: `malformed`, `unacceptable`, `not_an_image`, `deadline` or `client_deadline`.
+        ServiceError: `malformed`, `unacceptable`, `not_an_image` or `too_large`.
+        service.images.Heavy: the body costs more than it may in this place.
     """
-    return await timely(partial(_parse, received), len(received.body), received)
-
-
-def _parse(received: Received, limits: Limits) -> Inference:
-    body, length = received.body, _header_length(received)
+    body = received.inflated(limits)
+    length = _header_length(received, len(body))
     if length == 0:
-        return _raw_request(received, limits)
+        return _raw_request(received, body, limits)
+    limits.check_bytes(length)
+    check_json(body[:length], limits.max_images * math.prod((*limits.shape[:2], limits.side + 2)))
     try:
         request = InferRequest.model_validate_json(body[:length])
     except ValidationError as error:
@@ -71,7 +70,9 @@ def _parse(received: Received, limits: Limits) -> Inference:
         raise ServiceError("unacceptable", f"expected the input `{INPUT}` and the output `{OUTPUT}`")
     if any(REGION in parameters for parameters in _parameters(request)):
         raise ServiceError("unacceptable", "shared memory is not supported: tensors go in the body")
-    return Inference(request, _images(request.inputs[0], body[length:], limits))
+    pixels = _images(request.inputs[0], body[length:], limits)
+    request.inputs[0].data = None  # the pixels say it all, and the request may travel between processes
+    return Inference(request, pixels)
 
 
 def _parameters(request: InferRequest) -> list[Parameters]:
@@ -79,18 +80,18 @@ def _parameters(request: InferRequest) -> list[Parameters]:
     return [request.inputs[0].parameters, *(output.parameters.model_extra or {} for output in request.outputs)]
 
 
-def _header_length(received: Received) -> int:
-    size = len(received.body)
-    given = received.headers.get(HEADER_LENGTH, str(size))
+def _header_length(received: Received, size: int) -> int:
+    given = str(size) if received.header_length is None else received.header_length.strip()
     if not re.fullmatch(r"\d{1,9}", given) or int(given) > size:
         raise ServiceError("malformed", f"{HEADER_LENGTH}: expected at most the body's {size} bytes, got {given}")
     return int(given)
 
 
-def _raw_request(received: Received, limits: Limits) -> Inference:
+def _raw_request(received: Received, body: bytes, limits: Limits) -> Inference:
     """Return the request in a body without JSON: an encoded image or raw pixels. Its answer is binary."""
-    parts = [received.body] if received.content_type in IMAGE_TYPES else None
-    pixels = decode(parts, received.body, limits)
+    parts = [body] if received.content_type in IMAGE_TYPES else None
+    limits.check_bytes(0 if parts is None else len(body))
+    pixels = decode(parts, body, limits)
     tensor = RequestInput(name=INPUT, datatype="UINT8", shape=list(pixels.shape))
     return Inference(InferRequest(inputs=[tensor], parameters=InferParameters(binary_data_output=True)), pixels)
 
@@ -106,6 +107,7 @@ def _images(tensor: RequestInput, binary: bytes, limits: Limits) -> NDArray[np.u
     if tensor.datatype == "UINT8" and rest == limits.shape and count > 0:
         return decode(None, binary if size is not None else _bytes_of(tensor.data or []), limits, count)
     if tensor.datatype == "BYTES" and rest in ((), (1,)) and count > 0:
+        limits.check_bytes(len(binary))
         parts = _elements(binary) if size is not None else _texts(tensor.data or [])
         return decode(parts, b"", limits, count)
     raise ServiceError(
