@@ -42,7 +42,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.names = tuple(variants)
         self._metrics = {row.name: _registered(row, self.registry) for row in ROWS}
-        # Without the cache the look-ups of labels would take more time than the counting: 30 of 52 us a request.
+        # labels() takes a lock and builds strings: without the cache, 30 of the 52 us that a request's metrics take
+        # are its own (AMD EPYC with AVX2, prometheus_client 0.26.0, median of 9 runs of 3,000 requests).
         self._child = cache(self._labelled)
         self._infos: dict[str, set[tuple[str, ...]]] = {}
         ProcessCollector(registry=self.registry)

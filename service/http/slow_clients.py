@@ -4,6 +4,9 @@ uvicorn has no public setting for this: its only limit of time on a connection i
 ASGI application sees a request no earlier than its whole head. So a subclass of uvicorn's protocol starts the timers.
 It uses attributes that uvicorn does not document, therefore pyproject.toml allows one minor version of uvicorn, and
 tests/service/test_uvicorn_contract.py checks each attribute.
+
+The timers take 0.3 to 1.2 % of the processor time of an int8 request (benchmarks/bypasses.py: AMD EPYC with AVX2 and
+without VNNI, 2 cores under other load, uvicorn 0.54.0, OpenVINO 2026.4.1, n = 10 rounds of 5 s, 1 to 32 clients).
 """
 
 import asyncio
