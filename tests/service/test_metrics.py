@@ -137,9 +137,9 @@ def test_workers_are_counted_by_state(metrics: Metrics) -> None:
 
 def test_the_worst_worker_stands_for_its_variant(metrics: Metrics) -> None:
     """The lowest agreement and the longest times of the ready workers count, in either order."""
-    other = INFO | {"selftest_agreement": 0.5, "load_seconds": 0.25, "warmup_seconds": 4.0}
-    for cards in ([INFO, other], [other, INFO]):
-        metrics.state("int8", "ready", ["ready", "ready"], cards)
+    other = replace(INFO, selftest_agreement=0.5, load_seconds=0.25, warmup_seconds=4.0)
+    for workers in ([INFO, other], [other, INFO]):
+        metrics.state("int8", "ready", ["ready", "ready"], workers)
         found = samples(metrics)
         assert found[key("precision_selftest_agreement_ratio", "int8")] == 0.5
         assert found[key("precision_load_seconds", "int8")] == 0.5
@@ -148,7 +148,7 @@ def test_the_worst_worker_stands_for_its_variant(metrics: Metrics) -> None:
 
 def test_each_device_has_an_info_of_what_runs_there_now(metrics: Metrics) -> None:
     """Two workers on one device share an info; an engine that no ready worker runs any more has none."""
-    first, second = INFO | {"device": "cuda:0"}, INFO | {"device": "cuda:1"}
+    first, second = replace(INFO, device="cuda:0"), replace(INFO, device="cuda:1")
     metrics.state("fp32", "ready", ["ready"] * 3, [first, second, second])
     assert infos(metrics, "fp32") == ["cuda:0", "cuda:1"]
     metrics.state("fp32", "ready", ["ready", "starting", "starting"], [first])
@@ -162,8 +162,8 @@ def test_each_device_has_an_info_of_what_runs_there_now(metrics: Metrics) -> Non
 
 def test_the_load_test_reads_several_infos_of_a_variant(metrics: Metrics) -> None:
     """The load test keeps the infos of two devices apart."""
-    cards = [INFO | {"device": f"cuda:{index}"} for index in range(2)]
-    metrics.state("fp32", "ready", ["ready", "ready"], cards)
+    workers = [replace(INFO, device=f"cuda:{index}") for index in range(2)]
+    metrics.state("fp32", "ready", ["ready", "ready"], workers)
     reading = scrape.parse(metrics.exposition().decode()).about("fp32")
     assert reading.label_values("precision_variant_info", "device") == ["cuda:0", "cuda:1"]
     assert reading.total("precision_workers", state="ready") == 2
