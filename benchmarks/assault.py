@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -171,10 +171,10 @@ def send(url: str, body: Body, timeout: float = 60) -> int:
         connection.close()
 
 
-def attack_with(body: Body) -> Callable[[str, threading.Event], None]:
+def attack_with(body: Body) -> Callable[[str, str, threading.Event], None]:
     """Return an attack that sends the body again and again on ATTACKERS connections."""
 
-    def attack(url: str, is_over: threading.Event) -> None:
+    def attack(url: str, _: str, is_over: threading.Event) -> None:
         def repeat(_: int) -> None:
             while not is_over.is_set():
                 send(url, body)
@@ -185,36 +185,35 @@ def attack_with(body: Body) -> Callable[[str, threading.Event], None]:
     return attack
 
 
-def silent_uploads(url: str, is_over: threading.Event) -> None:
+def silent_uploads(url: str, variant: str, is_over: threading.Event) -> None:
     """Open 40 uploads of 8 MB that lack their last byte."""
     place, content = urlsplit(url), bytes(8 * MEGABYTE - 1)
-    head = b"POST /predict/%b HTTP/1.1\r\nHost: %b\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+    head = f"POST /predict/{variant} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: image/png\r\n"
+    head += f"Content-Length: {len(content) + 1}\r\n\r\n"
     with ExitStack() as uploads:
         for _ in range(40):
-            connection = uploads.enter_context(socket.create_connection((place.hostname, place.port), timeout=5))
-            try:
-                connection.sendall(head % (place.path[1:].encode(), place.netloc.encode(), len(content) + 1) + content)
-            except OSError:
-                continue  # refused while it was sent
+            with suppress(OSError):  # a refused upload ends while it is sent
+                connection = uploads.enter_context(socket.create_connection((place.hostname, place.port), timeout=5))
+                connection.sendall(head.encode() + content)
         is_over.wait()
 
 
-def scrapes(url: str, is_over: threading.Event) -> None:
+def scrapes(url: str, variant: str, is_over: threading.Event) -> None:
     """Ask for /metrics 300 times at once and go away, again and again."""
     place = urlsplit(url)
     while not is_over.is_set():
-        with ExitStack() as clients:
+        with ExitStack() as clients, suppress(OSError):
             for _ in range(300):
                 client = clients.enter_context(socket.create_connection((place.hostname, place.port), timeout=30))
                 client.sendall(b"GET /metrics HTTP/1.1\r\nHost: %b\r\n\r\n" % place.netloc.encode())
         is_over.wait(1)
 
 
-def idle_connections(url: str, is_over: threading.Event) -> None:
+def idle_connections(url: str, variant: str, is_over: threading.Event) -> None:
     """Hold 900 connections that send nothing, and open those again that the service closes."""
     place = urlsplit(url)
     while not is_over.is_set():
-        with ExitStack() as clients:
+        with ExitStack() as clients, suppress(OSError):
             for _ in range(900):
                 clients.enter_context(socket.create_connection((place.hostname, place.port), timeout=30))
             is_over.wait(5)
@@ -228,7 +227,7 @@ ATTACKS = (*BODIES, *OTHERS)
 def under_attack(name: str, url: str, variant: str) -> Iterator[None]:
     """Attack the service while the block runs."""
     attack, is_over = OTHERS.get(name) or attack_with(BODIES[name](variant)), threading.Event()
-    thread = threading.Thread(target=attack, args=(url, is_over))
+    thread = threading.Thread(target=attack, args=(url, variant, is_over))
     thread.start()
     try:
         yield
