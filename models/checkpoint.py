@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import struct
 import warnings
 from dataclasses import asdict, replace
@@ -134,13 +135,21 @@ def _state_dict(data: bytes, path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings(action="ignore"):  # on the pickle's protocol: the file is read or refused anyway
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except NOT_TORCHS as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is no state dict ({first}); {expected}") from error
+        raise CheckpointError(f"{path} is no state dict ({_reason(error)}); {expected}") from error
     if isinstance(content, dict):
         content = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise CheckpointError(f"{path} is no state dict (it holds other things than tensors); {expected}")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _reason(error: Exception) -> str:
+    """Return why torch cannot read a file, without its advice to switch `weights_only` off, which could run code."""
+    if forbidden := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"it holds {forbidden[1]}, which is no tensor"
+    if "weights_only" in str(error):
+        return "it is damaged, or holds other things than tensors"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def half_precision_bytes(state: State) -> int:

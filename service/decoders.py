@@ -157,7 +157,8 @@ def memory_bytes(settings: Settings, cost: Cost) -> int:
 def _confine(memory_bytes: int, niceness: int) -> None:
     """Prepare a decoder: limit its address space to what it has now and `memory_bytes` more."""
     warnings.filterwarnings("ignore", module="PIL")  # damaged metadata in a client's image is no news
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the service, which ends its decoders
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the service ends its decoders
+        signal.signal(number, signal.SIG_IGN)
     os.nice(niceness)
     with open("/proc/self/statm") as statm:  # noqa: PTH123 - a kernel file
         now = int(statm.read().split()[0]) * resource.getpagesize()

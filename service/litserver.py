@@ -122,7 +122,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
             await self.decoders.stop()
 
     def run(self, sock: socket.socket) -> None:
-        """Serve on a bound socket until SIGTERM or SIGINT, then finish the requests in flight and return."""
+        """Serve on a bound socket until SIGTERM, SIGINT or SIGHUP, then finish the requests in flight and return."""
         config = uvicorn.Config(
             self.front,
             http=self.protocol,
@@ -138,7 +138,10 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         # uvicorn raises the signal again after the last request. Without SIG_IGN an orderly stop would not exit with 0.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        uvicorn.Server(config).run(sockets=[sock])
+        server = uvicorn.Server(config)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # it is ignored under nohup
+            signal.signal(signal.SIGHUP, server.handle_exit)
+        server.run(sockets=[sock])
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

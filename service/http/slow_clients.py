@@ -12,7 +12,7 @@ without VNNI, 2 cores under other load, uvicorn 0.54.0, OpenVINO 2026.4.1, n = 1
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from service.http.framing import StrictProtocol
 
 MAX_HEAD_BYTES = 65_536
 """The limit for request line and headers, and for each stretch between, or after, the chunks of a body.
@@ -29,7 +29,7 @@ def limited_to(seconds: float) -> type[asyncio.Protocol]:
     return type("LimitedProtocol", (TimedProtocol,), {"seconds": seconds})
 
 
-class TimedProtocol(HttpToolsProtocol):
+class TimedProtocol(StrictProtocol):
     """uvicorn's protocol with a timer while a request arrives, and one while its client does not read.
 
     Between two requests uvicorn's own keep-alive timeout applies.
@@ -47,6 +47,8 @@ class TimedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse the data, then start, keep or stop the timer: by now it is known whether a request is arriving."""
+        if self.is_refused:
+            return
         if self._head_bytes is not None:
             # A head that begins in the middle of `data` is counted from the next call on.
             self._head_bytes += len(data)

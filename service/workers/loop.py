@@ -42,8 +42,8 @@ class SocketLoop(LitLoop):  # type: ignore[misc]
         workers_setup_status: Any,
         callback_runner: Any,
     ) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a worker ends with its socket
+            signal.signal(number, signal.SIG_IGN)
         link = request_queue
         try:
             if lit_api.refusal is not None:

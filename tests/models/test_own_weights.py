@@ -251,8 +251,10 @@ class Evil:
 def test_other_pickles_are_refused(content: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Pickles of code, modules or other objects are errors, and their code does not run."""
     torch.save(content, tmp_path / "own.pt")
-    with pytest.raises(CheckpointError, match=r"own.pt is no state dict .*expected what torch.save\(net.state_dict"):
+    expected = r"own.pt is no state dict .*expected what torch.save\(net.state_dict"
+    with pytest.raises(CheckpointError, match=expected) as refused:
         loading.load("fp32-cpu", checkpoint=tmp_path / "own.pt")
+    assert "weights_only" not in str(refused.value)
     assert "ran" not in capsys.readouterr().out
 
 
@@ -271,5 +273,6 @@ def legacy() -> bytes:
 def test_damaged_pickles_are_refused(data: bytes, tmp_path: Path) -> None:
     """A truncated file, or one of another kind, is an error."""
     (tmp_path / "own.pt").write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"own.pt is no state dict"):
+    with pytest.raises(CheckpointError, match=r"own.pt is no state dict") as refused:
         loading.load("fp32-cpu", checkpoint=tmp_path / "own.pt")
+    assert "weights_only" not in str(refused.value)

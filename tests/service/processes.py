@@ -86,10 +86,10 @@ class Service:
         (worker,) = self.workers()
         return worker
 
-    def stop(self) -> int:
-        """Send SIGTERM and return the exit code. Fail if any process of the service is left."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code. Fail if any process of the service is left."""
         children = self.children()
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(number)
         code = self.process.wait(30)
         _, alive = psutil.wait_procs(children, timeout=10)
         assert not alive, f"left behind: {alive}"

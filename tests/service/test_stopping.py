@@ -1,5 +1,6 @@
 """The end of the service: requests in flight are answered, no process is left, and idleness costs nothing."""
 
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,12 +40,14 @@ def test_idle_costs_no_cpu(service: Service) -> None:
     assert used() - before < 0.05
 
 
-def test_sigterm_answers_what_is_in_flight_and_leaves_nothing() -> None:
-    """The exit code is 0, the stalled request gets its 200, and no process is left."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_answers_what_is_in_flight_and_leaves_nothing(number: signal.Signals) -> None:
+    """The exit code is 0, the stalled request gets its 200, and no process is left. The worker gets the signal, too."""
     with running("--variants", "fp32", module=FAKES) as service, ThreadPoolExecutor(1) as pool:
         stalled = pool.submit(post, service, fakes.STALL)
         until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
-        assert service.stop() == 0
+        service.worker().send_signal(number)
+        assert service.stop(number) == 0
         assert stalled.result().status_code == 200
 
 
