@@ -115,13 +115,16 @@ class Pool:
         Raises:
             ServiceError: `overloaded`, or the state of a variant that is not ready.
         """
-        worker = self._best
-        if worker.state != State.READY:
-            reason = f": {worker.reason}" if worker.reason else ""
-            raise ServiceError(worker.state, f"{self.variant} is {worker.state}{reason}")
+        if self.state != State.READY:
+            raise self._not_ready()
         waiting, most = self.queue.images, self.queue.capacity
         if waiting >= most:
             raise ServiceError("overloaded", f"{waiting} images are waiting, at most {most} may")
+
+    def _not_ready(self) -> ServiceError:
+        """Return the error that requests end in while no worker is ready."""
+        reason = f": {self.reason}" if self.reason else ""
+        return ServiceError(self.state, f"{self.variant} is {self.state}{reason}")
 
     def submit(self, pixels: NDArray[np.uint8], timeout: float) -> list[Entry]:
         """Queue the images of one request and return its entries, each with as many images as fit a batch.
@@ -179,12 +182,12 @@ class Pool:
         self._observer.restart(self.variant, reason)
 
     def changed(self) -> None:
-        """Tell the observer every worker's state; fail what waits if no worker is left to run it."""
+        """Tell the observer every worker's state. If none is ready, fail the requests that wait, as new ones fail."""
         worker = self._best
         infos = [worker.info for worker in self.workers if worker.state == State.READY and worker.info]
         self._observer.state(self.variant, worker.state, [worker.state for worker in self.workers], infos)
-        if worker.state in (State.FAILED, State.UNAVAILABLE):
-            self.queue.fail_all(ServiceError(worker.state, f"{self.variant} is {worker.state}: {worker.reason}"))
+        if worker.state != State.READY:
+            self.queue.fail_all(self._not_ready())
 
 
 def _expire(entry: Entry, timeout: float) -> None:
