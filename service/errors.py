@@ -13,7 +13,7 @@ class Reason:
     status: int
     title: str
     retry_after: int | None = None
-    """Seconds, the Retry-After header; None: the answer has none."""
+    """The Retry-After header in seconds, unless the error itself knows better. None: the answer has no such header."""
 
 
 REASONS = {
@@ -45,16 +45,20 @@ REASONS = {
 
 
 class ServiceError(Exception):
-    """The error of the table that a request ends in; `detail` says what was expected or what to do."""
+    """The error of the table that a request ends in; `detail` says what was expected or what to do.
 
-    def __init__(self, word: str, detail: str) -> None:
+    `retry_after` is the Retry-After header in seconds, the table's unless another is given. None: there is no header.
+    """
+
+    def __init__(self, word: str, detail: str, retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.reason = REASONS[word]
         self.detail = detail
+        self.retry_after = self.reason.retry_after if retry_after is None else retry_after
 
-    def __reduce__(self) -> tuple[type["ServiceError"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["ServiceError"], tuple[str, str, int | None]]:
         """Return what a pickle makes the same error of, in another process."""
-        return type(self), (self.reason.word, self.detail)
+        return type(self), (self.reason.word, self.detail, self.retry_after)
 
 
 def problem(error: ServiceError, request_id: str) -> dict[str, str | int]:

@@ -2,7 +2,7 @@
 
 A route is a thin face on it. It passes its answer, a function from a Prediction to a response, to `predicted` or
 `compared`, which begin and end the request. In between the answer calls the Prediction's methods in their order:
-`deadline`, `read`, `execute`, `answered` (docs/decisions/0006-the-way-of-a-prediction.md).
+`deadline`, `admit`, `read`, `execute`, `answered` (docs/decisions/0006-the-way-of-a-prediction.md).
 """
 
 import asyncio
@@ -141,6 +141,14 @@ class Prediction:
         if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", given):
             raise ServiceError("malformed", f"X-Request-Timeout: expected seconds as a decimal number, got {given!r}")
         return deadline.or_clients(float(given))
+
+    def admit(self, pool: Pool) -> None:
+        """Check that the variant would take the request, before its body is read.
+
+        Raises:
+            ServiceError: see `Pool.check`.
+        """
+        pool.check(float(self.request.headers.get("content-length", "inf")))
 
     async def read(self, decode: Callable[[Received, Limits], Decoded], deadline: Deadline) -> Decoded:
         """Receive the body and decode it. The length of what `decode` returns is the number of images.

@@ -26,8 +26,8 @@ def request_id_of(request: Request) -> str:
 def error_response(request: Request, error: ServiceError, request_id: str) -> Response:
     """Return the answer to a request that ends in an error of the table."""
     headers = {"X-Request-ID": request_id}
-    if error.reason.retry_after is not None:
-        headers["Retry-After"] = str(error.reason.retry_after)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
     if error.reason.word in CLOSING:
         headers["Connection"] = "close"
     return problem_response(request, problem(error, request_id), headers)

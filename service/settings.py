@@ -70,8 +70,13 @@ class Settings(BaseSettings):
         {ALL: 0.0},
         description=f"time that a batch that is not full waits for more images, seconds{PER_VARIANT} int8=0.002,fp32=0",
     )
+    max_queue_wait: float = Field(
+        1.0, gt=0, description="longest expected wait in a variant's queue, seconds; beyond it, requests get 503"
+    )
     max_waiting_images: int = Field(
-        1024, ge=1, description="images that may wait per variant; when they do, requests get 503"
+        1024,
+        ge=1,
+        description="images that may wait per variant, in small and in large requests each; then requests get 503",
     )
     request_timeout: float = Field(
         30.0, gt=0, description="deadline of a request, seconds after its headers; then it gets 504"

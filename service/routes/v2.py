@@ -220,7 +220,7 @@ async def infer(request: Request) -> Response:
 
 async def _answer(prediction: Prediction) -> Response:
     pool, deadline = pool_of(prediction.request), prediction.deadline()
-    pool.check()
+    prediction.admit(pool)
     inference = await prediction.read(tensors.inference_of, deadline)
     if microseconds := inference.request.parameters.timeout:
         deadline = deadline.or_clients(microseconds / 1e6)

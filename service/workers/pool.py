@@ -1,8 +1,10 @@
 """A variant in the HTTP process: its queue, and the workers that take batches from it."""
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.errors import ServiceError
 from service.settings import Settings, for_variant
+from service.workers.admission import Admission
 from service.workers.memory import Process
 from service.workers.queue import Entry, Queue
 from service.workers.status import BEST_FIRST, State, WorkerInfo
@@ -60,8 +63,9 @@ class Pool:
     def __init__(self, variant: str, settings: Settings, spawns: Sequence[Spawn], observer: Observer) -> None:
         self.variant = variant
         self.settings = settings
-        self.queue = Queue(settings.max_waiting_images)
         self.max_batch_size = for_variant(settings.max_batch_size, variant)
+        self.queue = Queue(self.max_batch_size)
+        self._admission = Admission(self.queue, settings.max_waiting_images, settings.max_queue_wait)
         self._batch_timeout = for_variant(settings.batch_timeout, variant)
         self.executions: dict[int, Executions] = {}
         self.last_executed = 0.0
@@ -109,19 +113,37 @@ class Pool:
             for worker in self.workers:
                 group.create_task(worker.supervise())
 
-    def check(self) -> None:
-        """Check that a request can be accepted now.
+    def check(self, body_bytes: float = 0) -> None:
+        """Check that a request can be accepted now, before its body is read.
+
+        Its images cannot be counted yet. A body that is no larger than the raw pixels of a batch stands for a small
+        request. A larger body may be a small or a large request: it is refused if both would be.
 
         Raises:
             ServiceError: `overloaded`, or the state of a variant that is not ready.
         """
-        worker = self._best
-        if worker.state != State.READY:
-            reason = f": {worker.reason}" if worker.reason else ""
-            raise ServiceError(worker.state, f"{self.variant} is {worker.state}{reason}")
-        waiting, most = self.queue.images, self.queue.capacity
-        if waiting >= most:
-            raise ServiceError("overloaded", f"{waiting} images are waiting, at most {most} may")
+        if self.state != State.READY:
+            raise self._not_ready()
+        if body_bytes > self.max_batch_size * math.prod(self.settings.shape):
+            with suppress(ServiceError):
+                self._admit(self.max_batch_size + 1)
+                return
+        self._admit(1)
+
+    def _admit(self, images: int) -> None:
+        """Check that a request of so many images may wait.
+
+        Raises:
+            ServiceError: `overloaded`.
+        """
+        held = sum([worker.held_images for worker in self.workers])
+        ready = [worker.state for worker in self.workers].count(State.READY)
+        self._admission.check(self.queue.lane(images), images, held, ready)
+
+    def _not_ready(self) -> ServiceError:
+        """Return the error that requests end in while no worker is ready."""
+        reason = f": {self.reason}" if self.reason else ""
+        return ServiceError(self.state, f"{self.variant} is {self.state}{reason}")
 
     def submit(self, pixels: NDArray[np.uint8], timeout: float) -> list[Entry]:
         """Queue the images of one request and return its entries, each with as many images as fit a batch.
@@ -131,12 +153,12 @@ class Pool:
             timeout: seconds after which the entries fail with `deadline`.
 
         Raises:
-            ServiceError: see `check`.
+            ServiceError: `overloaded`, or the state of a variant that is not ready.
         """
-        self.check()
-        size = self.max_batch_size
-        parts = [pixels] if len(pixels) <= size else [pixels[i : i + size] for i in range(0, len(pixels), size)]
-        entries = self.queue.put(parts)
+        if self.state != State.READY:
+            raise self._not_ready()
+        self._admit(len(pixels))
+        entries = self.queue.put(pixels)
         for entry in entries:
             _expire(entry, timeout)
         self._plan()
@@ -160,12 +182,13 @@ class Pool:
         """Give every idle worker a batch, as long as images wait."""
         self._forget_plan()
         for worker in self.workers:
-            if worker.is_idle and (batch := self.queue.take(self.max_batch_size)):
+            if worker.is_idle and (batch := self.queue.take()):
                 worker.execute(batch)
 
-    def executed(self, result: Result) -> None:
-        """Count an executed batch."""
+    def executed(self, result: Result, seconds: float) -> None:
+        """Count an executed batch, which kept its worker from others for so many seconds."""
         images = len(result.logits)
+        self._admission.measured(images, seconds)
         self.last_executed = time.time()
         self.executions.setdefault(images, Executions()).add(result)
         self._observer.batch(self.variant, images, result.finished - result.started)
@@ -179,12 +202,14 @@ class Pool:
         self._observer.restart(self.variant, reason)
 
     def changed(self) -> None:
-        """Tell the observer every worker's state; fail what waits if no worker is left to run it."""
+        """Tell the observer every worker's state. If none is ready, fail the requests that wait, as new ones fail."""
         worker = self._best
         infos = [worker.info for worker in self.workers if worker.state == State.READY and worker.info]
         self._observer.state(self.variant, worker.state, [worker.state for worker in self.workers], infos)
-        if worker.state in (State.FAILED, State.UNAVAILABLE):
-            self.queue.fail_all(ServiceError(worker.state, f"{self.variant} is {worker.state}: {worker.reason}"))
+        for info in infos:
+            self._admission.warmed_up(info.full_batch_seconds)
+        if worker.state != State.READY:
+            self.queue.fail_all(self._not_ready())
 
 
 def _expire(entry: Entry, timeout: float) -> None:

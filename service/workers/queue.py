@@ -29,15 +29,14 @@ class Entry:
     """Images of one request on their way through one batch.
 
     `pixels` is `[n, 3, S, S] uint8`. `answer` ends as an Answer or a ServiceError. If that happens before a worker
-    takes the entry (deadline, client gone), its images are never computed. `alone` entries share no batch.
+    takes the entry (deadline, client gone), its images are never computed. `lane` is None once the entry waits no more.
     """
 
-    __slots__ = ("alone", "answer", "enqueued", "pixels", "queue")
+    __slots__ = ("answer", "enqueued", "lane", "pixels")
 
-    def __init__(self, pixels: NDArray[np.uint8], queue: "Queue") -> None:
+    def __init__(self, pixels: NDArray[np.uint8], lane: "Lane") -> None:
         self.pixels = pixels
-        self.queue: Queue | None = queue
-        self.alone = False
+        self.lane: Lane | None = lane
         self.enqueued = time.perf_counter()
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
@@ -45,60 +44,50 @@ class Entry:
         """End the entry with the error unless it is answered, and release its images if it still waits."""
         if not self.answer.done():
             self.answer.set_exception(error)
-        if self.queue is not None:
-            self.queue.forget(self)
-            self.pixels = self.pixels[:0].copy()  # the entry itself stays in the queue until `take` drops it
+        if self.lane is not None:
+            self.lane.forget(self)
+            self.pixels = self.pixels[:0].copy()  # the entry itself stays in its lane until a batch is taken
 
 
-class Queue:
-    """Entries in the order of their arrival. At most `capacity` images wait, or one request that is larger."""
+class Lane:
+    """Entries in the order of their arrival. `images` counts the images of those that wait."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self) -> None:
         self.images = 0
         self._entries: deque[Entry] = deque()
 
     def put(self, parts: list[NDArray[np.uint8]]) -> list[Entry]:
-        """Queue all parts of one request, or none, and return their entries.
-
-        Raises:
-            ServiceError: `overloaded`.
-        """
-        count = sum(map(len, parts))
-        if self.images and self.images + count > self.capacity:
-            raise ServiceError("overloaded", f"{self.images} images are waiting, at most {self.capacity} may")
+        """Queue the parts and return their entries."""
         entries = [Entry(part, self) for part in parts]
         self._entries.extend(entries)
-        self.images += count
+        self.images += sum(map(len, parts))
         return entries
 
     def put_back(self, entries: list[Entry]) -> None:
-        """Put unanswered entries back to the head of the queue, each to be executed alone."""
-        for entry in reversed(entries):
+        """Queue entries that were taken from a lane before. Those that are answered stay away."""
+        for entry in entries:
             if not entry.answer.done():
-                entry.queue, entry.alone = self, True
-                self._entries.appendleft(entry)
+                entry.lane = self
+                self._entries.append(entry)
                 self.images += len(entry.pixels)
 
     def forget(self, entry: Entry) -> None:
-        """Stop counting an entry that no longer waits. `take` drops it."""
-        entry.queue = None
+        """Stop counting an entry that no longer waits. The next batch drops it."""
+        entry.lane = None
         self.images -= len(entry.pixels)
 
-    def take(self, limit: int) -> list[Entry]:
-        """Remove and return the next batch: at most `limit` images, or one larger entry; empty if nothing waits."""
+    def take(self, limit: int, most: int | None = None) -> list[Entry]:
+        """Remove and return entries from the head, in all at most `limit` images; `most` bounds their number, too."""
         batch: list[Entry] = []
-        room = limit
-        while self._entries:
+        while self._entries and len(batch) != most:
             entry = self._entries[0]
-            waiting = entry.queue is not None
-            if waiting and batch and (entry.alone or batch[0].alone or len(entry.pixels) > room):
-                break
-            self._entries.popleft()
-            if waiting:
+            if entry.lane is not None:
+                if len(entry.pixels) > limit:
+                    break
                 self.forget(entry)
-                room -= len(entry.pixels)
+                limit -= len(entry.pixels)
                 batch.append(entry)
+            self._entries.popleft()
         return batch
 
     def fail_all(self, error: ServiceError) -> None:
@@ -106,3 +95,62 @@ class Queue:
         for entry in self._entries:
             entry.fail(error)
         self._entries.clear()
+
+
+class Queue:
+    """Requests that wait, in two lanes that take turns: those of at most one batch, and larger ones.
+
+    While both lanes wait, the one that was served fewer images goes next, so each gets half of the images. The head of
+    the small lane waits for the batches in hand and for at most one batch of the large lane, however much waits there.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.small = Lane()
+        self.large = Lane()
+        self._alone = Lane()
+        self._lead = 0
+        """Images that the small lane was served more than the large one, since both wait."""
+
+    @property
+    def images(self) -> int:
+        """The number of images that wait."""
+        return self.small.images + self.large.images + self._alone.images
+
+    def lane(self, count: int) -> Lane:
+        """Return the lane of a request of `count` images."""
+        return self.small if count <= self.batch_size else self.large
+
+    def ahead(self, lane: Lane) -> int:
+        """Return the number of images that run before those of a request that joins the lane now."""
+        other = self.large if lane is self.small else self.small
+        return self._alone.images + lane.images + min(lane.images, other.images)
+
+    def put(self, pixels: NDArray[np.uint8]) -> list[Entry]:
+        """Queue `[n, 3, S, S] uint8` images of one request and return their entries, none larger than a batch."""
+        size = self.batch_size
+        parts = [pixels] if len(pixels) <= size else [pixels[i : i + size] for i in range(0, len(pixels), size)]
+        return self.lane(len(pixels)).put(parts)
+
+    def put_back(self, entries: list[Entry]) -> None:
+        """Put back unanswered entries of a batch. Each runs alone, before all others."""
+        self._alone.put_back(entries)
+
+    def take(self) -> list[Entry]:
+        """Remove and return the next batch; empty if nothing waits."""
+        if suspect := self._alone.take(self.batch_size, most=1):
+            return suspect
+        if not (self.small.images and self.large.images):
+            self._lead = 0
+        first, second = (self.small, self.large) if self._lead <= 0 else (self.large, self.small)
+        small, large = self.small.images, self.large.images
+        batch = first.take(self.batch_size)
+        batch += second.take(self.batch_size - sum(len(entry.pixels) for entry in batch))
+        if small and large:
+            self._lead += (small - self.small.images) - (large - self.large.images)
+        return batch
+
+    def fail_all(self, error: ServiceError) -> None:
+        """End every waiting entry with the error."""
+        for lane in (self._alone, self.small, self.large):
+            lane.fail_all(error)

@@ -28,6 +28,8 @@ class WorkerInfo(EngineInfo):
 
     load_seconds: float
     warmup_seconds: float
+    full_batch_seconds: float
+    """The time of a batch of `max_batch_size` images, once all sizes were warmed up."""
     selftest_agreement: float
     """Share (0 to 1) of the bundled images with the stored FP32 answer, see `models.selftest.agreement`."""
     memory_kind: str

@@ -56,8 +56,8 @@ class Owner(Protocol):
     def dispatch(self) -> None:
         """Give the idle worker a batch if one waits."""
 
-    def executed(self, result: Result) -> None:
-        """Learn that a batch was executed."""
+    def executed(self, result: Result, seconds: float) -> None:
+        """Learn that a batch was executed, which kept the worker from others for so many seconds."""
 
     def poisoned(self, entries: list[Entry]) -> None:
         """Take back entries that shared a batch which made the engine raise."""
@@ -85,6 +85,7 @@ class Worker:
         self._spawn = spawn
         self._owner = owner
         self._held: list[Entry] = []
+        self._held_since = 0.0
         self._transport: asyncio.WriteTransport
         self._link_is_up = False
         self._hang_timer: asyncio.TimerHandle | None = None
@@ -94,9 +95,14 @@ class Worker:
         """True if the worker can take a batch."""
         return self._link_is_up and not self._held
 
+    @property
+    def held_images(self) -> int:
+        """The number of images in the batch that the worker executes."""
+        return sum([len(entry.pixels) for entry in self._held])
+
     def execute(self, batch: list[Entry]) -> None:
         """Send a batch to the idle worker. Its entries end when the worker answers or is lost."""
-        self._held = batch
+        self._held, self._held_since = batch, time.perf_counter()
         self._transport.write(wire.frame(wire.BATCH, b"".join(entry.pixels.tobytes() for entry in batch)))
         self._expect_within(self.settings.hang_timeout, "the worker hung: no answer")
 
@@ -213,7 +219,7 @@ class Worker:
         assert self.info is not None
         entries, self._held = self._held, []
         first, size = 0, len(result.logits)
-        self._owner.executed(result)
+        self._owner.executed(result, time.perf_counter() - self._held_since)
         for entry in entries:
             last = first + len(entry.pixels)
             if not entry.answer.done():

@@ -39,7 +39,11 @@ def engine_info(variant: Variant) -> EngineInfo:
 def worker_info(variant: str = "int8", **changes: Any) -> WorkerInfo:
     """Return the info of a worker that runs a fake engine, with these fields changed."""
     measured = {"load_seconds": 0.5, "warmup_seconds": 0.25, "selftest_agreement": 0.99}
-    measured |= {"memory_kind": "activation_peak", "activation_peaks": FakeEngine.activation_peaks}
+    measured |= {
+        "full_batch_seconds": 0.0012,
+        "memory_kind": "activation_peak",
+        "activation_peaks": FakeEngine.activation_peaks,
+    }
     return WorkerInfo(**asdict(engine_info(VARIANTS[variant])) | measured | changes)
 
 

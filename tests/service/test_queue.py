@@ -1,18 +1,22 @@
-"""Batches are formed in order and within their limit, without entries that ended meanwhile."""
+"""Batches are formed in order and within their limit, without entries that ended meanwhile. Two lanes take turns."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
 import numpy as np
-import pytest
+from numpy.typing import NDArray
 
 from service.errors import ServiceError
-from service.workers.queue import Queue
+from service.workers.queue import Entry, Queue
 
 
-def images(count: int) -> list[Any]:
-    return [np.zeros((count, 3, 32, 32), np.uint8)]
+def images(count: int) -> NDArray[np.uint8]:
+    return np.zeros((count, 3, 32, 32), np.uint8)
+
+
+def sizes(batch: list[Entry]) -> list[int]:
+    return [len(entry.pixels) for entry in batch]
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -23,24 +27,22 @@ def test_a_batch_is_counted_in_images() -> None:
     """Requests of 3, 4 and 2 images with a limit of 8 make batches of 7 and 2."""
 
     async def scenario() -> None:
-        queue = Queue(100)
+        queue = Queue(8)
         for count in (3, 4, 2):
             queue.put(images(count))
-        assert [sum(len(entry.pixels) for entry in queue.take(8)) for _ in range(2)] == [7, 2]
+        assert [sizes(queue.take()) for _ in range(2)] == [[3, 4], [2]]
         assert queue.images == 0
 
     run(scenario())
 
 
-def test_a_full_queue_takes_all_of_a_request_or_nothing() -> None:
-    """A request past the capacity is `overloaded`; the entries that wait stay."""
+def test_a_large_request_is_cut_into_batches() -> None:
+    """20 images with a limit of 8 are three entries, each of at most a batch."""
 
     async def scenario() -> None:
-        queue = Queue(5)
-        queue.put(images(4))
-        with pytest.raises(ServiceError, match="4 images are waiting"):
-            queue.put(images(1) + images(1))
-        assert queue.images == 4
+        queue = Queue(8)
+        assert sizes(queue.put(images(20))) == [8, 8, 4]
+        assert [sizes(queue.take()) for _ in range(3)] == [[8], [8], [4]]
 
     run(scenario())
 
@@ -49,11 +51,11 @@ def test_an_answered_entry_is_not_taken() -> None:
     """Deadline and disconnect drop an entry before it is computed, and its images no longer count."""
 
     async def scenario() -> None:
-        queue = Queue(10)
+        queue = Queue(8)
         (gone,), (stays,) = queue.put(images(2)), queue.put(images(1))
         gone.fail(ServiceError("deadline", "late"))
         assert queue.images == 1
-        assert queue.take(8) == [stays]
+        assert queue.take() == [stays]
         assert isinstance(gone.answer.exception(), ServiceError)
 
     run(scenario())
@@ -78,12 +80,13 @@ def test_entries_put_back_are_executed_alone_and_first() -> None:
     """After an engine error each entry of the batch gets a batch of its own, before later requests."""
 
     async def scenario() -> None:
-        queue = Queue(10)
-        first, second = queue.put(images(1) + images(1))
-        queue.take(8)
+        queue = Queue(8)
+        (first,), (second,) = queue.put(images(1)), queue.put(images(1))
+        queue.take()
         (later,) = queue.put(images(1))
         queue.put_back([first, second])
-        assert [queue.take(8) for _ in range(3)] == [[first], [second], [later]]
+        assert queue.images == 3
+        assert [queue.take() for _ in range(3)] == [[first], [second], [later]]
 
     run(scenario())
 
@@ -92,6 +95,75 @@ def test_an_empty_queue_gives_no_batch() -> None:
     """`take` does not wait for images."""
 
     async def scenario() -> None:
-        assert Queue(10).take(8) == []
+        assert Queue(8).take() == []
+
+    run(scenario())
+
+
+def test_a_small_request_waits_for_one_batch_of_large_ones_at_most() -> None:
+    """However many large requests wait, and whatever was served before, the second batch at the latest has it."""
+
+    async def scenario() -> None:
+        queue = Queue(8)
+        for _ in range(100):
+            queue.put(images(64))
+        for served_before in range(40):
+            (small,) = queue.put(images(1 + served_before % 8))
+            assert small in queue.take() + queue.take()
+            assert queue.large.images
+
+    run(scenario())
+
+
+def test_a_large_request_waits_for_one_batch_of_small_ones_at_most() -> None:
+    """The same holds the other way round: small requests that never end do not starve a large one."""
+
+    async def scenario() -> None:
+        queue = Queue(8)
+        for _ in range(400):
+            queue.put(images(3))
+        for _ in range(20):
+            first, _ = queue.put(images(9))
+            assert first in queue.take() + queue.take()
+            while queue.large.images:
+                queue.take()
+            assert queue.small.images
+
+    run(scenario())
+
+
+def test_both_lanes_get_half_of_the_images() -> None:
+    """While both wait, neither is ahead of the other by more than a batch, whatever the sizes of the requests."""
+
+    async def scenario() -> None:
+        queue = Queue(8)
+        for _ in range(100):
+            queue.put(images(5))
+            queue.put(images(12))
+        small = large = 0
+        while queue.small.images and queue.large.images:
+            before = queue.small.images, queue.large.images
+            queue.take()
+            small += before[0] - queue.small.images
+            large += before[1] - queue.large.images
+            assert abs(small - large) <= 8
+
+    run(scenario())
+
+
+def test_a_lane_that_was_empty_has_no_credit() -> None:
+    """Large requests that ran while nothing else waited are not held against the next ones."""
+
+    async def scenario() -> None:
+        queue = Queue(8)
+        queue.put(images(800))
+        for _ in range(50):
+            queue.take()
+        for _ in range(100):
+            queue.put(images(8))
+        taken = [sizes(queue.take()) for _ in range(4)]
+        assert taken == [[8]] * 4
+        assert queue.small.images == 800 - 2 * 8
+        assert queue.large.images == 400 - 2 * 8
 
     run(scenario())

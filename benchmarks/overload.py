@@ -1,0 +1,183 @@
+"""A service with default settings under more load than it can answer: `python -m benchmarks.overload`.
+
+1. Capacity: the answers a second that 32 clients get who send again after each answer. Then requests come at random
+   times (open, Poisson), at once and at three times the capacity. Goodput is the answers with status 200 a second.
+   Recovery is the time from the last arrival until a single request takes at most twice its calm time again.
+2. One variant's flood: the times of the other at 20 requests/s, alone, beside a variant that 32 clients keep busy, and
+   beside one with arrivals at three times its capacity. The second shows what sharing the cores costs.
+3. Large requests: the times of single images at 20 requests/s, alone and beside 8 requests/s of 256 images.
+
+A request is a 32x32 PNG of 2.4 KB. Times count from the moment at which a request was due. The generator runs on the
+same cores.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import uvloop
+
+from benchmarks.arrivals import Reply, Target, arrive, circle, milliseconds, sent
+from benchmarks.wrk import PACKAGES, Contender, free_port, png, process, wait_until_it_answers
+from common import machine
+
+CLIENTS = 32
+CALM_RATE = 20.0
+"""Requests a second of the client whose times are watched."""
+LARGE_RATE, LARGE_IMAGES = 8.0, 256
+FACTORS = (1, 3)
+PNG = png()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the service listens, and how long each load lasts, in seconds."""
+
+    url: str
+    seconds: float
+
+    def target(self, variant: str) -> Target:
+        """Return a single PNG for the variant."""
+        return Target(f"{self.url}/predict/{variant}", PNG, "image/png")
+
+    def large(self, variant: str) -> Target:
+        """Return a request of LARGE_IMAGES raw images for the variant."""
+        pixels = np.random.default_rng(0).integers(0, 256, (LARGE_IMAGES, 3, 32, 32), np.uint8)
+        return Target(f"{self.url}/predict/{variant}", pixels.tobytes(), "application/octet-stream")
+
+
+def goodput(replies: Sequence[Reply], seconds: float) -> float:
+    """Return the answers a second."""
+    return sum(reply.status == 200 for reply in replies) / seconds
+
+
+async def capacity(plan: Plan, variant: str) -> float:
+    """Return the answers a second of clients that keep the variant busy, after a second of warm-up."""
+    await circle(plan.target(variant), CLIENTS, 1)
+    return goodput(await circle(plan.target(variant), CLIENTS, plan.seconds), plan.seconds)
+
+
+async def recovery(target: Target, calm_milliseconds: float) -> float:
+    """Return the seconds until a request, sent again after each answer, takes at most twice its calm time."""
+    began = time.perf_counter()
+    while True:
+        reply = await target.ask()
+        if reply.status == 200 and reply.seconds * 1000 <= 2 * calm_milliseconds:
+            return time.perf_counter() - began
+        await asyncio.sleep(0.01)
+
+
+async def overload_row(plan: Plan, variant: str, most: float, factor: int, calm: float) -> str:
+    """Return the row of a variant at `factor` times its capacity of `most` requests a second."""
+    target = plan.target(variant)
+    await sent(target, factor * most, plan.seconds)
+    recovered = await recovery(plan.target(variant), calm)
+    await target.settle()
+    good = goodput(target.replies, plan.seconds)
+    refused = [reply for reply in target.replies if reply.status == 503]
+    others = len(target.replies) - len(refused) - sum(reply.status == 200 for reply in target.replies)
+    waits = sorted({reply.retry_after for reply in refused})
+    p50, p99 = (milliseconds(target.replies, percent) for percent in (50, 99))
+    cost = f"{milliseconds_of(refused):.0f}" if refused else "-"
+    return (
+        f"| {variant}, {factor} x | {most:,.0f} | {good:,.0f} | {good / most:.0%} | {p50:,.0f} | {p99:,.0f} | "
+        f"{len(refused) / len(target.replies):.0%} ({cost}) | {', '.join(map(str, waits)) or '-'} | {others} | "
+        f"{recovered:.2f} |"
+    )
+
+
+def milliseconds_of(replies: Sequence[Reply]) -> float:
+    """Return the median time of replies of any status."""
+    return 1000 * statistics.median([reply.seconds for reply in replies])
+
+
+async def overload_table(plan: Plan, variants: Sequence[str]) -> dict[str, float]:
+    """Print the table of arrivals, and return each variant's capacity."""
+    print(
+        "| arrivals | capacity/s | goodput/s | share | p50 ms | p99 ms | refused (p50 ms) | Retry-After | "
+        "other ends | recovery s |\n|---|---|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
+    found = {}
+    for variant in variants:
+        calm = milliseconds(await arrive(plan.target(variant), CALM_RATE, plan.seconds), 50)
+        found[variant] = await capacity(plan, variant)
+        for factor in FACTORS:
+            print(await overload_row(plan, variant, found[variant], factor, calm), flush=True)
+    return found
+
+
+async def beside(plan: Plan, variant: str, load: Callable[[], Awaitable[object]] | None) -> str:
+    """Return count, p50 and p99 of the calm client while the load runs, from a second after the load's start on."""
+    task = asyncio.ensure_future(load()) if load else None
+    await asyncio.sleep(1)
+    replies = await arrive(plan.target(variant), CALM_RATE, plan.seconds, seed=1)
+    if task:
+        await task
+    answered = sum(reply.status == 200 for reply in replies)
+    return f"{answered} of {len(replies)} | {milliseconds(replies, 50):,.1f} | {milliseconds(replies, 99):,.0f} |"
+
+
+async def flood_table(plan: Plan, most: dict[str, float]) -> None:
+    """Print each variant's times beside the load of the other."""
+    print("\n| at 20 requests/s | the other variant | answered | p50 ms | p99 ms |\n|---|---|---|---|---|", flush=True)
+    for variant, other in zip(most, reversed(most), strict=True):
+        loads: dict[str, Callable[[], Awaitable[object]] | None] = {
+            "idle": None,
+            f"{other} kept busy": partial(circle, plan.target(other), CLIENTS, plan.seconds + 1),
+            f"{other}, 3 x": partial(arrive, plan.target(other), 3 * most[other], plan.seconds + 1),
+        }
+        for name, load in loads.items():
+            print(f"| {variant} | {name} | {await beside(plan, variant, load)}", flush=True)
+
+
+async def large_table(plan: Plan, variants: Sequence[str]) -> None:
+    """Print the times of single images beside large requests of the same variant."""
+    print(
+        "\n| single images | beside | answered | p50 ms | p99 ms | large, goodput images/s |\n|---|---|---|---|---|---|"
+    )
+    for variant in variants:
+        print(f"| {variant} | nothing | {await beside(plan, variant, None)} - |", flush=True)
+        large = plan.large(variant)
+        row = await beside(plan, variant, partial(arrive, large, LARGE_RATE, plan.seconds + 1))
+        images = LARGE_IMAGES * goodput(large.replies, plan.seconds + 1)
+        print(f"| {variant} | {LARGE_RATE:g}/s of {LARGE_IMAGES} | {row} {images:,.0f} |", flush=True)
+
+
+async def tables(plan: Plan, variants: Sequence[str]) -> None:
+    """Print all tables."""
+    most = await overload_table(plan, variants)
+    await flood_table(plan, most)
+    await large_table(plan, variants)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the machine, then one Markdown table after another."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.overload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=30, help="length of each load (%(default)g)")
+    parser.add_argument("--variants", default="int8,fp32", help="two served variants to measure (%(default)s)")
+    args = parser.parse_args(argv)
+    variants, port = args.variants.split(","), free_port()
+    print(json.dumps(machine.describe(*PACKAGES) | {"seconds": args.seconds}) + "\n", flush=True)
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        process("service", "--port", str(port), "--variants", args.variants, stderr=nowhere),
+    ):
+        plan = Plan(f"http://127.0.0.1:{port}", args.seconds)
+        for variant in variants:
+            wait_until_it_answers(Contender(variant, f"{plan.url}/predict/{variant}", PNG, "image/png"))
+        uvloop.run(tables(plan, variants))
+
+
+if __name__ == "__main__":
+    main()
