@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from models import cifar10, files, loading, reference, variants
 from models.card import Card, read_card
-from models.engines.base import Engine
+from models.engines.base import Engine, Execution
 
 Load = Callable[[str], Engine]
 ON_CPU = tuple(name for name, row in variants.VARIANTS.items() if row.cpu_builder)
@@ -18,6 +19,18 @@ ON_CPU = tuple(name for name, row in variants.VARIANTS.items() if row.cpu_builde
 SLOW = ("fp16", "bf16")
 """Variants that a CPU runs for tests only, slowly."""
 Answers = Callable[[str], np.ndarray]
+
+
+class Spoilt:
+    """An engine whose logits a function spoils."""
+
+    def __init__(self, engine: Engine, spoil: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.engine, self.spoil = engine, spoil
+        self.variant, self.device, self.info = engine.variant, engine.device, engine.info
+
+    def run(self, pixels: np.ndarray) -> Execution:
+        done = self.engine.run(pixels)
+        return replace(done, logits=self.spoil(done.logits))
 
 
 @pytest.fixture(autouse=True)
