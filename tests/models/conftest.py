@@ -98,7 +98,7 @@ def tiny_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     hashes = {}
     for name in cifar10.SHA1:
         count = 20 if name.startswith("test") else 8
-        records = random.integers(0, 256, (count, cifar10.RECORD), dtype=np.uint8)
+        records = random.integers(0, 256, (count, cifar10.BYTES_PER_IMAGE), dtype=np.uint8)
         records[:, 0] = np.arange(count) % 10
         (folder / name).write_bytes(records.tobytes())
         hashes[name] = hashlib.sha1(records.tobytes(), usedforsecurity=False).hexdigest()
