@@ -17,7 +17,7 @@ import struct
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
 from models.card import AS_IT_SAYS, Card, Preparation, read_card
-from models.files import ARTIFACT_SUFFIX, CheckpointError, beside, default_path, read, sha256, write
+from models.files import ARTIFACT_SUFFIX, CheckpointError, beside, default_path, read, sha256, write_all
 from models.topology import STEMS, Input, detect
 
 if TYPE_CHECKING:
@@ -42,16 +42,18 @@ State = dict[str, NDArray[np.float32]]
 
 
 def save(net: nn.Module, path: Path, card: Card) -> Card:
-    """Write `net` to `path` and its card beside it; return the card, completed with the file's SHA-256 and size."""
-    data = serialize({name: tensor.detach().cpu().contiguous().numpy() for name, tensor in net.state_dict().items()})
+    """Write `net` to `path` and its card beside it; return the card, completed with the file's SHA-256 and size.
+
+    Raises:
+        OSError: the files cannot be written. Then neither is changed.
+    """
+    data = serialize({name: array(tensor) for name, tensor in net.state_dict().items()})
     inputs = Input()
     card = replace(
         card, architecture=STEMS["cifar"], input_size=inputs.side, mean=inputs.mean, std=inputs.std,
         sha256=sha256(data), bytes=len(data),
     )  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, data)
-    write(beside(path, ".json"), (json.dumps(asdict(card), indent=2) + "\n").encode())
+    write_all({path: data, beside(path, ".json"): (json.dumps(asdict(card), indent=2) + "\n").encode()})
     return card
 
 
@@ -109,12 +111,28 @@ def verified(path: Path, expected: str) -> bytes:
 
 
 def tensors(data: bytes, path: Path) -> State:
-    """Return the arrays of a checkpoint's content, floating-point ones as float32."""
+    """Return the arrays of a checkpoint's content: floating-point ones as float32, each contiguous in its own memory.
+
+    Raises:
+        CheckpointError: the content holds no tensors, or one that is sparse, quantized, complex or without values.
+    """
     named = _safetensors(data, path) if path.suffix == ".safetensors" else _state_dict(data, path)
-    return {
-        name: (tensor.detach().float() if tensor.is_floating_point() else tensor).numpy()
-        for name, tensor in named.items()
-    }
+    return {name: _dense(tensor, f"{path}: {name}") for name, tensor in named.items()}
+
+
+def _dense(tensor: Tensor, what: str) -> NDArray[Any]:
+    try:
+        if tensor.is_complex():
+            raise TypeError(f"it is {tensor.dtype}")
+        return array(tensor.float() if tensor.is_floating_point() else tensor)
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{what} is no dense tensor of real numbers ({str(error).splitlines()[0]})") from error
+
+
+def array(tensor: Tensor) -> NDArray[Any]:
+    """Return a copy of the tensor's values in C order, whatever its strides: channels-last, transposed, expanded."""
+    copy: NDArray[Any] = np.array(tensor.detach().cpu().resolve_neg().numpy(), order="C")
+    return copy
 
 
 def _safetensors(data: bytes, path: Path) -> dict[str, Tensor]:

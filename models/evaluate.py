@@ -20,6 +20,7 @@ from common import machine
 from models import cifar10, files, preprocess
 from models.card import read_card
 from models.cifar10 import Images, Labels
+from models.command import one_sentence
 from models.engines.base import Engine
 from models.evaluation import batches, corruptions, record, sheet, statistics, table
 from models.evaluation.answers import answer
@@ -28,7 +29,7 @@ from models.evaluation.report import CLEAN, Report, Result, VariantReport, recor
 from models.flags import add_preparation, device, positive, preparation_of
 from models.loading import load
 from models.logits import Logits
-from models.variants import REFERENCES, VARIANTS, VariantUnavailable
+from models.variants import REFERENCES, VARIANTS
 
 LOADS = 3
 """Times that each variant is loaded, to time it."""
@@ -42,8 +43,10 @@ class Loaded:
     seconds: tuple[float, ...]
 
 
-def evaluate(args: argparse.Namespace, command: str) -> Report:
-    """Run the whole evaluation that the flags describe.
+def evaluate(args: argparse.Namespace, command: str) -> tuple[Report, dict[Path, bytes]]:
+    """Run the whole evaluation that the flags describe; return its report, and its contact sheets by their places.
+
+    Of the results it writes only the logits, from which the same command continues.
 
     Raises:
         DatasetError, CheckpointError, VariantUnavailable: something is missing; says what and how to get it.
@@ -57,10 +60,10 @@ def evaluate(args: argparse.Namespace, command: str) -> Report:
     for engine in engines.values():
         engine.warm_up(args.batch_sizes)  # before the answers, so that they come from the graphs that a service runs
     reference = next((name for name in REFERENCES if name in engines), args.variants[0])
-    results = results_by_condition(engines, images, labels, order, reference, args)
+    results, sheets = results_by_condition(engines, images, labels, order, reference, args)
     side = next(iter(engines.values())).info.input_size
     timed = batches.measure(engines, preprocess.resized(images[: args.batch_images], side), args.batch_sizes)
-    return Report(
+    report = Report(
         command=command,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         checkpoint=(args.checkpoint or files.default_path()).name,
@@ -71,6 +74,7 @@ def evaluate(args: argparse.Namespace, command: str) -> Report:
         variants={name: of_variant(name, one, results, batches.summarise(timed)) for name, one in loaded.items()},
         batches=timed,
     )
+    return report, sheets
 
 
 def results_by_condition(
@@ -80,18 +84,19 @@ def results_by_condition(
     order: Sequence[int],
     reference: str,
     args: argparse.Namespace,
-) -> dict[str, dict[str, Result]]:
-    """Return each variant's result on the clean images and under each corruption; draw the images that differ."""
+) -> tuple[dict[str, dict[str, Result]], dict[Path, bytes]]:
+    """Return each variant's result on the clean images and under each corruption, and the sheets of `draw`."""
     results: dict[str, dict[str, Result]] = {}
+    sheets: dict[Path, bytes] = {}
     for condition in (CLEAN, *args.corruptions):
         count = args.images if condition == CLEAN else args.corrupted_images
         seen = images if condition == CLEAN else corruptions.corrupt(images[:count], condition)
         logits = {name: answered(engine, seen, condition, args)[:, order] for name, engine in engines.items()}
         results[condition] = judged(logits, labels[:count], reference)
         if condition == CLEAN:
-            draw(results[condition], logits, reference, images, labels, args.out)
+            sheets = draw(results[condition], logits, reference, images, labels, args.out)
         log(condition, results[condition])
-    return results
+    return results, sheets
 
 
 def of_variant(
@@ -159,12 +164,15 @@ def draw(
     images: Images,
     labels: Labels,
     out: Path,
-) -> None:
-    """Write a contact sheet per variant of the images that exactly one of it and the reference gets right."""
+) -> dict[Path, bytes]:
+    """Return by place a contact sheet per variant: the images that exactly one of it and the reference gets right."""
+    sheets: dict[Path, bytes] = {}
     for name, result in results.items():
         if result.paired and result.paired.discordant:
             picks, names = (logits[reference].argmax(1), logits[name].argmax(1)), (reference, name)
-            sheet.write(sheet.draw(images, labels, picks, names, result.paired), out / f"discordant-{name}.png")
+            drawn = sheet.draw(images, labels, picks, names, result.paired)
+            sheets[out / f"discordant-{name}.png"] = sheet.png(drawn)
+    return sheets
 
 
 def log(condition: str, results: Mapping[str, Result]) -> None:
@@ -236,17 +244,18 @@ def conditions(text: str) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if argv is None else argv)
     args = parse(given)
-    try:
-        report = evaluate(args, f"python -m models.evaluate {shlex.join(given)}".strip())
-    except (cifar10.DatasetError, files.CheckpointError, VariantUnavailable) as error:
-        sys.exit(f"error: {error}")
-    report.write(args.out / "evaluation.json")
-    files.write(args.out / "evaluation.md", table.document(report).encode())
+    path = args.checkpoint or files.default_path()
+    with one_sentence():
+        report, contents = evaluate(args, f"python -m models.evaluate {shlex.join(given)}".strip())
+        contents[args.out / "evaluation.json"] = report.to_json()
+        contents[args.out / "evaluation.md"] = table.document(report).encode()
+        if args.record:
+            entries = {name: record_entry(report, name) for name in report.variants}
+            contents[files.beside(path, record.SUFFIX)] = record.content(path, entries)
+        files.write_all(contents)
     print(table.main_table(report))
     if args.record:
-        path = args.checkpoint or files.default_path()
-        entries = {name: record_entry(report, name) for name in report.variants}
-        print(f"{record.write(path, entries)}: the record of each variant")
+        print(f"{files.beside(path, record.SUFFIX)}: the record of each variant")
     print(f"{args.out / 'evaluation.md'} has the rest: classes, corruptions, the images that differ")
 
 

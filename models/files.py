@@ -3,11 +3,14 @@
 The cache is `~/.cache/precision-service`, or `precision-service` under XDG_CACHE_HOME. Imports nothing of this project.
 """
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +49,35 @@ def sha256(data: bytes) -> str:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file atomically: a reader sees the old file or the whole new one."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Write a file atomically: a reader sees the old file or the whole new one.
+
+    Raises:
+        OSError: the file cannot be written. Then the old one stays, and nothing lies beside it.
+    """
+    write_all({path: data})
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together, and the folders that they need: every file is complete before one is replaced.
+
+    Raises:
+        OSError: one cannot be written. Then every old file stays, and nothing lies beside them.
+    """
+    partials = {path: path.with_name(f"{path.name}.{os.getpid()}.partial") for path in contents}
+    try:
+        for path, partial in partials.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "A folder is in the place of the file", str(path))
+            with partial.open("wb") as file:
+                file.write(contents[path])
+                os.fsync(file.fileno())
+        for path, partial in partials.items():
+            partial.replace(path)
+    finally:
+        for partial in partials.values():
+            with suppress(OSError):  # after a success it is not there any more
+                partial.unlink()
 
 
 def read(path: Path) -> bytes:

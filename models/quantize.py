@@ -5,7 +5,6 @@ this file `int8` calibrates itself at load on the bundled images.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from models import calibration, checkpoint, cifar10, files, preprocess
 from models.calibrate import METHODS, MOST_IMAGES, calibrate, images_in
 from models.calibration import Calibration
+from models.command import one_sentence
 from models.engines import quantized
 from models.engines.network import fold
 from models.files import ARTIFACT_SUFFIX
@@ -43,14 +43,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.artifact and not args.artifact.name.endswith(ARTIFACT_SUFFIX):
         parser.error(f"--artifact: expected a name that ends in {ARTIFACT_SUFFIX}, got {args.artifact.name}")
-    try:
-        run(args)
-    except (cifar10.DatasetError, files.CheckpointError) as error:
-        sys.exit(f"error: {error}")
+    with one_sentence():
+        written = run(args)
+    print("\n".join(written))
 
 
-def run(args: argparse.Namespace) -> None:
-    """Calibrate, and write what the flags ask for."""
+def run(args: argparse.Namespace) -> list[str]:
+    """Calibrate, compute every file that the flags ask for, then write them all; return a sentence about each."""
     state, card = checkpoint.load(args.checkpoint, preparation_of(args))
     network = fold(state, card)
     side = network.input.side
@@ -62,20 +61,20 @@ def run(args: argparse.Namespace) -> None:
     ranges = calibrate(network, preprocess.resized(images, side), args.method)
     found = Calibration(card.sha256, args.method, len(images), args.seed, ranges, network.input)
     place = files.beside((args.out or args.checkpoint.parent) / args.checkpoint.name, calibration.SUFFIX)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    calibration.save(found, place)
+    contents = {place: found.to_json()}
     source = args.calibration_images or "CIFAR-10's training set"
-    print(f"{place}: ranges of {len(ranges)} activations over {len(images)} images of {source}, method {args.method}")
+    said = [f"{place}: ranges of {len(ranges)} activations over {len(images)} images of {source}, method {args.method}"]
     if args.artifact:
-        content = quantized.serialize(
-            quantized.quantize(network, ranges, quantized.FULL_LIMIT), card.sha256, found.sha256, card.classes
-        )
-        args.artifact.parent.mkdir(parents=True, exist_ok=True)
-        files.write(args.artifact, content)
-        print(f"{args.artifact}: {len(content):,} bytes, {len(content) / card.bytes:.1%} of the checkpoint's")
+        integers = quantized.quantize(network, ranges, quantized.FULL_LIMIT)
+        content = quantized.serialize(integers, card.sha256, found.sha256, card.classes)
         reference = files.beside(args.artifact, SUFFIX)
-        files.write(reference, packed_logits(state, card, cifar10.sample()[0]))
-        print(f"{reference}: the FP32 logits that the artifact's self-test needs")
+        contents |= {args.artifact: content, reference: packed_logits(state, card, cifar10.sample()[0])}
+        said += [
+            f"{args.artifact}: {len(content):,} bytes, {len(content) / card.bytes:.1%} of the checkpoint's",
+            f"{reference}: the FP32 logits that the artifact's self-test needs",
+        ]
+    files.write_all(contents)
+    return said
 
 
 if __name__ == "__main__":

@@ -7,15 +7,13 @@ network in FP32 on the CPU, not folded, not fused.
 
 import argparse
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import checkpoint, cifar10, files
-from models.card import Preparation
-from models.files import CheckpointError
+from models.command import one_sentence
 from models.flags import add_input, input_of
 from models.oracle import packed_logits
 from models.reference import SUFFIX
@@ -31,20 +29,13 @@ def choose(labels: cifar10.Labels) -> NDArray[np.int64]:
     return np.stack(columns, axis=1).reshape(-1)
 
 
-def write_sample(data: Path, path: Path) -> None:
-    """Choose the sample from the official test images under `data` and write it to `path`."""
+def packed_sample(data: Path) -> tuple[bytes, cifar10.Images]:
+    """Return the file with the sample that is chosen from the official test images under `data`, and its images."""
     images, labels = cifar10.read(data, "test")
     chosen = choose(labels)
     content = io.BytesIO()
     np.savez_compressed(content, images=images[chosen], labels=labels[chosen], indices=chosen)
-    files.write(path, content.getvalue())
-
-
-def write_logits(source: Path, preparation: Preparation, images: cifar10.Images) -> Path:
-    """Write the oracle's logits on `images` beside the checkpoint `source`; return the file."""
-    path = files.beside(source, SUFFIX)
-    files.write(path, packed_logits(*checkpoint.load(source, preparation), images))
-    return path
+    return content.getvalue(), images[chosen]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -55,14 +46,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, default=files.default_path(), help="(%(default)s)")
     add_input(parser)
     args = parser.parse_args(argv)
-    try:
+    place, contents = files.beside(args.checkpoint, SUFFIX), {}
+    with one_sentence():
         if args.data:
-            write_sample(args.data, cifar10.SAMPLE)
-            print(f"{cifar10.SAMPLE}: {cifar10.SAMPLE.stat().st_size:,} bytes")
-        images, labels = cifar10.sample()
-        print(f"{write_logits(args.checkpoint, input_of(args), images)}: FP32 logits of {len(labels)} images")
-    except (cifar10.DatasetError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
+            contents[cifar10.SAMPLE], images = packed_sample(args.data)
+        else:
+            images, _ = cifar10.sample()
+        contents[place] = packed_logits(*checkpoint.load(args.checkpoint, input_of(args)), images)
+        files.write_all(contents)
+    if args.data:
+        print(f"{cifar10.SAMPLE}: {len(contents[cifar10.SAMPLE]):,} bytes")
+    print(f"{place}: FP32 logits of {len(images)} images")
 
 
 if __name__ == "__main__":

@@ -10,15 +10,14 @@ continues a run that was stopped, with the same result as a run that was not.
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from models import checkpoint, cifar10, files, flags
+from models.command import one_sentence
 from models.engines import graphs
-from models.files import CheckpointError
 from models.training import result
 from models.training.loop import accuracy, train
 from models.training.recipe import Recipe
@@ -48,16 +47,14 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
 
 def main(argv: list[str] | None = None) -> None:
     args, recipe = parse(argv)
-    try:
+    with one_sentence():
         cifar10.ensure(args.data)
         test = cifar10.read(args.data, "test")  # used after the training, but missing files must show before it
         run = train(recipe, args.data, args.out, torch.device(args.device), args.save_every)
-    except (cifar10.DatasetError, CheckpointError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    images, labels = (torch.from_numpy(a).to(run.device) for a in test)
-    graphs.set_convolutions(tf32=False, search=False)  # the accuracy on the card is that of FP32
-    card = result.describe(run, accuracy(run.net, images, labels), len(images))
-    card = checkpoint.save(run.net, args.out / files.BUNDLED.name, card)
+        images, labels = (torch.from_numpy(a).to(run.device) for a in test)
+        graphs.set_convolutions(tf32=False, search=False)  # the accuracy on the card is that of FP32
+        card = result.describe(run, accuracy(run.net, images, labels), len(images))
+        card = checkpoint.save(run.net, args.out / files.BUNDLED.name, card)
     summary = {name: getattr(card, name) for name in ("test_accuracy", "training_seconds", "sha256")}
     print(json.dumps(summary))
 

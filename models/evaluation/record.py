@@ -42,12 +42,10 @@ def belongs(entry: Mapping[str, Any], info: Mapping[str, Any]) -> bool:
     return all(name in info and entry.get(name) == info[name] for name in IDENTITY)
 
 
-def write(path: Path, found: Mapping[str, Entry]) -> Path:
-    """Write the entries beside the checkpoint; keep older entries of other variants if they are of the same weights."""
-    place = files.beside(path, SUFFIX)
+def content(path: Path, found: Mapping[str, Entry]) -> bytes:
+    """Return the record of the checkpoint at `path` with these entries; others of the same weights are kept."""
     shas = {entry["checkpoint_sha256"] for entry in found.values()}
     kept = {}
     with suppress(files.CheckpointError):  # a damaged file is replaced
         kept = {name: entry for name, entry in read(path).items() if entry.get("checkpoint_sha256") in shas}
-    files.write(place, (json.dumps(kept | dict(found), indent=1) + "\n").encode())
-    return place
+    return (json.dumps(kept | dict(found), indent=1) + "\n").encode()

@@ -2,11 +2,9 @@
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from models import files
 from models.engines.base import EngineInfo
 from models.evaluation.batches import Batch, Summary
 from models.evaluation.record import IDENTITY
@@ -51,9 +49,9 @@ class Report:
     variants: dict[str, VariantReport]
     batches: list[Batch]
 
-    def write(self, place: Path) -> None:
-        """Write the report as JSON."""
-        files.write(place, (json.dumps(asdict(self), indent=1) + "\n").encode())
+    def to_json(self) -> bytes:
+        """Return the content of evaluation.json."""
+        return (json.dumps(asdict(self), indent=1) + "\n").encode()
 
 
 def record_entry(report: Report, name: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A contact sheet of the images that exactly one of two variants gets right."""
 
-from pathlib import Path
+import io
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,8 @@ def draw(
     return sheet
 
 
-def write(sheet: Image.Image, place: Path) -> None:
-    """Save the sheet as PNG."""
-    sheet.save(place, "PNG", optimize=True)
+def png(sheet: Image.Image) -> bytes:
+    """Return the sheet as a PNG file."""
+    content = io.BytesIO()
+    sheet.save(content, "PNG", optimize=True)
+    return content.getvalue()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from models import cifar10, files, loading, reference, variants
 from models.card import Card, read_card
@@ -104,3 +105,13 @@ def tiny_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         hashes[name] = hashlib.sha1(records.tobytes(), usedforsecurity=False).hexdigest()
     monkeypatch.setattr(cifar10, "SHA1", hashes)
     return tmp_path / "data"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Return a folder with twelve images of the sample as PNG files."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index, image in enumerate(cifar10.sample()[0][:12]):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{index:02}.png")
+    return folder

@@ -98,6 +98,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.evaluation.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"x.evaluation.json cannot be read .*models.evaluate --record"):
         evaluation.read(tmp_path / "x.safetensors")
-    evaluation.write(tmp_path / "x.safetensors", {"int8": {"checkpoint_sha256": "a"}})
+    again = evaluation.content(tmp_path / "x.safetensors", {"int8": {"checkpoint_sha256": "a"}})
+    (tmp_path / "x.evaluation.json").write_bytes(again)
     assert list(evaluation.read(tmp_path / "x.safetensors")) == ["int8"]
     assert evaluation.read(tmp_path / "y.safetensors") == {}

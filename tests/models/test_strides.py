@@ -1,0 +1,137 @@
+"""The memory layout and the dtype in which people save weights: the values count, not the strides."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models import checkpoint, cifar10, loading, quantize, selftest
+from models.card import Preparation
+from models.files import CheckpointError
+from models.resnet import resnet18
+from models.topology import STEMS
+
+State = dict[str, Tensor]
+PREPARATION = Preparation(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+FLAGS = ["--input-size", "32", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use an empty folder as cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module", params=STEMS)
+def state(request: pytest.FixtureRequest) -> State:
+    """Return the contiguous weights of a network whose BatchNorm has seen images."""
+    torch.manual_seed(5)
+    net = resnet18(request.param)
+    images = torch.from_numpy(cifar10.sample()[0][:50]).float() / 128 - 1
+    with torch.no_grad():
+        for _ in range(4):
+            net(images)
+    return net.state_dict()
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Return the tensor with the strides of `net.to(memory_format=torch.channels_last)`."""
+    return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def transposed(tensor: Tensor) -> Tensor:
+    """Return the tensor with its axes in reverse order in memory."""
+    axes = tuple(reversed(range(tensor.ndim)))
+    return tensor.permute(axes).contiguous().permute(axes)
+
+
+def strided(tensor: Tensor) -> Tensor:
+    """Return the tensor as every second value of a larger storage."""
+    return torch.stack([tensor, tensor + 1], dim=-1)[..., 0]
+
+
+def parameters(tensor: Tensor) -> Tensor:
+    """Return a channels-last parameter, which requires gradients, of a floating-point tensor."""
+    return torch.nn.Parameter(channels_last(tensor)) if tensor.is_floating_point() else tensor
+
+
+LAYOUTS = (channels_last, transposed, strided, parameters)
+
+
+def logits(path: Path, name: str) -> np.ndarray:
+    """Return a variant's logits on ten images, with the weights at `path`."""
+    engine = loading.load(name, threads=1, checkpoint=path, preparation=PREPARATION)
+    return engine.run(cifar10.sample()[0][:10]).logits
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_answers(state: State, layout: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    """Weights of any strides in a .pt give the logits of the contiguous ones to the bit, in every CPU variant."""
+    torch.save({name: layout(tensor) for name, tensor in state.items()}, tmp_path / "laid.pt")
+    torch.save(state, tmp_path / "plain.pt")
+    for name in ("fp32-cpu", "int8", "int8-dynamic"):
+        assert np.array_equal(logits(tmp_path / "laid.pt", name), logits(tmp_path / "plain.pt", name)), name
+
+
+def test_safetensors_of_a_channels_last_network(state: State, tmp_path: Path) -> None:
+    """A .safetensors of a channels-last network, whose 1x1 kernels keep their strides, answers as the .pt."""
+    saved = {name: channels_last(tensor).contiguous() for name, tensor in state.items()}
+    save_file(saved, tmp_path / "own.safetensors")
+    torch.save({name: channels_last(tensor) for name, tensor in state.items()}, tmp_path / "own.pt")
+    for name in ("fp32-cpu", "int8"):
+        assert np.array_equal(logits(tmp_path / "own.safetensors", name), logits(tmp_path / "own.pt", name))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes_keep_their_values(state: State, dtype: torch.dtype, tmp_path: Path) -> None:
+    """Channels-last weights in another dtype are read as float32 with the values of that dtype, from both formats."""
+    narrow = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    torch.save({name: channels_last(tensor) for name, tensor in narrow.items()}, tmp_path / "own.pt")
+    save_file(narrow, tmp_path / "own.safetensors")
+    for place in (tmp_path / "own.pt", tmp_path / "own.safetensors"):
+        found, _ = checkpoint.load(place)
+        for name, array in found.items():
+            assert array.flags.c_contiguous
+            assert array.dtype == (np.float32 if narrow[name].is_floating_point() else np.int64)
+            assert np.array_equal(array, narrow[name].float().numpy())
+
+
+def test_an_expanded_tensor_is_written_out(tmp_path: Path) -> None:
+    """A tensor that repeats one value is read with memory of its own for each of them."""
+    torch.save({"fc.bias": torch.ones(1).expand(10)}, tmp_path / "own.pt")
+    array = checkpoint.load(tmp_path / "own.pt")[0]["fc.bias"]
+    assert array.flags.c_contiguous
+    assert array.tolist() == [1.0] * 10
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_artifact_is_made_of_every_layout(
+    state: State, layout: Callable[[Tensor], Tensor], tmp_path: Path, pictures: Path
+) -> None:
+    """`quantize --artifact` of weights of any strides writes the bytes of the contiguous ones, but for their hash."""
+    torch.save({name: layout(tensor) for name, tensor in state.items()}, tmp_path / "own.pt")
+    torch.save(state, tmp_path / "plain.pt")
+    for name in ("own", "plain"):
+        artifact = ["--artifact", str(tmp_path / f"{name}.int8.safetensors"), "--out", str(tmp_path / "out")]
+        images = ["--calibration-images", str(pictures)]
+        quantize.main(["--checkpoint", str(tmp_path / f"{name}.pt"), *artifact, *images, *FLAGS])
+    alone = [loading.load("int8", threads=1, checkpoint=tmp_path / f"{n}.int8.safetensors") for n in ("own", "plain")]
+    first, second = (engine.run(cifar10.sample()[0][:10]).logits for engine in alone)
+    assert np.array_equal(first, second)
+    assert selftest.agreement(alone[0], tmp_path / "own.int8.safetensors") > 0
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.eye(3).to_sparse(), torch.ones(3, dtype=torch.complex64), torch.empty(3, device="meta")],
+    ids=["sparse", "complex", "meta"],
+)
+def test_a_tensor_without_plain_numbers_is_refused(tensor: Tensor, tmp_path: Path) -> None:
+    """A sparse or complex tensor, or one without values, is an error that names it."""
+    torch.save({"fc.bias": tensor}, tmp_path / "own.pt")
+    with pytest.raises(CheckpointError, match=r"own.pt: fc.bias is no dense tensor of real numbers"):
+        checkpoint.load(tmp_path / "own.pt")
