@@ -1,10 +1,12 @@
 """What each by-pass of a library's usual way brings: `python -m benchmarks.bypasses`. Needs `wrk`.
 
-A by-pass stays only where it brings more than 5 % of int8's throughput, or a function that the library lacks. One that
-was taken out is still measured here, so that the decision can be checked. All are measured within one process, in short
-rounds of random order, with one PNG a request. Ratios of the throughput are medians of the ratios within a round, with
-95 % intervals. The processor time that a by-pass saves, as a share of all processor time of a request, bounds what it
-can bring where the cores are busy; other load on the machine disturbs it less.
+A by-pass stays only where it brings more than 5 % of int8's throughput, or a function that the library lacks. The
+counters without locks were taken out, and are measured here so that the decision can be checked.
+
+All are measured within one process, in short rounds of random order, with one PNG a request. Ratios of the throughput
+are medians of the ratios within a round, with 95 % intervals. The processor time that a by-pass saves, as a share of
+all processor time of a request, estimates what it brings where the cores are busy; other load on the machine disturbs
+it less.
 """
 
 import argparse
@@ -20,9 +22,9 @@ from common import machine
 
 BYPASSES = {
     # by-pass: the arms with and without it
-    "short cut around FastAPI (kept)": (AS_SERVED, "through FastAPI's routing"),
-    "limits for slow clients (kept for their function)": (AS_SERVED, "uvicorn's own protocol"),
-    "counters without locks (taken out)": ("counters without locks", AS_SERVED),
+    "short cut around FastAPI": (AS_SERVED, "through FastAPI's routing"),
+    "limits for slow clients": (AS_SERVED, "uvicorn's own protocol"),
+    "counters without locks": ("counters without locks", AS_SERVED),
 }
 
 

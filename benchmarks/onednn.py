@@ -23,7 +23,7 @@ def int8(threads: int, _folder: Path) -> ForBatch:
     """Build the row: the bundled checkpoint with its own calibration, weights of 7 bits on a CPU without VNNI."""
     torch.set_num_threads(threads)
     state, card = checkpoint.load()
-    ranges = calibration.load(files.beside(files.default_path(), ".int8.json"), card.sha256).ranges
+    ranges = calibration.load(files.beside(files.default_path(), calibration.SUFFIX), card.sha256).ranges
     network = quantize(fold(state, card), ranges, FULL_LIMIT)
     run = as_run(forward_of(network if machine.has_vnni() else narrowed(network)))
     return lambda _size: run

@@ -1,9 +1,9 @@
-"""Start the service on a free port, run the load test against it, stop it. `make compare` runs this.
+"""Start the service on a free port, run the load test against it, and stop it. `make compare` runs this script.
 
-    python deploy/compare.py --out reports/today [--variants fp32,int8] [any other flag of `python -m loadtest`]
+    python deploy/compare.py --out DIR [--variants fp32,int8] [any other flag of `python -m loadtest`]
 
-`--help` shows the load test's flags. The service reads its PRECISION_* variables, except keys and certificates, and its
-output goes to DIR/service.log. No process of the service is left behind, however the comparison ends.
+`--help` shows the help of the load test. The service takes its PRECISION_* variables, except keys and certificates, and
+writes its log to DIR/service.log. The script leaves no process of the service behind, whatever ends it.
 """
 
 import argparse
@@ -19,22 +19,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 START_SECONDS = 600
+"""Seconds that the service may take until it is ready."""
 STOP_SECONDS = 30
+"""Seconds that the service may take to end by itself."""
+POLL_SECONDS = 0.2
+"""Seconds between two checks of whether the service is ready."""
 HOST = "127.0.0.1"
 LOADTEST = (sys.executable, "-m", "loadtest")
-FOR_OTHERS = ("PRECISION_API_KEYS", "PRECISION_API_KEY_FILE", "PRECISION_SSL_CERTFILE", "PRECISION_SSL_KEYFILE")
-"""The variables that are not passed on: only a service that others reach needs them, and this one is on loopback."""
+DROPPED = ("PRECISION_API_KEYS", "PRECISION_API_KEY_FILE", "PRECISION_SSL_CERTFILE", "PRECISION_SSL_KEYFILE")
+"""Settings that the service does not get: it listens on loopback only, so it needs no keys and certificates."""
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port that is free now."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         return int(listener.getsockname()[1])
 
 
 def is_ready(port: int) -> bool:
-    """Return whether `/health/ready` answers 200 now."""
+    """Return whether `/health/ready` answers 200."""
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", "/health/ready")
@@ -46,7 +50,7 @@ def is_ready(port: int) -> bool:
 
 
 def wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
-    """Return once `/health/ready` answers 200.
+    """Wait until `/health/ready` answers 200.
 
     Raises:
         RuntimeError: the service ended, or was not ready within START_SECONDS.
@@ -57,11 +61,11 @@ def wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
             raise RuntimeError(f"the service ended with status {service.returncode} before it was ready")
         if time.monotonic() > deadline:
             raise RuntimeError(f"the service was not ready after {START_SECONDS} seconds")
-        time.sleep(0.2)
+        time.sleep(POLL_SECONDS)
 
 
 def stop(service: subprocess.Popen[bytes]) -> None:
-    """End the service and every process of its group. Further signals are ignored, so that this is not interrupted."""
+    """End the service and every process of its group. Further signals do not interrupt this."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     service.terminate()
@@ -74,13 +78,16 @@ def stop(service: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def running_service(flags: list[str], log: Path) -> Iterator[str]:
-    """Start a service in its own session, so that Ctrl-C reaches it only by `stop`. Give its URL once it is ready."""
+    """Start a service, yield its URL when it is ready, and stop it.
+
+    The service runs in a session of its own, so Ctrl-C reaches it only through `stop`.
+    """
     port = free_port()
     command = [sys.executable, "-m", "service", "--host", HOST, "--port", str(port), *flags]
     with log.open("wb") as output:
-        # A line for each request would hide the warnings, which the log is kept for.
+        # A line per request of the comparison would hide the lines that matter.
         environment = {"PRECISION_LOG_LEVEL": "warning"} | os.environ
-        for name in FOR_OTHERS:
+        for name in DROPPED:
             environment.pop(name, None)
         service = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=environment
@@ -94,12 +101,14 @@ def running_service(flags: list[str], log: Path) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Run the comparison and return the exit status."""
+    """Run the comparison and return the load test's exit code; 1 if the service did not start."""
     if {"-h", "--help"} & set(argv):
         return subprocess.run([*LOADTEST, "--help"], check=False).returncode
     parser = argparse.ArgumentParser(prog="deploy/compare.py", allow_abbrev=False, add_help=False)
     parser.add_argument("--out", type=Path, required=True, help="folder for the reports and service.log")
-    parser.add_argument("--variants", help="variants to load, comma-separated (default: the service's)")
+    parser.add_argument(
+        "--variants", help="variants that the service loads, comma-separated (default: those that it loads by itself)"
+    )
     known, _ = parser.parse_known_args(argv)
     known.out.mkdir(parents=True, exist_ok=True)
     log = known.out / "service.log"

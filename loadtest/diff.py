@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(tabulate([(d.arm, d.workload, d.words) for d in found], ("variant", "workload", "B against A")))
     if old.client.cpu != new.client.cpu:
         print(f"not the same machine: {old.client.cpu} and {new.client.cpu}")
-    unsound = [line for name, report in ((flags.a, old), (flags.b, new)) for line in reasons(name, report)]
+    unsound = [*reasons(flags.a, old), *reasons(flags.b, new)]
     asked = [(c, d) for c in flags.fail_on for d in found if d.metric == c.metric]
     failed = [f"FAILED {c}: {d.arm}, {d.workload}: {d.number}" for c, d in asked if c.failed(d)]
     undecided = [f"UNDECIDED {c}: {d.arm}, {d.workload}: {d.words}" for c, d in asked if not d.is_judged]

@@ -1,6 +1,6 @@
 """The same requests in locust's own web interface: `locust -f loadtest/locustfile.py --host http://127.0.0.1:8000`.
 
-Each variant is a class of users, which the web interface or a name selects: `locust -f loadtest/locustfile.py ... int8`.
+Each variant is a class of users. The command line can name some of them: `locust -f loadtest/locustfile.py ... int8`.
 Locust rounds its statistics to a millisecond or more; `python -m loadtest` keeps the raw times.
 
 Environment: LOADTEST_VARIANTS names the variants (fp32,fp16,int8), LOADTEST_IMAGES a file of images (the bundled

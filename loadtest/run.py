@@ -56,30 +56,32 @@ def measure(options: Options) -> Measured:
         drive.progress.say(f"left out: {excluded.name} ({excluded.reason})")
     urls = list(dict.fromkeys(service.url for service in services))
     generator = Generator(sent, urls, users_needed(options, len(subjects.arms)), options.timeout)
-    problems: list[str] = []
-    partial = False
-    try:
-        generator.start()
-        drive.play(generator)
-        problems = restarted(subjects.arms, services)
-    except Stopped:
-        partial = True
-    except ServerError as error:
-        problems = [f"the run could not go on: {error}"]
-        partial = True
-    finally:
-        drive.progress.clear()
-        generator.stop()
+    problems, partial = _play(drive, generator, subjects)
     return Measured(
         subjects,
         images,
         sent,
         played=tuple(drive.played),
         levels=tuple(drive.levels),
-        problems=tuple(problems),
+        problems=problems,
         partial=partial,
         seconds=time.perf_counter() - began,
     )
+
+
+def _play(drive: Drive, generator: Generator, subjects: Subjects) -> tuple[tuple[str, ...], bool]:
+    """Play the plan. Return the problems that make the run INVALID, and whether it ended early."""
+    try:
+        generator.start()
+        drive.play(generator)
+        return restarted(subjects.arms, [service for service, _ in subjects.services]), False
+    except Stopped:
+        return (), True
+    except ServerError as error:
+        return (f"the run could not go on: {error}",), True
+    finally:
+        drive.progress.clear()
+        generator.stop()
 
 
 def discover(targets: Sequence[Target], wanted: Sequence[str]) -> Subjects:
@@ -100,11 +102,11 @@ def discover(targets: Sequence[Target], wanted: Sequence[str]) -> Subjects:
     return Subjects(tuple(described), tuple(arms), tuple(excluded))
 
 
-def restarted(arms: Sequence[Arm], services: Sequence[Service]) -> list[str]:
+def restarted(arms: Sequence[Arm], services: Sequence[Service]) -> tuple[str, ...]:
     """Return a sentence for each arm that was restarted or replaced since the start of the run."""
     now = {(service.url, row.name): row for service in services for row in service.describe().variants}
     changed = [arm for arm in arms if identity(now.get((arm.url, arm.variant))) != identity(arm.info)]
-    return [f"{arm.name} was restarted or replaced during the run" for arm in changed]
+    return tuple(f"{arm.name} was restarted or replaced during the run" for arm in changed)
 
 
 def identity(info: VariantInfo | None) -> tuple[object, ...]:

@@ -32,15 +32,15 @@ Range = tuple[float, float]
 
 
 @torch.inference_mode()
-def observe(network: Network[FoldedLayer], images: cifar10.Images, record: Callable[[str, Tensor], None]) -> None:
-    """Run the FP32 network on `[N, 3, S, S] uint8` images and pass each convolution's output to `record`."""
+def observe(network: Network[FoldedLayer], images: cifar10.Images, visit: Callable[[str, Tensor], None]) -> None:
+    """Run the FP32 network on `[N, 3, S, S] uint8` images and pass each convolution's output to `visit`."""
 
     def convolve(layer: FoldedLayer, x: Tensor) -> Tensor:
         return F.conv2d(x, layer.weight, layer.bias, layer.spec.stride, layer.weight.shape[2] // 2)
 
     def noted(layer: FoldedLayer, y: Tensor, *, relu: bool) -> Tensor:
         y = F.relu(y) if relu else y
-        record(layer.spec.name, y)
+        visit(layer.spec.name, y)
         return y
 
     features = assemble(

@@ -8,6 +8,9 @@ from models import files
 from models.files import CheckpointError
 from models.topology import Input
 
+SUFFIX = ".int8.json"
+"""The end of a calibration's name, see `models.files.beside`."""
+
 
 @dataclass(frozen=True)
 class Calibration:

@@ -6,11 +6,12 @@ import io
 import os
 import sys
 import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models import files
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MEAN = (0.49140, 0.48216, 0.44653)
@@ -20,7 +21,7 @@ STD = (0.24703, 0.24349, 0.26159)
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 FOLDER = "cifar-10-batches-bin"
-RECORD = 1 + 3 * 32 * 32
+BYTES_PER_IMAGE = 1 + 3 * 32 * 32
 """Bytes of one image in a file: its label, then red, green and blue."""
 SHA1 = {
     "data_batch_1.bin": "aadd24acce27caa71bf4b10992e9e7b2d74c2540",
@@ -55,11 +56,11 @@ def read(root: Path, split: str) -> tuple[Images, Labels]:
     Raises:
         DatasetError: a file is missing or is not the official one.
     """
-    records = np.concatenate([_records(root / FOLDER / name) for name in SPLITS[split]])
-    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)
+    rows = np.concatenate([_rows(root / FOLDER / name) for name in SPLITS[split]])
+    return rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64)
 
 
-def _records(path: Path) -> NDArray[np.uint8]:
+def _rows(path: Path) -> NDArray[np.uint8]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -73,7 +74,7 @@ def _records(path: Path) -> NDArray[np.uint8]:
         raise DatasetError(
             f"{path} is damaged: SHA-1 {found}, expected {SHA1[path.name]}; delete it and download again"
         )
-    return np.frombuffer(data, np.uint8).reshape(-1, RECORD)
+    return np.frombuffer(data, np.uint8).reshape(-1, BYTES_PER_IMAGE)
 
 
 def sample() -> tuple[Images, Labels]:
@@ -85,7 +86,7 @@ def sample() -> tuple[Images, Labels]:
     try:
         with np.load(io.BytesIO(SAMPLE.read_bytes())) as content:
             return content["images"], content["labels"].astype(np.int64)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except files.BROKEN_NPZ as error:
         raise DatasetError(f"{SAMPLE} cannot be read ({error}); restore it with `git checkout -- {SAMPLE}`") from error
 
 

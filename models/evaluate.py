@@ -57,15 +57,7 @@ def evaluate(args: argparse.Namespace, command: str) -> Report:
     for engine in engines.values():
         engine.warm_up(args.batch_sizes)  # before the answers, so that they come from the graphs that a service runs
     reference = next((name for name in REFERENCES if name in engines), args.variants[0])
-    results: dict[str, dict[str, Result]] = {}
-    for condition in (CLEAN, *args.corruptions):
-        count = args.images if condition == CLEAN else args.corrupted_images
-        seen = images if condition == CLEAN else corruptions.corrupt(images[:count], condition)
-        logits = {name: answered(engine, seen, condition, args)[:, order] for name, engine in engines.items()}
-        results[condition] = judged(logits, labels[:count], reference)
-        if condition == CLEAN:
-            draw(results[condition], logits, reference, images, labels, args.out)
-        log(condition, results[condition])
+    results = results_by_condition(engines, images, labels, order, reference, args)
     side = next(iter(engines.values())).info.input_size
     timed = batches.measure(engines, preprocess.resized(images[: args.batch_images], side), args.batch_sizes)
     return Report(
@@ -79,6 +71,27 @@ def evaluate(args: argparse.Namespace, command: str) -> Report:
         variants={name: of_variant(name, one, results, batches.summarise(timed)) for name, one in loaded.items()},
         batches=timed,
     )
+
+
+def results_by_condition(
+    engines: Mapping[str, Engine],
+    images: Images,
+    labels: Labels,
+    order: Sequence[int],
+    reference: str,
+    args: argparse.Namespace,
+) -> dict[str, dict[str, Result]]:
+    """Return each variant's result on the clean images and under each corruption; draw the images that differ."""
+    results: dict[str, dict[str, Result]] = {}
+    for condition in (CLEAN, *args.corruptions):
+        count = args.images if condition == CLEAN else args.corrupted_images
+        seen = images if condition == CLEAN else corruptions.corrupt(images[:count], condition)
+        logits = {name: answered(engine, seen, condition, args)[:, order] for name, engine in engines.items()}
+        results[condition] = judged(logits, labels[:count], reference)
+        if condition == CLEAN:
+            draw(results[condition], logits, reference, images, labels, args.out)
+        log(condition, results[condition])
+    return results
 
 
 def of_variant(

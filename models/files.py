@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ ARTIFACT_SUFFIX = ".int8.safetensors"
 BUNDLED = WEIGHTS / "resnet18_cifar10.safetensors"
 SUFFIXES = (ARTIFACT_SUFFIX, ".safetensors", ".pth.tar", ".pth", ".pt", ".ckpt")
 """Endings that are not part of the name that a checkpoint shares with its derived files; that name may have dots."""
+
+
+BROKEN_NPZ = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+"""The errors of reading an array from a .npz that is missing, damaged or another one."""
 
 
 class CheckpointError(Exception):

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         images = images[np.sort(np.random.default_rng(args.seed).permutation(len(images))[: args.images])]
     ranges = calibrate(network, preprocess.resized(images, side), args.method)
     found = Calibration(card.sha256, args.method, len(images), args.seed, ranges, network.input)
-    place = files.beside((args.out or args.checkpoint.parent) / args.checkpoint.name, ".int8.json")
+    place = files.beside((args.out or args.checkpoint.parent) / args.checkpoint.name, calibration.SUFFIX)
     place.parent.mkdir(parents=True, exist_ok=True)
     calibration.save(found, place)
     source = args.calibration_images or "CIFAR-10's training set"

@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,6 @@ from models.topology import Input
 SUFFIX = ".sample.npz"
 BUNDLED_INPUT = Input()
 """The images that the bundled checkpoint takes."""
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
-"""Errors of reading a .npz that is missing or damaged."""
 
 
 class SelfTestFailed(Exception):
@@ -36,7 +33,7 @@ def reference(path: Path | None, sha256: str, inputs: Input = BUNDLED_INPUT) -> 
         found, stored, logits = _unpacked(place.read_bytes())
     except FileNotFoundError:
         raise SelfTestFailed(f"{place} is missing: the self-test needs reference logits; {again}") from None
-    except UNREADABLE as error:
+    except files.BROKEN_NPZ as error:
         raise SelfTestFailed(f"{place} cannot be read ({error}); {again}") from error
     if found != sha256:
         raise SelfTestFailed(f"{place} belongs to the checkpoint {found[:12]}, not to {sha256[:12]}; {again}")
@@ -62,7 +59,7 @@ def made_reference(path: Path, info: EngineInfo, preparation: Preparation) -> ND
     place = files.place("reference", ".npz", checkpoint=info.checkpoint_sha256, **depends_on)
     try:
         return _unpacked(place.read_bytes())[2]
-    except UNREADABLE:
+    except files.BROKEN_NPZ:
         data = packed_logits(*checkpoint.load(path, preparation), images)
     files.store(place, data)
     return _unpacked(data)[2]

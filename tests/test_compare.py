@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "deploy" / "compare.py"
 SERVICE = """
 import http.server, os, subprocess, sys
-child = subprocess.Popen(["sleep", "600"])
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
 open("pids", "w").write(f"{os.getpid()} {child.pid}")
 open("service-flags", "w").write(" ".join(sys.argv[1:]))
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -23,11 +22,11 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
 """
 BROKEN_SERVICE = "raise SystemExit('the checkpoint is damaged')"
 LOADTEST = "import sys; open('loadtest-flags', 'w').write(' '.join(sys.argv[1:])); sys.exit({status})"
-ENDLESS_LOADTEST = "open('started', 'w').close(); import time; time.sleep(600)"
+ENDLESS_LOADTEST = "import signal; print('started', flush=True); signal.pause()"
 
 
 def start(folder: Path, *flags: str, service: str = SERVICE, loadtest: str = "") -> subprocess.Popen[str]:
-    """The script in a folder whose `service` and `loadtest` come before the real ones."""
+    """Start the script in a folder whose modules `service` and `loadtest` come before the real ones."""
     (folder / "service.py").write_text(service)
     (folder / "loadtest.py").write_text(loadtest)
     command = [sys.executable, str(SCRIPT), "--out", "out", *flags]
@@ -35,27 +34,21 @@ def start(folder: Path, *flags: str, service: str = SERVICE, loadtest: str = "")
 
 
 def running(folder: Path) -> list[int]:
-    """Which processes of the stand-in service are alive."""
+    """Return the processes of the stand-in service that are alive."""
     return [pid for pid in map(int, (folder / "pids").read_text().split()) if is_running(pid)]
 
 
 def is_running(pid: int) -> bool:
+    """Return whether a process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path.name} did not appear"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("status", [0, 3])
 def test_status_is_the_load_tests(tmp_path: Path, status: int) -> None:
-    """The exit status of the load test is passed on, and the service, with its children, is gone."""
+    """The script ends with the load test's exit status, and the service and its children are gone."""
     script = start(tmp_path, loadtest=LOADTEST.format(status=status))
     script.communicate(timeout=60)
     assert (script.returncode, running(tmp_path)) == (status, [])
@@ -69,21 +62,21 @@ def test_flags_go_to_the_load_test(tmp_path: Path) -> None:
 
 
 def test_variants_go_to_both(tmp_path: Path) -> None:
-    """What is compared is what is loaded."""
+    """The service loads the variants that the load test compares."""
     start(tmp_path, "--variants", "fp32,int8", loadtest=LOADTEST.format(status=0)).communicate(timeout=60)
     assert "--variants fp32,int8" in (tmp_path / "service-flags").read_text()
     assert "--variants fp32,int8" in (tmp_path / "loadtest-flags").read_text()
 
 
 def test_help_is_the_load_tests(tmp_path: Path) -> None:
-    """Since every flag is; no service is started for it."""
+    """The load test prints the help, and no service starts."""
     start(tmp_path, "--help", loadtest=LOADTEST.format(status=0)).communicate(timeout=60)
     assert (tmp_path / "loadtest-flags").read_text() == "--help"
     assert not (tmp_path / "pids").exists()
 
 
 def test_service_that_does_not_start(tmp_path: Path) -> None:
-    """The end of the service's log, and that it ended, are the error message."""
+    """The error message is the end of the service's log, without a traceback."""
     script = start(tmp_path, service=BROKEN_SERVICE)
     _, err = script.communicate(timeout=60)
     assert script.returncode == 1
@@ -93,9 +86,10 @@ def test_service_that_does_not_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(tmp_path: Path, signum: signal.Signals) -> None:
-    """Ctrl-C, SIGTERM, or a closed terminal in the middle of the load test leaves no process behind."""
+    """Ctrl-C, SIGTERM and a closed terminal in the middle of the load test leave no process behind."""
     script = start(tmp_path, loadtest=ENDLESS_LOADTEST)
-    wait_for(tmp_path / "started")
+    assert script.stdout is not None
+    assert any(line == "started\n" for line in script.stdout)
     script.send_signal(signum)
     _, err = script.communicate(timeout=60)
     assert (script.returncode, running(tmp_path)) == (128 + signum, [])

@@ -34,7 +34,7 @@ def drift(rounds: Sequence[Played], tolerance: float) -> str | None:
         return None
     parts = [rounds[-size * (PARTS - i) : len(rounds) - size * (PARTS - 1 - i)] for i in range(PARTS)]
     rates = [sum(p.answered for p in part) / sum(p.round.seconds for p in part) for part in parts]
-    if (moved := spread(rates)) > tolerance:
+    if (moved := largest_deviation(rates)) > tolerance:
         return f"throughput moved by {moved:.0%} between thirds of the rounds ({listed(rates)} requests/s)"
     return None if saturated(rounds) else _tail_drift(parts, TAIL * tolerance)
 
@@ -43,7 +43,7 @@ def _tail_drift(parts: Sequence[Sequence[Played]], tolerance: float) -> str | No
     latencies = [[r.latency for p in part for r in p.counted if not r.error] for part in parts]
     q = next((q for q in (0.99, 0.95, 0.5) if min(map(len, latencies)) >= enough(q)), None)
     tails = [1000 * (quantile(part, q) or 0.0) for part in latencies] if q else []
-    if (moved := spread(tails)) <= tolerance:
+    if (moved := largest_deviation(tails)) <= tolerance:
         return None
     return f"p{100 * (q or 0):.0f} moved by {moved:.0%} between thirds of the rounds ({listed(tails)} ms)"
 
@@ -54,7 +54,7 @@ def saturated(rounds: Sequence[Played]) -> bool:
     return rounds[0].round.workload.rate is not None and finished < SATURATED * due
 
 
-def spread(values: Sequence[float]) -> float:
+def largest_deviation(values: Sequence[float]) -> float:
     """Return the largest distance from the mean, as a share of the mean; 0 without values."""
     mean = sum(values) / len(values) if values else 0.0
     return max(abs(value / mean - 1) for value in values) if mean else 0.0

@@ -63,7 +63,7 @@ def quantile_ratio(
 
 
 def mean_ratio(a: Floats, b: Floats, *, paired: bool = True, seed: int = 0) -> Interval | None:
-    """Return the ratio a / b of the means over rounds, by bootstrap over rounds; None if there are no rounds or b is 0."""
+    """Return the ratio a / b of the means over rounds, by bootstrap over rounds; None if `b` is 0."""
     if not len(a) or b.sum() <= 0:
         return None
     estimate = float(a.mean() / b.mean())
@@ -122,7 +122,10 @@ def _interval(estimate: float, resampled: Floats, rounds: int) -> Interval:
 
 
 def t_quantile(p: float, degrees: int) -> float:
-    """Return Student's t quantile by Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5): within 0.5 % from 4 degrees."""
+    """Return Student's t quantile, within 0.5 % from 4 degrees of freedom.
+
+    Cornish-Fisher expansion, Abramowitz and Stegun 26.7.5.
+    """
     z = NormalDist().inv_cdf(p)
     g1 = (z**3 + z) / 4
     g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
@@ -131,7 +134,7 @@ def t_quantile(p: float, degrees: int) -> float:
 
 
 def difference(a: tuple[int, int], b: tuple[int, int]) -> Interval | None:
-    """Return the share of `a` (successes, trials) minus that of `b`, on different trials (Newcombe, 1998, method 10)."""
+    """Return the share of `a` (successes, trials) minus that of `b`, on other trials (Newcombe, 1998, method 10)."""
     if not a[1] or not b[1]:
         return None
     ours, theirs = proportion(*a), proportion(*b)

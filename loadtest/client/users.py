@@ -17,7 +17,7 @@ from loadtest.records import Request
 
 
 class Turn(NamedTuple):
-    """The right to send one request. `intended` is None in a closed workload, where a request is due when it is sent."""
+    """The right to send one request. In a closed workload `intended` is None: a request is due when it is sent."""
 
     arm: Arm
     intended: float | None

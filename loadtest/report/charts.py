@@ -18,7 +18,7 @@ POINTS = 300
 """Points of a distribution's curve: the eye cannot see more."""
 VISIBLE = 0.005
 """Share of the longest bar below which a phase is not drawn."""
-PARTS = {OUTSIDE: ("network and client", "#c4cbd3")} | {name: (p.label, p.colour) for name, p in PHASES.items()}
+LEGEND = {OUTSIDE: ("network and client", "#c4cbd3")} | {name: (p.label, p.colour) for name, p in PHASES.items()}
 """Label and colour of each part of a request."""
 
 
@@ -97,7 +97,7 @@ def phases(group: Group) -> Chart | None:
     for axes, (workload, cells) in zip(all_axes, rows.items(), strict=True):
         stack(axes, cells)
         axes.set_title(f"{workload}, ms")
-    known = [Patch(color=colour, label=label) for label, colour in PARTS.values() if label in shown(all_axes)]
+    known = [Patch(color=colour, label=label) for label, colour in LEGEND.values() if label in shown(all_axes)]
     made.legend(handles=known, loc="outside upper left", ncols=3, fontsize=8, handlelength=1, columnspacing=1)
     return Chart("Where the time goes", "Mean milliseconds of a request by phase, per variant and workload", svg(made))
 
@@ -106,7 +106,7 @@ def stack(axes: Axes, cells: Sequence[tuple[str, Mapping[str, float]]]) -> None:
     """Draw a bar per arm, its phases in a row, without the phases that are too short to be seen."""
     names, left = [name for name, _ in cells], np.zeros(len(cells))
     longest = max(sum(part.values()) for _, part in cells)
-    for phase, (label, colour) in PARTS.items():
+    for phase, (label, colour) in LEGEND.items():
         widths = np.array([part.get(phase, 0.0) for _, part in cells])
         if widths.max() > VISIBLE * longest:
             axes.barh(names, widths, left=left, color=colour, label=label, height=0.62, edgecolor=PAPER, linewidth=0.6)
@@ -175,7 +175,7 @@ def accuracy(group: Group) -> Chart | None:
     return Chart("Accuracy on the images sent", "Accuracy and paired difference with 95 % intervals", svg(made))
 
 
-def percent(interval: Interval) -> tuple[float, float, float]:
+def in_percent(interval: Interval) -> tuple[float, float, float]:
     """Return the estimate and the bounds in percent; a missing bound is the estimate."""
     low, high = (interval.estimate if bound is None else bound for bound in (interval.low, interval.high))
     return 100 * interval.estimate, 100 * low, 100 * high
@@ -183,7 +183,7 @@ def percent(interval: Interval) -> tuple[float, float, float]:
 
 def whisker(axes: Axes, name: str, interval: Interval, colour: str) -> None:
     """Draw a dot and its 95 % interval, in percent."""
-    estimate, low, high = percent(interval)
+    estimate, low, high = in_percent(interval)
     axes.plot([low, high], [name, name], color=colour, linewidth=2.4, solid_capstyle="round")
     axes.plot([estimate], [name], "o", color=colour, markersize=7, markeredgecolor=PAPER)
 
@@ -199,7 +199,7 @@ def overview(group: Group) -> Chart | None:
     largest = max(*(cell.server.memory.weights for cell in cells), 1.0)
     for cell in cells:
         weights, colour = cell.server.memory.weights, group.colours[cell.arm]
-        x, (y, low, high) = 1000 * (cell.latency.named(name) or 0.0), percent(group.shares[cell.arm])
+        x, (y, low, high) = 1000 * (cell.latency.named(name) or 0.0), in_percent(group.shares[cell.arm])
         axes.plot([x, x], [low, high], color=colour, linewidth=1.4)
         axes.scatter([x], [y], s=60 + 700 * weights / largest, color=colour, edgecolors=PAPER, zorder=3)
         text = f"{cell.arm}\n{cell.images_per_second:,.0f} images/s\n{weights / 1e6:,.1f} MB"

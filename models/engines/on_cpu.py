@@ -75,7 +75,7 @@ def _calibration(
     The images in `folder` come first, then the calibration beside the checkpoint if it is for images of this size and
     normalisation, then the bundled images.
     """
-    place = files.beside(path, ".int8.json")
+    place = files.beside(path, calibration.SUFFIX)
     if folder is None and place.exists():
         found = calibration.load(place, sha256)
         if found.input == network.input:

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -64,5 +63,5 @@ def _read(place: Path, key: str) -> NDArray[np.float32] | None:
     try:
         with np.load(io.BytesIO(place.read_bytes())) as content:
             return np.asarray(content["logits"], np.float32) if str(content["key"]) == key else None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+    except files.BROKEN_NPZ:
         return None  # no file yet, or an incomplete one: compute again

@@ -35,6 +35,6 @@ class InfoBatch:
         weights = torch.where(easy, 1 / (1 - share), 1.0)
         return order[~(easy & (draws < share))[order]], weights
 
-    def record(self, chosen: Tensor, losses: Tensor) -> None:
+    def update(self, chosen: Tensor, losses: Tensor) -> None:
         """Store the losses `[K]` of the images `chosen`, without their weights."""
         self.losses[chosen] = losses.detach()

@@ -82,7 +82,7 @@ class Run:
             losses = F.cross_entropy(
                 self.net(inputs), labels[chosen], label_smoothing=self.recipe.label_smoothing, reduction="none"
             )
-        self.infobatch.record(chosen, losses)
+        self.infobatch.update(chosen, losses)
         self.optimizer.zero_grad(set_to_none=True)
         (losses * self.weights[chosen]).mean().backward()
         self.optimizer.step()

@@ -40,6 +40,7 @@ def test_a_comparison_finds_what_was_planted(serve, images, loadtest, tmp_path: 
     assert cells["fp32", 4].latency.p50 == pytest.approx(4 * slow.latency.p50, rel=0.5)
     assert cells["fp32", 4].server.queue_seconds.mean > 0.080
     assert fast.server.inference_seconds.mean == pytest.approx(0.015)
+    assert fast.server.phase_seconds["receive"] > 0
     assert fast.server.requests == fast.server.requests_sent
     assert fast.server.memory.now == {"rss": 2e8}
     assert fast.server.memory.batch == {"activation_peak": 3e6}
@@ -95,7 +96,7 @@ def test_nothing_to_measure_is_exit_code_2(serve, images, loadtest, tmp_path: Pa
 def test_a_stall_shows_in_the_open_workload_and_hides_in_the_closed_one(
     serve, images, loadtest, tmp_path: Path
 ) -> None:
-    """One second of stall delays one request of a closed workload, and all requests that an open one wants meanwhile."""
+    """One second of stall delays one request of a closed workload, but all that an open one wants meanwhile."""
     spec = {"delay": 0.002, "serial": True, "stall_at": 150, "stall_seconds": 1.0}
     url = serve({"fp32": spec, "int8": spec})
     out = tmp_path / "out"

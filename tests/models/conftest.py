@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from models import cifar10, files, loading, reference, variants
 from models.card import Card, read_card
-from models.engines.base import Engine
+from models.engines.base import Engine, Execution
 
 Load = Callable[[str], Engine]
 ON_CPU = tuple(name for name, row in variants.VARIANTS.items() if row.cpu_builder)
@@ -18,6 +19,18 @@ ON_CPU = tuple(name for name, row in variants.VARIANTS.items() if row.cpu_builde
 SLOW = ("fp16", "bf16")
 """Variants that a CPU runs for tests only, slowly."""
 Answers = Callable[[str], np.ndarray]
+
+
+class Spoilt:
+    """An engine whose logits a function spoils."""
+
+    def __init__(self, engine: Engine, spoil: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.engine, self.spoil = engine, spoil
+        self.variant, self.device, self.info = engine.variant, engine.device, engine.info
+
+    def run(self, pixels: np.ndarray) -> Execution:
+        done = self.engine.run(pixels)
+        return replace(done, logits=self.spoil(done.logits))
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +98,7 @@ def tiny_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     hashes = {}
     for name in cifar10.SHA1:
         count = 20 if name.startswith("test") else 8
-        records = random.integers(0, 256, (count, cifar10.RECORD), dtype=np.uint8)
+        records = random.integers(0, 256, (count, cifar10.BYTES_PER_IMAGE), dtype=np.uint8)
         records[:, 0] = np.arange(count) % 10
         (folder / name).write_bytes(records.tobytes())
         hashes[name] = hashlib.sha1(records.tobytes(), usedforsecurity=False).hexdigest()

@@ -20,7 +20,7 @@ def test_the_first_epoch_has_every_image_once() -> None:
 def test_only_easy_images_are_left_out() -> None:
     """Hard images and a new one stay; of the easy images about the share is left out."""
     known = InfoBatch(10_001)
-    known.record(torch.arange(10_000), torch.arange(10_000).float())
+    known.update(torch.arange(10_000), torch.arange(10_000).float())
     order, weights = epoch(known, 0.25)
     kept = torch.zeros(10_001, dtype=torch.bool)
     kept[order] = True
@@ -34,7 +34,7 @@ def test_only_easy_images_are_left_out() -> None:
 def test_the_weights_make_up_for_what_is_left_out() -> None:
     """Over many epochs the weighted sum of the losses is the sum of all losses."""
     known, losses = InfoBatch(2000), torch.rand(2000, generator=torch.Generator().manual_seed(1))
-    known.record(torch.arange(2000), losses)
+    known.update(torch.arange(2000), losses)
     sums = [
         float((losses[order] * weights[order]).sum()) for order, weights in (epoch(known, 0.5, s) for s in range(50))
     ]
@@ -44,7 +44,7 @@ def test_the_weights_make_up_for_what_is_left_out() -> None:
 def test_without_a_share_nothing_is_left_out() -> None:
     """With a share of 0 an epoch has every image, each with weight 1."""
     known = InfoBatch(100)
-    known.record(torch.arange(100), torch.arange(100).float())
+    known.update(torch.arange(100), torch.arange(100).float())
     order, weights = epoch(known, 0.0)
     assert len(order) == 100
     assert weights.unique().tolist() == [1.0]

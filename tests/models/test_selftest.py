@@ -2,30 +2,15 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models import reference, selftest
-from models.engines.base import Engine, Execution
 from models.selftest import SelfTestFailed
 from models.variants import VARIANTS
-from tests.models.conftest import ON_CPU, SLOW, Load
-
-
-class Broken:
-    """An engine whose logits a function spoils."""
-
-    def __init__(self, engine: Engine, spoil: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.engine, self.spoil = engine, spoil
-        self.variant, self.device, self.info = engine.variant, engine.device, engine.info
-
-    def run(self, pixels: np.ndarray) -> Execution:
-        done = self.engine.run(pixels)
-        return replace(done, logits=self.spoil(done.logits))
+from tests.models.conftest import ON_CPU, SLOW, Load, Spoilt
 
 
 @pytest.mark.parametrize("name", [name for name in ON_CPU if name not in SLOW])
@@ -36,14 +21,14 @@ def test_a_good_engine_passes(name: str, load: Load, checkpoint_path: Path) -> N
 
 def test_wrong_answers_fail(load: Load, checkpoint_path: Path) -> None:
     """An engine whose classes are shifted by one fails, and the error names its agreement."""
-    engine = Broken(load("int8"), lambda logits: np.roll(logits, 1, axis=1))
+    engine = Spoilt(load("int8"), lambda logits: np.roll(logits, 1, axis=1))
     with pytest.raises(SelfTestFailed, match=r"int8 agrees with the FP32 reference on \d+.\d% of the sample"):
         selftest.agreement(engine, checkpoint_path)
 
 
 def test_infinite_logits_fail(load: Load, checkpoint_path: Path) -> None:
     """An engine with infinite logits fails although its classes are right."""
-    engine = Broken(load("int8"), lambda logits: np.where(logits == logits.max(1, keepdims=True), np.inf, logits))
+    engine = Spoilt(load("int8"), lambda logits: np.where(logits == logits.max(1, keepdims=True), np.inf, logits))
     with pytest.raises(SelfTestFailed, match="not finite"):
         selftest.agreement(engine, checkpoint_path)
 
