@@ -35,6 +35,7 @@ CLOSED = (
     Closed("20 ms a request, one at a time", Server(0.02), 32),
     Closed("80 ms a batch of 16", Server(0.08, batch=16), 8),
     Closed("80 ms a batch of 16", Server(0.08, batch=16), 32),
+    Closed("exponential, mean 10 ms, one at a time", Server(0.01, is_exponential=True), 8),
 )
 
 
@@ -83,7 +84,11 @@ def throughput_table(seeds: Sequence[int]) -> str:
     """Return the table of closed workloads: a row per workload, a column per true ratio."""
     found = [[throughput(workload, ratio, seeds) for ratio in RATIOS] for workload in CLOSED]
     rows = [
-        (w.name, w.users, *(f"{100 * t.covered:.0f} / {100 * t.detected:.0f} / {100 * t.inverted:.0f}" for t in tallies))
+        (
+            w.name,
+            w.users,
+            *(f"{100 * t.covered:.0f} / {100 * t.detected:.0f} / {100 * t.inverted:.0f}" for t in tallies),
+        )
         for w, tallies in zip(CLOSED, found, strict=True)
     ]
     return tabulate(rows, ("service", "users", *(f"true {ratio:g}" for ratio in RATIOS)), tablefmt="pipe")

@@ -26,7 +26,7 @@ DRIFT = 0.05
 
 @dataclass(frozen=True)
 class Server:
-    """A service with a FIFO queue: each of `slots` takes up to `batch` waiting requests and needs `seconds` for them."""
+    """A service with one FIFO queue. Each of `slots` takes up to `batch` waiting requests, for `seconds`."""
 
     seconds: float
     slots: int = 1
