@@ -128,6 +128,6 @@ def running(played: Sequence[Played], images_per_request: int) -> str:
     texts = []
     for p in played:
         p50 = quantile([request.latency for request in p.counted if not request.error], 0.5)
-        rate = len(p.finished) * images_per_request / p.round.seconds
+        rate = p.answered * images_per_request / p.round.seconds
         texts.append(f"{p.arm.name} {rate:.0f} images/s" + (f", p50 {1000 * p50:.1f} ms" if p50 else ""))
     return f"round {played[0].round.block + 1}, {played[0].round.workload.name}: {'; '.join(texts)}"

@@ -1,5 +1,6 @@
 """The raw, unrounded records of requests and rounds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -64,8 +65,21 @@ class Stretch:
         return [r for r in self.requests[arm.name] if self.counts(r)]
 
     def finished(self, arm: Arm) -> list[Request]:
-        """Return the good answers that arrived in the counted time: throughput counts these."""
+        """Return the good answers that arrived in the counted time."""
         return [r for r in self.requests[arm.name] if self.opened <= r.end < self.closed and not r.error]
+
+    def answered(self, arm: Arm) -> float:
+        """Return the number of good answers, each counted by the share of its duration that lies in the counted time.
+
+        Users of a closed workload start together, so whole answers come in waves: how many waves end in the counted
+        time depends on where it ends. The shares add up to the rate times the seconds wherever it ends.
+        """
+        return math.fsum(self.share(r) for r in self.requests[arm.name] if not r.error)
+
+    def share(self, request: Request) -> float:
+        """Return the share of a request's duration that lies in the counted time, from 0 to 1."""
+        inside = min(request.end, self.closed) - max(request.start, self.opened)
+        return inside / (request.end - request.start) if inside > 0 else 0.0
 
 
 class Player(Protocol):
@@ -100,9 +114,15 @@ class Played:
         return self.stretch.counted(self.arm)
 
     @property
-    def finished(self) -> list[Request]:
-        """The arm's good answers that arrived in the counted time."""
-        return self.stretch.finished(self.arm)
+    def answered(self) -> float:
+        """The arm's good answers in the counted time, from which throughput is computed.
+
+        A closed workload counts the share of each request. An open workload counts whole answers: its users do not
+        start together, and under a load that the arm cannot hold, only the ends of requests come at the arm's rate.
+        """
+        if self.round.workload.rate is None:
+            return self.stretch.answered(self.arm)
+        return float(len(self.stretch.finished(self.arm)))
 
 
 def rounds_of(played: Sequence[Played], arm: Arm, workload: Workload) -> list[Played]:

@@ -65,7 +65,7 @@ def _cell_difference(a: Cell, b: Cell, metric: str) -> Difference:
 def ratio(a: Cell, b: Cell, metric: str) -> Interval | None:
     """Return the metric of cell `b` over that of cell `a`."""
     if metric == "images_per_second":
-        rates = [np.array([r.finished / r.seconds for r in cell.rounds]) for cell in (b, a)]
+        rates = [np.array([r.answered / r.seconds for r in cell.rounds]) for cell in (b, a)]
         return mean_ratio(rates[0], rates[1], paired=False)
     latencies = [[np.array(r.latencies) for r in cell.rounds] for cell in (b, a)]
     return quantile_ratio(latencies[0], latencies[1], QUANTILES[metric], paired=False)

@@ -33,7 +33,7 @@ def drift(rounds: Sequence[Played], tolerance: float) -> str | None:
     if not size:
         return None
     parts = [rounds[-size * (PARTS - i) : len(rounds) - size * (PARTS - 1 - i)] for i in range(PARTS)]
-    rates = [sum(len(p.finished) for p in part) / sum(p.round.seconds for p in part) for part in parts]
+    rates = [sum(p.answered for p in part) / sum(p.round.seconds for p in part) for part in parts]
     if (moved := largest_deviation(rates)) > tolerance:
         return f"throughput moved by {moved:.0%} between thirds of the rounds ({listed(rates)} requests/s)"
     return None if saturated(rounds) else _tail_drift(parts, TAIL * tolerance)
@@ -50,7 +50,7 @@ def _tail_drift(parts: Sequence[Sequence[Played]], tolerance: float) -> str | No
 
 def saturated(rounds: Sequence[Played]) -> bool:
     """Return whether an open workload is more than the arm can hold: then latencies grow as long as a round lasts."""
-    due, finished = sum(len(p.counted) for p in rounds), sum(len(p.finished) for p in rounds)
+    due, finished = sum(len(p.counted) for p in rounds), sum(p.answered for p in rounds)
     return rounds[0].round.workload.rate is not None and finished < SATURATED * due
 
 

@@ -26,7 +26,7 @@ def summarise(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per
     counted = [request for played in rounds for request in played.counted]
     good = [request.latency for request in counted if not request.error]
     seconds = sum(played.round.seconds for played in rounds)
-    finished = sum(len(played.finished) for played in rounds)
+    answered = sum(played.answered for played in rounds)
     return Cell(
         arm=arm.name,
         workload=workload.name,
@@ -35,8 +35,8 @@ def summarise(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per
         requests=len(counted),
         saturated=saturated(rounds),
         errors=dict(Counter(request.error for request in counted if request.error).most_common()),
-        requests_per_second=finished / seconds,
-        images_per_second=finished * images_per_request / seconds,
+        requests_per_second=answered / seconds,
+        images_per_second=answered * images_per_request / seconds,
         latency=latency(good, [request.waited(timeout) for request in counted]),
         server=server_side(rounds),
         rounds=tuple(round_summary(played, timeout) for played in rounds),
@@ -56,7 +56,7 @@ def round_summary(played: Played, timeout: float) -> RoundSummary:
         block=played.round.block,
         seconds=played.round.seconds,
         settle=played.round.settle,
-        finished=len(played.finished),
+        answered=played.answered,
         errors=sum(bool(request.error) for request in played.counted),
         client_cpu=round(played.stretch.cpu, 4),
         late_p90=quantile(played.stretch.lateness, 0.9),

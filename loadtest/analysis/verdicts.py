@@ -46,7 +46,7 @@ def compare(arm: Cell, baseline: Cell, seed: int) -> Comparison:
     """Return the ratios between two cells of the same workload, over the rounds that both played (paired by block)."""
     blocks = sorted({r.block for r in arm.rounds} & {r.block for r in baseline.rounds})
     ours, theirs = ([{r.block: r for r in cell.rounds}[block] for block in blocks] for cell in (arm, baseline))
-    throughputs = [np.array([r.finished / r.seconds for r in rounds]) for rounds in (ours, theirs)]
+    throughputs = [np.array([r.answered / r.seconds for r in rounds]) for rounds in (ours, theirs)]
     latencies = [[np.array(r.latencies) for r in rounds] for rounds in (ours, theirs)]
     return Comparison(
         arm=arm.arm,

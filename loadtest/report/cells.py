@@ -90,8 +90,8 @@ class RoundSummary:
     """Rounds of the same block ran next to each other and are compared as a pair."""
     seconds: float
     settle: float
-    finished: int
-    """Good answers that arrived in the counted time."""
+    answered: float
+    """Good answers in the counted time. In a closed workload a request that lies partly inside counts by its share."""
     errors: int
     client_cpu: float
     """CPU seconds of the load generator per second: 1.0 is all that it can use. Four decimals."""

@@ -16,7 +16,7 @@ from loadtest.options import Options
 from loadtest.report.cells import Cell
 from loadtest.slo.level import Level
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change of the fields. Reports of other versions are refused."""
 
 

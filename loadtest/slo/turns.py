@@ -98,4 +98,4 @@ def capacity(options: Options, arm: Arm, player: Player) -> float:
     """Return the requests per second that an arm answers to many users without think time, at least 1."""
     workload = Workload(concurrency=min(CAPACITY_USERS, options.users))
     played = player.play(Round((arm,), workload, 0, CAPACITY_SETTLE, CAPACITY_SECONDS, options.seed))
-    return max(1.0, len(played.finished(arm)) / CAPACITY_SECONDS)
+    return max(1.0, played.answered(arm) / CAPACITY_SECONDS)
