@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from common.cgroup import cpu_quota
+
 ISA_FLAGS = ("amx_int8", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
 """The kernel's names of the instruction sets that decide the speed of a precision, best first."""
 VNNI_FLAGS = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
@@ -15,8 +17,8 @@ ONEDNN_CAPS_WITHOUT_VNNI = frozenset({"SSE41", "AVX", "AVX2", "AVX512_CORE"})
 
 
 def available_cores() -> int:
-    """Return the cores that this process may use: its affinity, capped by the CPU quota of its cgroup; at least 1."""
-    return max(1, min(affinity(), int(cgroup_quota() or affinity())))
+    """Return the cores that this process may use: its affinity, capped by the CPU quota of its cgroups; at least 1."""
+    return max(1, min(affinity(), int(cpu_quota() or affinity())))
 
 
 def affinity() -> int:
@@ -54,21 +56,6 @@ def yield_to_others(pid: int) -> None:
     """
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
-
-
-def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return how many CPUs' time the cgroup grants, None if it has no limit."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    if quota == "max" or int(quota) <= 0:
-        return None
-    return int(quota) / int(period)
 
 
 def flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Cores and instruction sets, from invented files of the kernel."""
+"""Cores and instruction sets, from invented files of the kernel. See test_cgroup.py for quotas."""
 
 import os
 import subprocess
@@ -10,34 +10,13 @@ import pytest
 from common import machine
 
 
-@pytest.mark.parametrize(("content", "expected"), [("max 100000", None), ("150000 100000", 1.5), ("50000 100000", 0.5)])
-def test_the_quota_of_cgroup_v2(tmp_path: Path, content: str, expected: float | None) -> None:
-    """The quota of cgroup v2 is the quotient of the numbers in cpu.max; `max` is no limit."""
-    (tmp_path / "cpu.max").write_text(content + "\n")
-    assert machine.cgroup_quota(tmp_path) == expected
-
-
-@pytest.mark.parametrize(("quota", "expected"), [("-1", None), ("200000", 2.0)])
-def test_the_quota_of_cgroup_v1(tmp_path: Path, quota: str, expected: float | None) -> None:
-    """The quota of cgroup v1 is the quotient of two files; -1 is no limit."""
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota + "\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert machine.cgroup_quota(tmp_path) == expected
-
-
-def test_no_cgroup_is_no_quota(tmp_path: Path) -> None:
-    """Without these files there is no quota."""
-    assert machine.cgroup_quota(tmp_path) is None
-
-
 @pytest.mark.parametrize(("quota", "expected"), [(None, 8), (2.5, 2), (0.5, 1), (64.0, 8)])
 def test_cores_are_the_affinity_within_the_quota(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
 ) -> None:
     """The available cores are the affinity, capped by the quota rounded down, at least one."""
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
-    monkeypatch.setattr(machine, "cgroup_quota", lambda: quota)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
     assert machine.available_cores() == expected
 
 
