@@ -35,7 +35,7 @@ from service.shadow import Shadow
 from service.workers.pool import Pool
 from service.workers.queue import Answer, Entry
 from service.workers.status import State, WorkerInfo
-from service.workers.wire import Result
+from service.workers.wire import Result, critical_path
 
 WATCH_SECONDS = 0.05
 """After this time a request's connection is watched for the client's departure. Most requests are answered before."""
@@ -234,19 +234,6 @@ class Prediction:
         seconds = self.phases.reached()
         self.service.metrics.answered(executed.variant, executed.info, self.images, seconds, executed.memory_bytes)
         return Response(body, headers={**headers, "Server-Timing": server_timing(seconds)})
-
-
-def critical_path(results: Sequence[Result]) -> list[Result]:
-    """Return the batches that the request's end waited for, in time.
-
-    The critical path: starting from the batch that finished last, step back to the latest one that ended before it
-    began. One worker's batches are all on it. Batches that other workers ran meanwhile did not make the request longer.
-    """
-    path: list[Result] = []
-    for result in sorted(results, key=lambda result: result.finished, reverse=True):
-        if not path or result.finished <= path[-1].started:
-            path.append(result)
-    return path[::-1]
 
 
 def _abandon(entries: Sequence[Entry], error: ServiceError) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -49,6 +49,19 @@ class Result:
         The engine checks the pixels in between, so the clock read a little more.
         """
         return self.started + self.copy_in + self.inference + self.copy_out
+
+
+def critical_path(results: Sequence[Result]) -> list[Result]:
+    """Return the batches that the request's end waited for, in time.
+
+    The critical path: starting from the batch that finished last, step back to the latest one that ended before it
+    began. One worker's batches are all on it. Batches that other workers ran meanwhile did not make the request longer.
+    """
+    path: list[Result] = []
+    for result in sorted(results, key=lambda result: result.finished, reverse=True):
+        if not path or result.finished <= path[-1].started:
+            path.append(result)
+    return path[::-1]
 
 
 def frame(kind: bytes, payload: bytes = b"") -> bytes:

@@ -5,11 +5,10 @@ import pytest
 
 from service.metrics import PHASES, Metrics
 from service.phases import Phases
-from service.prediction import critical_path
 from service.settings import Settings
 from service.v2.statistics import statistics
 from service.workers.pool import Pool, Unobserved
-from service.workers.wire import Result
+from service.workers.wire import Result, critical_path
 from tests.service import fakes
 
 
