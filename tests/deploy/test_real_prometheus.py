@@ -42,14 +42,15 @@ class Load:
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     int8_seconds: list[float] = field(default_factory=list)
 
-    def send(self, client: httpx.Client, variant: str, body: bytes) -> None:
-        """Send a request and record its outcome."""
+    def send(self, client: httpx.Client, variant: str, body: bytes) -> str:
+        """Send a request, record its outcome and return it."""
         answer = client.post(f"/predict/{variant}", content=body, headers=PNG)
         document = answer.json()
         outcome = "ok" if answer.status_code == 200 else document["type"].rsplit(":")[-1]
         self.outcomes[variant, outcome] += 1
         if (variant, outcome) == ("int8", "ok"):
             self.int8_seconds.append(document["timing"]["total_seconds"])
+        return outcome
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,8 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
 def _client(load: Load, service: Service, variant: str, values: Iterable[int]) -> None:
     with httpx.Client(base_url=service.url, timeout=600) as client:
         for value in values:
-            load.send(client, variant, png(value))
+            if load.send(client, variant, png(value)) != "ok":  # a client that waits, as Retry-After asks
+                until(lambda: service.state(variant) == "ready", what="recovery")
 
 
 def _first_worker(service: Service) -> int:
