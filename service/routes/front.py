@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 class Front:
     """ASGI: predictions go straight to their endpoint, everything else to FastAPI.
 
-    FastAPI's middleware, routing and dependency resolution take 340 to 520 us of processor time for each request. On int8
-    the short cut answered 1.10 [1.06, 1.13] times as many requests at 32 clients, 1.04 [0.91, 1.19] at 8 and 1.04
+    FastAPI's middleware, routing and dependency resolution take 340 to 520 us of processor time for each request. On
+    int8 the short cut answered 1.10 [1.06, 1.13] times as many requests at 32 clients, 1.04 [0.91, 1.19] at 8 and 1.04
     [0.99, 1.32] at 1 (`python -m benchmarks.bypasses`, n = 14 rounds of 4 s, 95 % bootstrap intervals, one PNG each; 2
     cores of an AMD EPYC without VNNI under other load, OpenVINO 2026.4.1, FastAPI 0.165.0, uvicorn 0.54.0).
     """
