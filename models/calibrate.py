@@ -122,8 +122,9 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
         "calibration", ".json", checkpoint=checkpoint_sha256, input=asdict(network.input), method=METHODS[0],
         bins=BINS, images=files.sha256(images.tobytes()), torch=torch.__version__,
     )  # fmt: skip
-    with suppress(CheckpointError, OSError):  # not cached yet, damaged, or in a folder without permission
-        return calibration.load(place, checkpoint_sha256)
+    if place:
+        with suppress(CheckpointError, OSError):  # not cached yet, damaged, or in a folder without permission
+            return calibration.load(place, checkpoint_sha256)
     pixels = preprocess.resized(images, network.input.side)
     ranges = calibrate(network, pixels, METHODS[0])
     found = Calibration(checkpoint_sha256, METHODS[0], len(pixels), 0, ranges, network.input)

@@ -46,8 +46,14 @@ class DatasetError(Exception):
 
 
 def default_root() -> Path:
-    """Return the folder of the data set unless a caller names one: `CIFAR10_DIR`, else `~/.cache/cifar10`."""
-    return Path(os.environ.get("CIFAR10_DIR") or Path.home() / ".cache" / "cifar10")
+    """Return the folder of the data set unless a caller names one: `CIFAR10_DIR`, else `~/.cache/cifar10`, else `data`.
+
+    The last is for a user without a home directory.
+    """
+    try:
+        return Path(os.environ.get("CIFAR10_DIR") or Path.home() / ".cache" / "cifar10")
+    except RuntimeError:
+        return Path("data")
 
 
 def read(root: Path, split: str) -> tuple[Images, Labels]:

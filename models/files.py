@@ -1,9 +1,11 @@
 """A checkpoint and the files derived from it: their names, reading, atomic writing, and a cache.
 
-The cache is `~/.cache/precision-service`, or `precision-service` under XDG_CACHE_HOME. Imports nothing of this project.
+The cache is `~/.cache/precision-service`, or `precision-service` under XDG_CACHE_HOME. It saves work; nothing needs it.
+Imports nothing of this project.
 """
 
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -97,17 +99,40 @@ def read(path: Path) -> bytes:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
-def place(kind: str, suffix: str, **depends_on: Any) -> Path:
-    """Return the place in the cache of a file of this kind; its name is a hash of everything that it depends on."""
-    key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:32]
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "precision-service" / f"{kind}-{key}{suffix}"
-
-
-def store(path: Path, data: bytes) -> None:
-    """Write a file to the cache; log a warning if that is impossible, since the next start can make it again."""
+def cache_folder() -> Path | None:
+    """Return the folder of the cache; None if neither XDG_CACHE_HOME nor a home directory gives it a place."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no HOME, and the user has no entry in passwd: a container with any uid
+        return None
+    return root / "precision-service"
+
+
+def place(kind: str, suffix: str, **depends_on: Any) -> Path | None:
+    """Return the place in the cache of a file of this kind, None without a cache.
+
+    Its name is a hash of everything that the file depends on.
+    """
+    key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:32]
+    folder = cache_folder()
+    return folder / f"{kind}-{key}{suffix}" if folder else None
+
+
+def store(path: Path | None, data: bytes) -> None:
+    """Write a file to the cache. Without a cache (None), or if it cannot be written, warn once and go on without it."""
+    if path is None:
+        warn_once("there is no home directory to keep them in")
+        return
+    try:
         write(path, data)
     except OSError as error:
-        logger.warning("%s cannot be kept (%s): it will be made again at every start", path, error)
+        warn_once(f"{path.parent} cannot be written: {error.strerror}")
+
+
+@functools.cache
+def warn_once(reason: str) -> None:
+    """Log, once in this process for each reason, that nothing is cached and what to do."""
+    logger.warning(
+        "calibration and reference logits will be made again at every start (%s); "
+        "XDG_CACHE_HOME can name a folder to keep them in", reason,
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,9 @@ def made_reference(path: Path, info: EngineInfo, preparation: Preparation) -> ND
     depends_on = {"input_size": info.input_size, "mean": info.mean, "std": info.std, "torch": info.torch}
     depends_on |= {"images": files.sha256(images.tobytes())}
     place = files.place("reference", ".npz", checkpoint=info.checkpoint_sha256, **depends_on)
-    try:
-        return _unpacked(place.read_bytes())[2]
-    except files.BROKEN_NPZ:
-        data = packed_logits(*checkpoint.load(path, preparation), images)
+    if place:
+        with suppress(*files.BROKEN_NPZ):  # not cached yet, or damaged
+            return _unpacked(place.read_bytes())[2]
+    data = packed_logits(*checkpoint.load(path, preparation), images)
     files.store(place, data)
     return _unpacked(data)[2]

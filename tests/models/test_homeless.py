@@ -1,0 +1,104 @@
+"""A process without HOME whose user has no passwd entry, as in a container with any uid: the cache is never needed."""
+
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.files import BUNDLED
+from models.resnet import resnet18
+
+UID = 54_321
+LEAVE_PASSWD = f"import os; os.setresuid({UID}, 0, 0) if os.getuid() == 0 else None; "
+"""Gives a child of root a real uid without entry; as effective root it can still read the interpreter's files."""
+LOAD = (
+    "from pathlib import Path; from models import loading, selftest; from models.card import Preparation; "
+    "path = Path(sys.argv[1]); engine = loading.load('int8', threads=1, checkpoint=path); "
+    "print(selftest.agreement(engine, path))"
+)
+COMMAND = "import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+WARNING = "calibration and reference logits will be made again at every start"
+
+
+def has_entry(uid: int) -> bool:
+    """Return whether passwd has an entry of the user."""
+    try:
+        return bool(pwd.getpwuid(uid))
+    except KeyError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def can_be_homeless() -> None:
+    """Skip where no user without entry can be had."""
+    if has_entry(UID) or (os.getuid() != 0 and has_entry(os.getuid())):
+        pytest.skip("needs root, or a user without passwd entry")
+
+
+def homeless(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the code in a process without HOME and without passwd entry."""
+    known = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME", "CIFAR10_DIR")}
+    return subprocess.run(
+        [sys.executable, "-c", f"{LEAVE_PASSWD}import sys; {code}", *arguments],
+        env=known | environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_process_is_homeless() -> None:
+    """Python finds no home directory in such a process."""
+    assert "Could not determine home directory" in homeless("from pathlib import Path; Path.home()").stderr
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """Return a user's weights, without calibration and reference logits beside them."""
+    torch.manual_seed(3)
+    torch.save(resnet18().state_dict(), tmp_path / "own.pt")
+    return tmp_path / "own.pt"
+
+
+def test_own_weights_are_served_without_a_cache(own: Path) -> None:
+    """int8 is calibrated and passes its self-test without a cache; one warning says that the work is done again."""
+    done = homeless(LOAD, str(own))
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 0
+    assert done.stderr.count(WARNING) == 1
+    assert "XDG_CACHE_HOME" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["HOME", "XDG_CACHE_HOME"])
+def test_a_cache_that_cannot_be_written_is_one_warning(own: Path, tmp_path: Path, name: str) -> None:
+    """A home or a cache below a file, where no folder can be made, is one warning, too."""
+    (tmp_path / "file").write_text("")
+    done = homeless(LOAD, str(own), **{name: str(tmp_path / "file" / "home")})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(WARNING) == 1
+
+
+def test_a_named_cache_is_used(own: Path, tmp_path: Path) -> None:
+    """XDG_CACHE_HOME gives a process without a home directory a cache, without a warning."""
+    done = homeless(LOAD, str(own), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert WARNING not in done.stderr
+    kept = (place.name.partition("-")[0] for place in (tmp_path / "cache" / "precision-service").iterdir())
+    assert sorted(kept) == ["calibration", "reference"]
+
+
+@pytest.mark.parametrize("command", ["cifar10", "train", "quantize", "sample", "evaluate"])
+def test_every_command_explains_itself(command: str) -> None:
+    """`--help` of every command works without a home directory; the data set is then looked for in `data`."""
+    done = homeless(COMMAND, f"models.{command}", "--help")
+    assert done.returncode == 0, done.stderr
+    assert command == "sample" or "(data)" in " ".join(done.stdout.split())
+
+
+def test_quantize_works(pictures: Path, tmp_path: Path) -> None:
+    """`quantize` calibrates on a folder without a home directory."""
+    flags = ["--checkpoint", str(BUNDLED), "--out", str(tmp_path / "out"), "--calibration-images", str(pictures)]
+    done = homeless(COMMAND, "models.quantize", *flags)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "resnet18_cifar10.int8.json").exists()
