@@ -17,6 +17,8 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes an image upright, by its EXIF orientation."""
+METADATA = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+"""The entries of Pillow's `info` that may tell an orientation. Most small images have none."""
 GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 """The 8-bit difference between neighbouring values of a grey PNG of few bits, by Pillow's raw mode."""
 
@@ -44,8 +46,10 @@ def resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def _upright(image: Image.Image) -> Image.Image:
     transparency = _transparency(image)  # the raw mode is known until the pixels are loaded
     image.load()  # not below: damaged pixels are an error
+    method = None
     try:
-        method = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+        if METADATA & image.info.keys():
+            method = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - damaged EXIF data raise anything: struct.error, SyntaxError, ...
         method = None
     upright = image.transpose(method) if method is not None else image
@@ -72,7 +76,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

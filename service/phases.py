@@ -27,7 +27,7 @@ class Phases(NamedTuple):
     def ended(self, encode: float, duration: float) -> "Phases":
         """Return all phases of an answered prediction: `other` is what is left of its `duration` in seconds."""
         known = self._replace(encode=encode)
-        return known._replace(other=max(0.0, duration - sum(known.reached().values())))
+        return known._replace(other=max(0.0, duration - sum([seconds for seconds in known if seconds is not None])))
 
 
 def server_timing(seconds: Mapping[str, float]) -> str:

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
+import os
 import re
-import uuid
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,7 +20,7 @@ CLOSING = ("too_slow", "shutting_down")
 def request_id_of(request: Request) -> str:
     """Return the client's X-Request-ID if it is harmless (1 to 128 of A-Z a-z 0-9 . _ : -), else a new one."""
     given = request.headers.get("x-request-id", "")
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 def error_response(request: Request, error: ServiceError, request_id: str) -> Response:

@@ -10,9 +10,10 @@ without VNNI, 2 cores under other load, uvicorn 0.54.0, OpenVINO 2026.4.1, n = 1
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from service.http.framing import StrictProtocol
+from service.http.one_write import OneWrite
 
 MAX_HEAD_BYTES = 65_536
 """The limit for request line and headers, and for each stretch between, or after, the chunks of a body.
@@ -39,10 +40,10 @@ class TimedProtocol(StrictProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer of the first request."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", OneWrite(transport, self.loop)))
         self._is_arriving = True
         self._head_bytes: int | None = 0  # None while a body arrives
-        self._arrival: asyncio.TimerHandle | None = self.loop.call_later(self.seconds, transport.close)
+        self._arrival: asyncio.TimerHandle | None = self.loop.call_later(self.seconds, self.transport.close)
         self._unread: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
