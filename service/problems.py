@@ -35,7 +35,7 @@ def error_response(request: Request, error: ServiceError, request_id: str) -> Re
 
 def problem_response(request: Request, problem: dict[str, str | int], headers: dict[str, str]) -> Response:
     """Return a problem+json, or, under `/v2`, the error document of the Open Inference Protocol."""
-    is_v2 = request.url.path.split("/")[1] == "v2"
+    is_v2 = request.scope["path"].split("/")[1] == "v2"
     body = {"error": problem["detail"]} if is_v2 else problem
     return JSONResponse(body, int(problem["status"]), headers, None if is_v2 else "application/problem+json")
 

@@ -52,7 +52,7 @@ def query_of(request: Request) -> PredictQuery:
     Raises:
         ServiceError: `unacceptable`.
     """
-    if not request.url.query:
+    if not request.scope["query_string"]:
         return PredictQuery()
     try:
         return PredictQuery.model_validate(dict(request.query_params))
