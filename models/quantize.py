@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m models.quantize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=Path, default=cifar10.default_root(), help="holds cifar-10-batches-bin/ (%(default)s)"
+        "--data", type=Path, default=files.data_root(), help="holds cifar-10-batches-bin/ (%(default)s)"
     )
     parser.add_argument("--checkpoint", type=Path, default=files.default_path(), help="(%(default)s)")
     parser.add_argument("--out", type=Path, help="folder for the calibration (the checkpoint's)")
