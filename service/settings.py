@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     std: Channels | None = Field(None, description="standard deviation per channel, as --mean")
     calibration_images: Path | None = Field(
         None,
-        description="folder of images to calibrate INT8 with at load (the calibration beside the checkpoint)",
+        description="folder of pictures, also in subfolders, to calibrate INT8 on at load (the stored calibration)",
     )
     fp16_on_cpu: bool = Field(False, description="run fp16 on the CPU, for functional tests: slow, never a default")
     gpu_backend: str = Field(
