@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,7 +23,7 @@ OURS = ("localhost", "*.localhost", "host.docker.internal", "host.containers.int
 """Names that lead to this machine everywhere; the last two do so from inside a container."""
 HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change and compute nothing. A page of another site cannot read their answers without CORS headers."""
-OWN_SITE = ("same-origin", "same-site", "none")
+OWN_SITE = (b"same-origin", b"same-site", b"none")
 """Values of Sec-Fetch-Site that are allowed; `none` is a user who typed the address or opened a bookmark."""
 MOST_SHOWN = 100
 """Characters of a foreign name that an error repeats."""
@@ -53,9 +52,9 @@ class Rules:
     checks_site: bool
     """True if other sites' pages may not post."""
 
-    def objection(self, method: str, headers: Mapping[str, str]) -> ServiceError | None:
-        """Return the error that a request ends in, None if it may pass."""
-        host = name_of(headers.get("host", ""))
+    def objection(self, method: str, headers: Mapping[bytes, bytes]) -> ServiceError | None:
+        """Return the error that a request with these ASGI headers ends in, None if it may pass."""
+        host = _name_of(headers.get(b"host", b"").decode("latin-1"))
         if self.ours is not None and not self._is_ours(host, self.ours):
             return ServiceError(
                 "foreign_host",
@@ -73,11 +72,11 @@ class Rules:
     def _is_ours(self, host: str, ours: Names) -> bool:
         return "." not in host or host in ours or host in self.allowed or _is_address(host)
 
-    def _is_cross_site(self, host: str, headers: Mapping[str, str]) -> bool:
-        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    def _is_cross_site(self, host: str, headers: Mapping[bytes, bytes]) -> bool:
+        site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
         if site in OWN_SITE or (site is None and origin is None):
             return False
-        page = _page_of(origin or "")
+        page = _page_of((origin or b"").decode("latin-1"))
         return page not in self.allowed and (site is not None or page != host)
 
 
@@ -108,7 +107,7 @@ class OriginCheck:
         """Pass the request on, or refuse it. Health is open, because a prober may use any name."""
         if scope["type"] != "http" or scope["path"] in HEALTH:
             await self.front(scope, receive, send)
-        elif error := self.rules.objection(scope["method"], Headers(scope=scope)):
+        elif error := self.rules.objection(scope["method"], dict(scope["headers"])):
             scope["app"] = self.app
             response = await refusal(Request(scope, receive), error)
             await response(scope, receive, send)
@@ -116,7 +115,7 @@ class OriginCheck:
             await self.front(scope, receive, send)
 
 
-def name_of(authority: str) -> str:
+def _name_of(authority: str) -> str:
     """Return the host of `host`, `host:port` or `[address]:port`, in lower case and without the dot of a full name."""
     host = authority.strip().lower()
     if host.startswith("["):

@@ -20,7 +20,7 @@ KEY = "first-0123456789-abc"
 def outcome(settings: Settings, method: str = "POST", host: str = "127.0.0.1:8000", **headers: str) -> str:
     """Return `ok`, or the word of the error that the rules of these settings object with."""
     checks = rules(settings, has_keys=bool(settings.keys()))
-    sent = {"host": host} | {name.replace("_", "-"): value for name, value in headers.items()}
+    sent = {name.replace("_", "-").encode(): value.encode() for name, value in ({"host": host} | headers).items()}
     error = checks.objection(method, sent) if checks else None
     return error.reason.word if error else "ok"
 
