@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks import wheels
 from common import machine as this_machine
+from models.files import data_root
 from models.variants import VARIANTS
 
 ROOT = Path(__file__).parents[1]
@@ -27,8 +28,6 @@ OWN_PLUGINS_ONLY = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 """Keeps pytest from loading other plugins of the machine, whose warnings would be errors."""
 NOT_POSSIBLE = 2
 """Exit status if something is missing."""
-DATA = Path(os.environ.get("CIFAR10_DIR") or Path.home() / ".cache" / "cifar10")
-"""Equals `models.cifar10.default_root`, which needs numpy, and numpy may be in the wheels only."""
 LOOK = """
 import json
 try:
@@ -183,7 +182,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     names = [step.name for step in STEPS]
     add = parser.add_argument
     add("--out", type=Path, default=Path("reports/gpu-check"), help="folder for logs and results (%(default)s)")
-    add("--data", type=Path, default=DATA, help="holds cifar-10-batches-bin/ (%(default)s)")
+    add("--data", type=Path, default=data_root(), help="holds cifar-10-batches-bin/ (%(default)s)")
     add("--wheels", type=Path, help="folder of wheels; without it this interpreter must have every package")
     add("--results", type=Path, default=ROOT / "docs" / "results", help="folder for the document (%(default)s)")
     add("--steps", default=",".join(names), help="comma-separated (%(default)s)")

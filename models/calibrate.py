@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from models import calibration, cifar10, files, preprocess
+from models import calibration, cifar10, files, pictures, preprocess
 from models.calibration import Calibration
 from models.engines.network import FoldedLayer, assemble, max_pool, mean_and_scale
 from models.files import CheckpointError
@@ -24,7 +23,6 @@ SHRINKS = np.linspace(0.3, 1.0, 141)
 METHODS = ("mse", "percentile", "minmax")
 """The first is the default, by measurement: logit SQNR 37.9 dB with mse, 31.1 with percentile, 37.0 with minmax; top-1
 agreement 99.8, 99.7 and 99.7 % (512 training images, 1,000 test images, a checkpoint of 84 % accuracy)."""
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_IMAGES = 512
 """Images to calibrate on unless a caller says otherwise; more change the ranges little."""
 Range = tuple[float, float]
@@ -115,9 +113,9 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
     """Return a calibration on the images in `folder` (None: the bundled sample), from the cache or computed and cached.
 
     Raises:
-        CheckpointError: the folder holds no readable images.
+        CheckpointError: no picture in the folder can be read.
     """
-    images = images_in(folder, network.input.side) if folder else cifar10.sample()[0]
+    images = pictures.read(folder, network.input.side, MOST_IMAGES) if folder else cifar10.sample()[0]
     place = files.place(
         "calibration", ".json", checkpoint=checkpoint_sha256, input=asdict(network.input), method=METHODS[0],
         bins=BINS, images=files.sha256(images.tobytes()), torch=torch.__version__,
@@ -130,18 +128,3 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
     found = Calibration(checkpoint_sha256, METHODS[0], len(pixels), 0, ranges, network.input)
     files.store(place, found.to_json())
     return found
-
-
-def images_in(folder: Path, side: int, most: int = MOST_IMAGES) -> cifar10.Images:
-    """Return the first `most` images of a folder, in order of their names, as `[N, 3, side, side] uint8`.
-
-    Raises:
-        CheckpointError: there are none, or one cannot be read.
-    """
-    try:
-        places = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)[:most]
-        if not places:
-            raise CheckpointError(f"{folder} holds no {', '.join(IMAGE_SUFFIXES)} files to calibrate INT8 on")
-        return np.stack([preprocess.to_pixels(Image.open(place), side) for place in places])
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: the images to calibrate INT8 on cannot be read ({error})") from error

@@ -77,7 +77,7 @@ class Preparation:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     calibration_images: Path | None = None
-    """A folder of images to calibrate INT8 on, instead of the calibration beside the checkpoint."""
+    """A folder of pictures to calibrate INT8 on (models.pictures), instead of the calibration beside the checkpoint."""
 
     def over(self, card: Card) -> Card:
         """Return the card with the user's values."""

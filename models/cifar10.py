@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import io
-import os
 import sys
 import tarfile
 from pathlib import Path
@@ -43,17 +42,6 @@ Labels = NDArray[np.int64]
 
 class DatasetError(Exception):
     """The data set is missing, damaged, or cannot be downloaded."""
-
-
-def default_root() -> Path:
-    """Return the folder of the data set unless a caller names one: `CIFAR10_DIR`, else `~/.cache/cifar10`, else `data`.
-
-    The last is for a user without a home directory.
-    """
-    try:
-        return Path(os.environ.get("CIFAR10_DIR") or Path.home() / ".cache" / "cifar10")
-    except RuntimeError:
-        return Path("data")
 
 
 def read(root: Path, split: str) -> tuple[Images, Labels]:
@@ -125,7 +113,7 @@ def ensure(root: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m models.cifar10", description="Download and verify CIFAR-10.")
     parser.add_argument(
-        "--root", type=Path, default=default_root(), help="folder for cifar-10-batches-bin/ (%(default)s)"
+        "--root", type=Path, default=files.data_root(), help="folder for cifar-10-batches-bin/ (%(default)s)"
     )
     root: Path = parser.parse_args(argv).root
     try:

@@ -193,7 +193,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default="fp32,int8",
         help=f"comma-separated, of: {', '.join(VARIANTS)} (%(default)s)",
     )
-    add("--data", type=Path, default=cifar10.default_root(), help="holds cifar-10-batches-bin/ (%(default)s)")
+    add("--data", type=Path, default=files.data_root(), help="holds cifar-10-batches-bin/ (%(default)s)")
     add("--out", type=Path, default=Path("runs/evaluate"), help="folder for the results (%(default)s)")
     add("--checkpoint", type=Path, help="weights to evaluate instead of the bundled ones")
     add(

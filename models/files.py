@@ -99,6 +99,17 @@ def read(path: Path) -> bytes:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
+def data_root() -> Path:
+    """Return the folder of CIFAR-10 unless a caller names one: `CIFAR10_DIR`, else `~/.cache/cifar10`, else `data`.
+
+    The last is for a user without a home directory.
+    """
+    try:
+        return Path(os.environ.get("CIFAR10_DIR") or Path.home() / ".cache" / "cifar10")
+    except RuntimeError:
+        return Path("data")
+
+
 def cache_folder() -> Path | None:
     """Return the folder of the cache; None if neither XDG_CACHE_HOME nor a home directory gives it a place."""
     try:

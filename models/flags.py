@@ -26,8 +26,9 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Add --input-size, --mean, --std and --calibration-images."""
     add_input(parser)
     parser.add_argument(
-        "--calibration-images", type=Path, metavar="DIR", help="calibrate INT8 on the images in this folder"
-    )
+        "--calibration-images", type=Path, metavar="DIR",
+        help="calibrate INT8 on the PNG, JPEG and WebP pictures in this folder and its subfolders, which take turns",
+    )  # fmt: skip
 
 
 def preparation_of(args: argparse.Namespace) -> Preparation:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models import calibration, checkpoint, cifar10, files, preprocess
-from models.calibrate import METHODS, MOST_IMAGES, calibrate, images_in
+from models import calibration, checkpoint, cifar10, files, pictures, preprocess
+from models.calibrate import METHODS, MOST_IMAGES, calibrate
 from models.calibration import Calibration
 from models.command import one_sentence
 from models.engines import quantized
@@ -26,11 +26,11 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m models.quantize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=Path, default=cifar10.default_root(), help="holds cifar-10-batches-bin/ (%(default)s)"
+        "--data", type=Path, default=files.data_root(), help="holds cifar-10-batches-bin/ (%(default)s)"
     )
     parser.add_argument("--checkpoint", type=Path, default=files.default_path(), help="(%(default)s)")
     parser.add_argument("--out", type=Path, help="folder for the calibration (the checkpoint's)")
-    parser.add_argument("--images", type=positive, default=MOST_IMAGES, help="how many images (%(default)s)")
+    parser.add_argument("--images", type=positive, default=MOST_IMAGES, help="how many images at most (%(default)s)")
     parser.add_argument("--seed", type=whole, default=0, help="chooses the images (%(default)s)")
     parser.add_argument("--method", choices=METHODS, default="mse", help="how to choose a range (%(default)s)")
     parser.add_argument(
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> list[str]:
     network = fold(state, card)
     side = network.input.side
     if args.calibration_images:
-        images = images_in(args.calibration_images, side, args.images)
+        images = pictures.read(args.calibration_images, side, args.images)
     else:
         images, _ = cifar10.read(args.data, "train")
         images = images[np.sort(np.random.default_rng(args.seed).permutation(len(images))[: args.images])]

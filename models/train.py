@@ -30,7 +30,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
         prog="python -m models.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--data", type=Path, default=cifar10.default_root(), help="holds cifar-10-batches-bin/ (%(default)s)")
+    add("--data", type=Path, default=files.data_root(), help="holds cifar-10-batches-bin/ (%(default)s)")
     add("--out", type=Path, default=Path("runs/train"), help="folder for last.pt and the checkpoint (%(default)s)")
     add("--device", type=flags.device, default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     add("--save-every", type=float, default=120, metavar="SECONDS", help="(%(default)s)")

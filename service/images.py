@@ -33,9 +33,11 @@ class Cost:
     """Pixels of all images together."""
     pieces: int
     """Chunks or segments of one image."""
+    arrays: float = math.inf
+    """Arrays in a JSON text, each of which becomes an object."""
 
 
-LIGHT = Cost(encoded_bytes=65_536, images=4, pixels=65_536, pieces=64)
+LIGHT = Cost(encoded_bytes=65_536, images=4, pixels=65_536, pieces=64, arrays=1000)
 """The cost at which a body is decoded on the event loop, while other requests wait: about a millisecond."""
 ORDINARY = Cost(encoded_bytes=2**21, images=256, pixels=2**21, pieces=1000)
 """The cost up to which a body is decoded in one of the ordinary decoders: some 50 milliseconds."""
@@ -69,6 +71,11 @@ class Limits:
     def check_bytes(self, encoded: int) -> None:
         """Raise Heavy if there are too many bytes to parse for this place."""
         if encoded > self.cost.encoded_bytes:
+            raise Heavy
+
+    def check_arrays(self, count: int) -> None:
+        """Raise Heavy if a JSON text has too many arrays for this place."""
+        if count > self.cost.arrays:
             raise Heavy
 
     def check_size(self, width: int, height: int, images: int) -> None:

@@ -14,6 +14,9 @@ from service.errors import ServiceError
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+MOST_TYPE_CHARACTERS = 1000
+"""Characters of a Content-Type that is parsed: 64 KB of parameters take 20 ms. A boundary has at most 70."""
+
 
 class _Parts:
     """The callbacks of the parser: they collect the contents of the file parts with the wanted name."""
@@ -70,8 +73,10 @@ def files_of(content_type: str, body: bytes, name: str, most: int) -> list[bytes
         most: how many parts of any kind are accepted.
 
     Raises:
-        ServiceError: `malformed`: no boundary, a broken structure, or too many parts.
+        ServiceError: `malformed`: no boundary, a Content-Type that is too long, a broken structure, or too many parts.
     """
+    if len(content_type) > MOST_TYPE_CHARACTERS:
+        raise ServiceError("malformed", f"a Content-Type may have at most {MOST_TYPE_CHARACTERS} characters")
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise ServiceError("malformed", "the multipart body could not be read: its Content-Type names no boundary")

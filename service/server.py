@@ -14,6 +14,7 @@ from models.variants import REFERENCE, with_references
 from service import __version__
 from service.bodies import Budget
 from service.errors import ServiceError, http_error
+from service.http import origin
 from service.http.guard import HEALTH, Guard
 from service.http.keys import Keys
 from service.litserver import PrecisionServer
@@ -92,11 +93,13 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
 
 
 def _front(app: FastAPI, settings: Settings) -> ASGIApp:
-    """Return the ASGI app to serve: the short cut for predictions, behind the guard if there are keys."""
+    """Return the ASGI app to serve: the short cut for predictions, behind the guard and the check of origins."""
     front = Front(app, "/predict/", predict.predict)
     keys, open_paths = Keys(settings.keys()), open_paths_of(settings)
     describe(app, open_paths, has_keys=bool(keys))
-    return Guard(front, app, keys, open_paths) if keys else front
+    guarded = Guard(front, app, keys, open_paths) if keys else front
+    checks = origin.rules(settings, has_keys=bool(keys))
+    return origin.OriginCheck(guarded, app, checks) if checks else guarded
 
 
 def _workers(server: PrecisionServer) -> dict[str, list[Process]]:

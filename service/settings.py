@@ -2,6 +2,7 @@
 
 import argparse
 import ipaddress
+import re
 import ssl
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from models.variants import DEFAULT_GPU_BACKEND, DEFAULT_VARIANTS, GPU_BACKENDS,
 from service.http.keys import keys_in
 
 PREFIX = "PRECISION_"
+HOST_NAME = re.compile(r"\*|(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
 Share = Annotated[float, Field(ge=0, le=1)]
 Channels = Annotated[tuple[Share, Share, Share], NoDecode]
 ALL = "all"
@@ -51,7 +53,7 @@ class Settings(BaseSettings):
     std: Channels | None = Field(None, description="standard deviation per channel, as --mean")
     calibration_images: Path | None = Field(
         None,
-        description="folder of images to calibrate INT8 with at load (the calibration beside the checkpoint)",
+        description="folder of pictures, also in subfolders, to calibrate INT8 on at load (the stored calibration)",
     )
     fp16_on_cpu: bool = Field(False, description="run fp16 on the CPU, for functional tests: slow, never a default")
     gpu_backend: str = Field(
@@ -106,6 +108,9 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         False, validate_default=True, description="listen on addresses other than loopback without any key"
     )
+    allowed_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None, description="names of the service, and of sites whose pages may post, comma-separated; * for all"
+    )
     ssl_certfile: Path | None = Field(None, description="certificate chain (PEM); the service then speaks HTTPS")
     ssl_keyfile: Path | None = Field(None, validate_default=True, description="private key (PEM) of the certificate")
     shadow_share: float = Field(
@@ -139,7 +144,12 @@ class Settings(BaseSettings):
         """How the checkpoint's images are prepared."""
         return Preparation(self.input_size, self.mean, self.std, self.calibration_images)
 
-    @field_validator("variants", "mean", "std", mode="before")
+    @property
+    def is_on_loopback(self) -> bool:
+        """True if the service listens on loopback addresses only."""
+        return _is_loopback(self.host)
+
+    @field_validator("variants", "mean", "std", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
@@ -166,6 +176,13 @@ class Settings(BaseSettings):
         unknown = [name for name in names if name not in VARIANTS]
         if unknown or not names or len(set(names)) != len(names):
             raise ValueError(f"expected distinct names from: {', '.join(VARIANTS)}")
+        return names
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _host_names(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if not all(map(HOST_NAME.fullmatch, names or ())):
+            raise ValueError("expected names without scheme and port, such as a.example.org or *.example.org, or *")
         return names
 
     @field_validator("api_keys", "api_key_file")

@@ -2,18 +2,23 @@
 
 Pillow walks through the pieces of a file (a PNG's chunks, a JPEG's segments) in Python, and inflates compressed
 metadata: a small file of many pieces costs seconds. Here a walk over at most `most` pieces keeps those that decide the
-pixels and drops the rest: profiles, texts, previews, animation, and whatever follows the image in the file.
+pixels and drops the rest: profiles, texts, previews, animation, and whatever follows the image in the file. Of EXIF
+data the orientation stays.
 """
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 
+from service.orientation import PREFIX, orientation_alone
+
 PNG, JPEG, RIFF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"RIFF"
-KEPT_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
-"""The PNG chunks that decide the pixels and their orientation."""
-KEPT_SEGMENTS = {0xE0: b"JFIF\x00", 0xE1: b"Exif\x00", 0xEE: b"Adobe"}
+KEPT_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+"""The PNG chunks that decide the pixels."""
+KEPT_SEGMENTS = {0xE0: b"JFIF\x00", 0xEE: b"Adobe"}
 """The first bytes that an application segment of a JPEG must have to be kept, by its marker."""
+EXIF_SEGMENT = 0xE1
 DROPPED_SEGMENTS = frozenset({*range(0xE0, 0xF0), 0xFE})
 """Application segments and comments."""
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
@@ -22,6 +27,8 @@ MAX_SCANS = 100
 _NEXT_MARKER = re.compile(rb"\xff+[^\x00\x01\xff\xd0-\xd7]")
 """The end of entropy-coded data: a marker that is no restart marker and no stuffed byte."""
 _CHUNK = struct.Struct(">I4s")
+_RIFF_CHUNK = struct.Struct("<4sI")
+_CHECKSUM = struct.Struct(">I")
 
 
 class TooManyPieces(ValueError):
@@ -41,48 +48,66 @@ def reduced(body: bytes, most: int) -> bytes:
     Raises:
         TooManyPieces: the file has more pieces, or a JPEG more than MAX_SCANS scans.
     """
-    if body.startswith(PNG):
-        kept = list(_png(body, most))
-    elif body.startswith(JPEG):
-        kept = list(_jpeg(body, most))
-    else:
-        if body.startswith(RIFF):
-            _check_riff(body, most)
-        return body
-    whole = len(kept) == 1 and kept[0] == (0, len(body))
-    return body if whole else b"".join([body[first:last] for first, last in kept])
+    for beginning, walk in ((PNG, _png), (JPEG, _jpeg), (RIFF, _riff)):
+        if body.startswith(beginning):
+            kept = list(walk(body, most))
+            return kept[0] if len(kept) == 1 else b"".join(kept)
+    return body
 
 
-def _png(body: bytes, most: int) -> Iterator[tuple[int, int]]:
-    """Yield the spans of the file to keep, neighbours merged."""
+def _png(body: bytes, most: int) -> Iterator[bytes]:
+    """Yield the parts of the file to keep, neighbours merged."""
     start, position = 0, len(PNG)
     for _ in range(most):
         if position + _CHUNK.size > len(body):
-            yield start, len(body)
+            yield body[start:]
             return
         length, name = _CHUNK.unpack_from(body, position)
         end = position + _CHUNK.size + length + 4
         if name == b"IEND" or end > len(body):
-            yield start, min(end, len(body))
+            yield body[start:end]
             return
-        if name not in KEPT_CHUNKS:
-            yield start, position
+        if name == b"eXIf":
+            yield body[start:position]
+            yield _exif_chunk(body[position:end])
+            start = end
+        elif name not in KEPT_CHUNKS:
+            yield body[start:position]
             start = end
         position = end
     raise TooManyPieces(f"at most {most} chunks of a PNG are accepted")
 
 
-def _jpeg(body: bytes, most: int) -> Iterator[tuple[int, int]]:
-    """Yield the spans of the file to keep, neighbours merged."""
+def _exif_chunk(chunk: bytes) -> bytes:
+    """Return an eXIf chunk with the orientation alone; the chunk itself if its checksum is wrong."""
+    named, checksum = chunk[4:-4], chunk[-4:]
+    if _CHECKSUM.pack(zlib.crc32(named)) != checksum:
+        return chunk
+    content = b"eXIf" + orientation_alone(named[4:])
+    return _CHECKSUM.pack(len(content) - 4) + content + _CHECKSUM.pack(zlib.crc32(content))
+
+
+def _jpeg(body: bytes, most: int) -> Iterator[bytes]:
+    """Yield the parts of the file to keep, neighbours merged."""
     start = end = scans = 0
     for marker, first, end in _segments(body, most):
         scans += marker == START_OF_SCAN
         if scans > MAX_SCANS:
             raise TooManyPieces(f"at most {MAX_SCANS} scans of a JPEG are accepted")
         if marker in DROPPED_SEGMENTS and not _is_kept(body, marker, first):
-            yield start, first
+            yield body[start:first]
+            yield _exif_segment(body[first:end]) if marker == EXIF_SEGMENT else b""
             start = end
-    yield start, end
+    yield body[start:end]
+
+
+def _exif_segment(segment: bytes) -> bytes:
+    """Return an Exif segment of a JPEG with the orientation alone; nothing for another APP1 segment."""
+    content = segment.lstrip(b"\xff")[3:]  # after the marker and the length
+    if not content.startswith(PREFIX):
+        return b""
+    exif = PREFIX + orientation_alone(content)
+    return b"\xff\xe1" + (2 + len(exif)).to_bytes(2, "big") + exif
 
 
 def _segments(body: bytes, most: int) -> Iterator[tuple[int, int, int]]:
@@ -110,12 +135,21 @@ def _is_kept(body: bytes, marker: int, first: int) -> bool:
     return beginning is not None and body[first : first + 20].lstrip(b"\xff")[3:].startswith(beginning)
 
 
-def _check_riff(body: bytes, most: int) -> None:
-    """Raise TooManyPieces for a WebP of too many chunks; the decoder reads them in C and needs no reduction."""
-    position = 12
+def _riff(body: bytes, most: int) -> Iterator[bytes]:
+    """Yield the whole file, with the orientation alone in its EXIF chunks; their lengths stay.
+
+    The decoder reads the other chunks in C.
+    """
+    start, position = 0, 12
     for _ in range(most):
-        if position + 8 > len(body):
+        if position + _RIFF_CHUNK.size > len(body):
+            yield body[start:]
             return
-        length = int.from_bytes(body[position + 4 : position + 8], "little")
-        position += 8 + length + length % 2
+        name, length = _RIFF_CHUNK.unpack_from(body, position)
+        first, end = position + _RIFF_CHUNK.size, position + _RIFF_CHUNK.size + length
+        if name == b"EXIF" and end <= len(body):
+            yield body[start:first]
+            yield orientation_alone(body[first:end]).ljust(length, b"\x00")
+            start = end
+        position = end + length % 2
     raise TooManyPieces(f"at most {most} chunks of a WebP are accepted")

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from models import cifar10
+from models import files
 
 
 @functools.cache
@@ -16,7 +16,7 @@ def has_gpu() -> bool:
 
 
 def has_dataset() -> bool:
-    return (cifar10.default_root() / "cifar-10-batches-bin" / "test_batch.bin").exists()
+    return (files.data_root() / "cifar-10-batches-bin" / "test_batch.bin").exists()
 
 
 NEEDS = {

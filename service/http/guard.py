@@ -36,21 +36,23 @@ class Guard:
             await self.front(scope, receive, send)
         elif scope["type"] == "http":
             scope["app"] = self.app
-            response = await self._refuse(Request(scope, receive))
+            response = await refusal(Request(scope, receive), _unauthorized())
             response.headers["WWW-Authenticate"] = "Bearer"
             await response(scope, receive, send)
 
-    async def _refuse(self, request: Request) -> Response:
-        path, is_post = request.url.path, request.method == "POST"
-        if is_post and (prediction := PREDICTION.fullmatch(path)):
-            return await predicted(request, prediction[1] or prediction[2], _raise)
-        if is_post and path == COMPARISON:
-            return await compared(request, _raise)
-        return error_response(request, _unauthorized(), request_id_of(request))
 
+async def refusal(request: Request, error: ServiceError) -> Response:
+    """Return the answer to a request that is refused before any route; predictions and comparisons are counted."""
 
-async def _raise(*_: object) -> Response:
-    raise _unauthorized()
+    async def refuse(_: object) -> Response:
+        raise error
+
+    path, is_post = request.url.path, request.method == "POST"
+    if is_post and (prediction := PREDICTION.fullmatch(path)):
+        return await predicted(request, prediction[1] or prediction[2], refuse)
+    if is_post and path == COMPARISON:
+        return await compared(request, refuse)
+    return error_response(request, error, request_id_of(request))
 
 
 def _unauthorized() -> ServiceError:

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from service.decoding import HEADER_LENGTH, IMAGE_TYPES
 from service.errors import REASONS, ServiceError, problem
+from service.http.guard import HEALTH
 from service.schemas import JSONBody, PredictQuery, Problem
 from service.v2.documents import IndexRequest, InferRequest, InferResponse, V2Error
 
@@ -111,7 +112,7 @@ INFER = {
     },
 }
 PREDICTION = (400, 404, 408, 413, 415, 422, 503, 504)
-"""The statuses of errors that a prediction may end in, besides those that every route has: 401 and 500."""
+"""The statuses of errors that a prediction may end in, besides those that every route has."""
 
 
 def errors(*statuses: int, v2: bool = False) -> dict[int | str, dict[str, Any]]:
@@ -133,8 +134,14 @@ def _example(word: str, v2: bool) -> dict[str, Any]:
     return {"error": detail} if v2 else problem(ServiceError(word, detail), "photo-17")
 
 
+def _everywhere(path: str, method: str, is_open: bool) -> list[int]:
+    """Return the statuses of errors that do not depend on what a route does."""
+    from_keys, from_site, from_host = not is_open, method == "post", path not in HEALTH
+    return [status for status, holds in ((401, from_keys), (403, from_site), (421, from_host), (500, True)) if holds]
+
+
 def describe(app: FastAPI, open_paths: Iterable[str], has_keys: bool) -> None:
-    """Add to the app's description the parts that all routes share: keys and the errors 401 and 500."""
+    """Add to the app's description the parts that all routes share: keys, and the errors of what stands before them."""
     needed: list[dict[str, list[str]]] = [{name: []} for name in SCHEMES]
     closed = {"security": needed if has_keys else [{}, *needed]}
 
@@ -146,9 +153,9 @@ def describe(app: FastAPI, open_paths: Iterable[str], has_keys: bool) -> None:
         document["components"]["schemas"] |= _schemas()
         for path, operations in document["paths"].items():
             is_open, v2 = path in open_paths, path.startswith("/v2")
-            for operation in operations.values():
+            for method, operation in operations.items():
                 operation.update({} if is_open else closed)
-                common = errors(500, v2=v2) if is_open else errors(401, 500, v2=v2)
+                common = errors(*_everywhere(path, method, is_open), v2=v2)
                 operation["responses"] |= {str(status): answer for status, answer in common.items()}
         return document
 

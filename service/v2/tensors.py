@@ -61,6 +61,7 @@ def inference_of(received: Received, limits: Limits) -> Inference:
     if length == 0:
         return _raw_request(received, body, limits)
     limits.check_bytes(length)
+    limits.check_arrays(body.count(b"[", 0, length))
     check_json(body[:length], limits.max_images * math.prod((*limits.shape[:2], limits.side + 2)))
     try:
         request = InferRequest.model_validate_json(body[:length])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import cifar10, sample
+from models import cifar10, files, sample
 from models.cifar10 import DatasetError
 
 
@@ -45,7 +45,7 @@ def test_the_sample_is_balanced() -> None:
 @pytest.mark.dataset
 def test_the_sample_is_of_the_test_set() -> None:
     """The sample holds the official test images at its indices, which `sample.choose` gives again."""
-    images, labels = cifar10.read(cifar10.default_root(), "test")
+    images, labels = cifar10.read(files.data_root(), "test")
     with np.load(cifar10.SAMPLE) as content:
         indices = content["indices"]
     assert np.array_equal(indices, sample.choose(labels))

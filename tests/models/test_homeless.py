@@ -88,12 +88,15 @@ def test_a_named_cache_is_used(own: Path, tmp_path: Path) -> None:
     assert sorted(kept) == ["calibration", "reference"]
 
 
-@pytest.mark.parametrize("command", ["cifar10", "train", "quantize", "sample", "evaluate"])
+@pytest.mark.parametrize(
+    "command",
+    ["models.cifar10", "models.train", "models.quantize", "models.sample", "models.evaluate", "benchmarks.gpu_check"],
+)
 def test_every_command_explains_itself(command: str) -> None:
     """`--help` of every command works without a home directory; the data set is then looked for in `data`."""
-    done = homeless(COMMAND, f"models.{command}", "--help")
+    done = homeless(COMMAND, command, "--help")
     assert done.returncode == 0, done.stderr
-    assert command == "sample" or "(data)" in " ".join(done.stdout.split())
+    assert command == "models.sample" or "(data)" in " ".join(done.stdout.split())
 
 
 def test_quantize_works(pictures: Path, tmp_path: Path) -> None:

@@ -125,16 +125,10 @@ def test_a_folder_of_images_calibrates(net: ResNet, path: Path, tmp_path: Path) 
     assert infos[0].calibration_sha256 != infos[1].calibration_sha256
 
 
-@pytest.mark.parametrize("content", [None, "", "no image"])
-def test_a_folder_without_images_is_refused(net: ResNet, path: Path, tmp_path: Path, content: str | None) -> None:
-    """A folder that is missing, empty or holds a broken image is an error that names it."""
-    folder = tmp_path / "images"
-    if content is not None:
-        folder.mkdir()
-    if content:
-        (folder / "a.png").write_text(content)
-    preparation = Preparation(32, IMAGENET.mean, IMAGENET.std, folder)
-    with pytest.raises(CheckpointError, match=r"images.*(holds no|cannot be read)"):
+def test_a_folder_without_images_is_refused(net: ResNet, path: Path, tmp_path: Path) -> None:
+    """Without a picture to calibrate on INT8 does not load, and the error names the folder."""
+    preparation = Preparation(32, IMAGENET.mean, IMAGENET.std, tmp_path / "images")
+    with pytest.raises(CheckpointError, match=r"images: expected at least one PNG, JPEG or WebP picture"):
         loading.load("int8", threads=1, checkpoint=path, preparation=preparation)
 
 

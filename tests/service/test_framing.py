@@ -126,3 +126,16 @@ def test_a_broken_request_leaves_earlier_ones_their_answers(service: Service, br
     """Requests in one packet before a malformed one are answered first, in their order; those after it are not."""
     stalled, good = post(png(fakes.STALL)), post(png(3))
     assert answers(service, stalled + good + broken + LIVE) == [200, 200, 400]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "size", "expected"),
+    [(9 * 1024, 1, [200]), (12 * 1024, 64, [200]), (10_160, 1, [400])],
+    ids=["few small", "many", "many small"],
+)
+def test_a_body_of_many_small_chunks_is_refused(service: Service, chunks: int, size: int, expected: list[int]) -> None:
+    """A body may have thousands of chunks of one byte, and any number of larger ones, but not many small ones."""
+    head = HEAD.replace(b"image/png", b"application/octet-stream")
+    body = b"%x\r\n%b\r\n" % (size, bytes(size)) * chunks
+    packet = head + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + body + b"0\r\n\r\n"
+    assert answers(service, packet) == expected

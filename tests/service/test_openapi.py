@@ -80,7 +80,7 @@ def test_every_error_of_the_table_is_described(document: dict[str, Any]) -> None
     """The description of a prediction has every status of the error table but 499, which no client sees."""
     for path in ("/predict/{variant}", "/v2/models/{model}/infer"):
         statuses = set(document["paths"][path]["post"]["responses"])
-        assert statuses == {"200", *map(str, (400, 401, 404, 408, 413, 415, 422, 500, 503, 504))}
+        assert statuses == {"200", *map(str, (400, 401, 403, 404, 408, 413, 415, 421, 422, 500, 503, 504))}
 
 
 @pytest.mark.slow

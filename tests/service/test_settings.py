@@ -23,6 +23,7 @@ def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         (["--shadow-share", "2"], ["--shadow-share", "less than or equal to 1"]),
         (["--max-batch-size", "0"], ["--max-batch-size", "greater than or equal to 1"]),
         (["--max-batch-size", "int4=8"], ["--max-batch-size", "NAME=NUMBER", "int8"]),
+        (["--allowed-hosts", "a.example,http://b.example:80"], ["--allowed-hosts", "without scheme and port"]),
         (["--batch-timeout", "int8="], ["--batch-timeout", "valid number"]),
     ],
 )

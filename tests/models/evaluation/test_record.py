@@ -56,7 +56,7 @@ def test_int8_gives_the_same_answers(name: str, entries: dict[str, evaluation.En
 @pytest.mark.dataset
 def test_int8_is_as_good_as_its_record_says(entries: dict[str, evaluation.Entry], load: Load) -> None:
     """On all test images int8 has the recorded accuracy within 0.2 points, which instruction sets may differ in."""
-    images, labels = cifar10.read(cifar10.default_root(), "test")
+    images, labels = cifar10.read(files.data_root(), "test")
     engine = load("int8")
     found = np.concatenate(
         [engine.run(np.ascontiguousarray(images[i : i + 250])).logits for i in range(0, 10_000, 250)]
