@@ -136,4 +136,4 @@ MEMORY = Row(
     "numbers, the latter with its free blocks; process_gpu is the driver's number for the process, CUDA context "
     "included; device_used is the memory that all processes use on the device: do not add it up.",
 )
-"""The one metric that is read at each scrape, so a worker that ended has no series."""
+"""The one metric without a fixed set of series: a worker that ended has none."""

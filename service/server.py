@@ -28,10 +28,10 @@ from service.settings import Settings
 from service.shadow import Shadow, in_background
 from service.tracing import Tracing, provider
 from service.workers.api import PrecisionAPI
-from service.workers.memory import Process
+from service.workers.memory import Process, Readings
 
-REPLACED = {"swagger_ui_html", "swagger_ui_redirect", "redoc_html"}
-"""Names of FastAPI's own pages, which load from a content delivery network."""
+REPLACED = {"swagger_ui_html", "swagger_ui_redirect", "redoc_html", "openapi"}
+"""Names of FastAPI's own routes: its pages load from elsewhere, and it makes /openapi.json anew for each request."""
 
 
 def build_server(
@@ -59,7 +59,7 @@ def build_server(
     server = PrecisionServer([api(name, settings) for name in names], settings, observer, background)
     observer.watch(
         queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
-        workers=lambda: _workers(server),
+        memory=Readings(lambda: _workers(server)),
     )
     server.app.state.service = Service(
         settings=settings,
