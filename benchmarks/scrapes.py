@@ -92,7 +92,7 @@ def main(flags: list[str]) -> None:
             "longest wait of a bystander, during a scrape": waits(port, with_scrape=True),
             "longest wait of a bystander, without one": waits(port, with_scrape=False),
         }
-        table = [[name, *(f"{1000 * q:.1f}" for q in statistics.quantiles(values, n=4))] for name, values in rows.items()]
+        table = [[name, *(f"{1000 * q:.1f}" for q in statistics.quantiles(each))] for name, each in rows.items()]
     print(tabulate(table, ["ms", "lower quartile", "median", "upper quartile"], tablefmt="github"))
     print(json.dumps(machine.describe("prometheus_client", "psutil", "uvicorn")))
 

@@ -137,3 +137,5 @@ MEMORY = Row(
     "included; device_used is the memory that all processes use on the device: do not add it up.",
 )
 """The one metric without a fixed set of series: a worker that ended has none."""
+DROPPED = Row("counter", "precision_log_lines_dropped", (), "Log lines of the HTTP process that could not be written.")
+"""The one metric without a label."""

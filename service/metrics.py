@@ -11,13 +11,13 @@ from functools import cache, partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from service.logs import UNKNOWN
-from service.metric_rows import MEMORY, OUTCOMES, PHASES, ROWS, STATES, Row, V
+from service.metric_rows import DROPPED, MEMORY, OUTCOMES, PHASES, ROWS, STATES, Row, V
 from service.workers.memory import Readings
 from service.workers.status import State, WorkerInfo
 
@@ -71,14 +71,17 @@ class Metrics:
                     self._child(row.name, variant, value)
         self._child("precision_variant_state", variant, State.STARTING).set(1)
 
-    def watch(self, queue_depths: Callable[[], dict[str, int]], memory: Readings) -> None:
-        """Show queue depths as they are at a scrape, and the workers' memory as it was last read."""
+    def watch(
+        self, queue_depths: Callable[[], dict[str, int]], memory: Readings, dropped_lines: Callable[[], int]
+    ) -> None:
+        """Show queue depths and lost log lines as they are at a scrape, and the workers' memory as it was last read."""
         for variant in self.names:
             read = partial(_look_up, queue_depths, variant)
             self._child("precision_queue_depth", variant).set_function(read)
         self._memory = memory
-        self._collectors.append(_WorkerMemory(memory))
-        self.registry.register(self._collectors[-1])
+        for collector in (_WorkerMemory(memory), _DroppedLines(dropped_lines)):
+            self._collectors.append(collector)
+            self.registry.register(collector)
 
     def started(self, variant: str) -> None:
         """Observe that the headers of an HTTP prediction arrived."""
@@ -253,3 +256,13 @@ class _WorkerMemory(Collector):
             for kind, size in kinds.items():
                 family.add_metric([variant, kind], size)
         yield family
+
+
+class _DroppedLines(Collector):
+    """The number of log lines that were lost."""
+
+    def __init__(self, dropped_lines: Callable[[], int]) -> None:
+        self._dropped_lines = dropped_lines
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(DROPPED.name, DROPPED.help, self._dropped_lines())

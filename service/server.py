@@ -17,7 +17,7 @@ from service.errors import ServiceError, http_error
 from service.http.guard import HEALTH, Guard
 from service.http.keys import Keys
 from service.litserver import PrecisionServer
-from service.logs import RequestLog
+from service.logs import RequestLog, dropped_lines
 from service.metrics import Metrics
 from service.prediction import Service
 from service.problems import as_service_error, error_response, problem_response, request_id_of
@@ -60,6 +60,7 @@ def build_server(
     observer.watch(
         queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
         memory=Readings(lambda: _workers(server)),
+        dropped_lines=dropped_lines,
     )
     server.app.state.service = Service(
         settings=settings,

@@ -25,7 +25,7 @@ INFO = fakes.worker_info(checkpoint_sha256="ab" * 32, activation_peaks={1: 100, 
 @pytest.fixture
 def metrics() -> Metrics:
     metrics = Metrics(["fp32", "int8"])
-    metrics.watch(lambda: {"fp32": 3, "int8": 0}, Readings(dict))
+    metrics.watch(lambda: {"fp32": 3, "int8": 0}, Readings(dict), lambda: 7)
     metrics.state("int8", "ready", ["ready"], [INFO])
     return metrics
 
@@ -81,7 +81,7 @@ def test_an_answer_is_observed_with_its_device(metrics: Metrics) -> None:
 
 def test_help_says_which_bytes_are_bounds_or_shares(metrics: Metrics) -> None:
     """The help texts name upper bounds, lower bounds and amortised shares: an operator may read only the scrape."""
-    metrics.watch(lambda: {"fp32": 0, "int8": 0}, Readings(lambda: {"int8": [Process(os.getpid())]}))
+    metrics.watch(lambda: {"fp32": 0, "int8": 0}, Readings(lambda: {"int8": [Process(os.getpid())]}), int)
     help_of = {family.name: family.documentation for family in metrics.registry.collect()}
     for name, words in {
         "precision_inference_memory_bytes": ("all its requests together", "lower bound", "upper bound"),
@@ -191,7 +191,7 @@ def test_memory_of_all_workers_of_a_variant_adds_up(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(memory, "read", lambda process: readings[process.pid])
     metrics = Metrics(["int8", "fp32", "fp16"])
     workers = {"int8": [Process(1), Process(2)], "fp32": [Process(3)]}
-    metrics.watch(lambda: dict.fromkeys(metrics.names, 0), Readings(lambda: workers))
+    metrics.watch(lambda: dict.fromkeys(metrics.names, 0), Readings(lambda: workers), int)
     found = samples(metrics)
     assert found[key("precision_memory_bytes", "int8", "rss")] == 30
     assert found[key("precision_memory_bytes", "int8", "process_gpu")] == 5
@@ -201,6 +201,11 @@ def test_memory_of_all_workers_of_a_variant_adds_up(monkeypatch: pytest.MonkeyPa
 def test_depth_is_read_at_the_scrape(metrics: Metrics) -> None:
     """The queue's depth is read at the scrape."""
     assert samples(metrics)[key("precision_queue_depth", "fp32")] == 3
+
+
+def test_lost_log_lines_are_counted(metrics: Metrics) -> None:
+    """The lines that could not be written have a counter without labels."""
+    assert samples(metrics)[key("precision_log_lines_dropped_total")] == 7
 
 
 def test_a_scrape_in_steps_is_the_librarys_text(metrics: Metrics) -> None:
