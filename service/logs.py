@@ -1,11 +1,21 @@
-"""Logs on stderr: readable lines on a terminal, JSON objects elsewhere. Each prediction has one line."""
+"""Logs on stderr: readable lines on a terminal, JSON objects elsewhere. Each prediction has one line.
 
+A thread writes them. Whoever logs only puts text into a queue, so a pipe that nobody reads stops neither an answer nor
+the end of the process. The queue holds text and not records (logging.handlers.QueueHandler), because a record per
+prediction would cost more than all metrics (benchmarks/measuring.py).
+"""
+
+import atexit
+import io
 import json
 import logging
+import os
+import queue
+import select
 import sys
+import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import cache
 from typing import NamedTuple
 
@@ -16,6 +26,66 @@ UNKNOWN = "unknown"
 """The name for every variant that does not exist: a path must not get into a log, a span or a label."""
 COMPARE = "compare"
 """The name for the variants of a comparison, which asks all of them."""
+
+STDERR = 2
+"""The file descriptor of standard error."""
+MAX_WAITING = 10_000
+"""Texts that may wait to be written, 5 MB of lines of predictions. Further ones are dropped."""
+END_SECONDS = 1.0
+"""The time that a process has at its end to write what waits."""
+
+
+class Output(io.TextIOBase):
+    """A text stream to a file descriptor that never blocks: a daemon thread writes. `dropped` counts lost lines.
+
+    A line is lost if MAX_WAITING others wait, or if the descriptor takes no data, as on a full disk.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.dropped = 0
+        self._descriptor = descriptor
+        self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> int:
+        """Let the thread write the text."""
+        if self._waiting.qsize() < MAX_WAITING:
+            self._waiting.put(text)
+        else:
+            self.dropped += text.count("\n")
+        return len(text)
+
+    def isatty(self) -> bool:
+        """Return True if the descriptor is a terminal."""
+        return os.isatty(self._descriptor)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def finish(self) -> None:
+        """Write what waits, for END_SECONDS at most. Nothing can be written afterwards."""
+        self._waiting.put(None)
+        self._thread.join(END_SECONDS)
+
+    def _write_all(self) -> None:
+        """Write until `finish`. Texts that wait are written together, as long as a pipe takes them in one piece."""
+        is_over = False
+        while not is_over:
+            texts = [self._waiting.get()]
+            while sum(map(len, filter(None, texts))) < select.PIPE_BUF // 2 and not self._waiting.empty():
+                texts.append(self._waiting.get())
+            is_over = None in texts
+            self._write("".join(filter(None, texts)))
+
+    def _write(self, text: str) -> None:
+        data = text.encode(errors="backslashreplace")
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError:
+            self.dropped += data.count(b"\n")
 
 
 class Ended(NamedTuple):
@@ -51,10 +121,21 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Send logs of this level and above to stderr. A process calls this once, at its start."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(READABLE) if sys.stderr.isatty() else JsonFormatter())
+    """Send logs of this level and above to stderr, through an Output. A process calls this once, at its start.
+
+    The Output takes the place of `sys.stderr`, so that warnings and tracebacks go through it, too.
+    """
+    output = Output(STDERR)
+    atexit.register(output.finish)
+    sys.stderr = output
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(logging.Formatter(READABLE) if output.isatty() else JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def dropped_lines() -> int:
+    """Return the number of log lines that this process could not write."""
+    return sys.stderr.dropped if isinstance(sys.stderr, Output) else 0
 
 
 class RequestLog:
@@ -75,8 +156,7 @@ class RequestLog:
         """Write the line of a request that ended."""
         if self._logger.isEnabledFor(logging.INFO):
             known = variant if variant in self._variants else UNKNOWN
-            with suppress(OSError, ValueError):  # a full disk or a lost pipe may cost lines, but no answer
-                sys.stderr.write(self._line(Ended(request_id, known, outcome, images, seconds, phases)))
+            sys.stderr.write(self._line(Ended(request_id, known, outcome, images, seconds, phases)))
 
 
 @cache

@@ -136,4 +136,6 @@ MEMORY = Row(
     "numbers, the latter with its free blocks; process_gpu is the driver's number for the process, CUDA context "
     "included; device_used is the memory that all processes use on the device: do not add it up.",
 )
-"""The one metric that is read at each scrape, so a worker that ended has no series."""
+"""The one metric without a fixed set of series: a worker that ended has none."""
+DROPPED = Row("counter", "precision_log_lines_dropped", (), "Log lines of the HTTP process that could not be written.")
+"""The one metric without a label."""

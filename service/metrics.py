@@ -4,26 +4,30 @@ The HTTP process counts everything: workers send their measurements with each an
 reset when a worker dies, and there is no multi-process directory.
 """
 
+import asyncio
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from service.histograms import Histogram
 from service.logs import UNKNOWN
-from service.metric_rows import MEMORY, OUTCOMES, PHASES, ROWS, STATES, Row, V
-from service.workers import memory
-from service.workers.memory import Process
+from service.metric_rows import DROPPED, MEMORY, OUTCOMES, PHASES, ROWS, STATES, Row, V
+from service.workers.memory import Readings
 from service.workers.status import State, WorkerInfo
 
 __all__ = ["CONTENT_TYPE", "OUTCOMES", "PHASES", "STATES", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MODEL_KINDS = {"serialized": "serialized_bytes", "parameters": "parameter_bytes", "buffers": "buffer_bytes"}
+STEP_SAMPLES = 50
+"""Samples that are written in one step of a scrape: about a millisecond of the event loop."""
 INFO = ("device", "dtype", "backend", "checkpoint_sha256", "torch", "isa")
 START_UP: dict[str, tuple[str, Callable[[Iterable[float]], float]]] = {
     "precision_load_seconds": ("load_seconds", max),
@@ -47,7 +51,8 @@ class Metrics:
         # (AMD EPYC with AVX2, prometheus_client 0.26.0, median of 9 runs of 3,000 requests).
         self._child = cache(self._labelled)
         self._infos: dict[str, set[tuple[str, ...]]] = {}
-        ProcessCollector(registry=self.registry)
+        self._memory: Readings | None = None
+        self._collectors: list[Collector] = [*self._metrics.values(), ProcessCollector(registry=self.registry)]
         self.failed_seconds = dict.fromkeys(self.names, 0.0)
         for outcome in OUTCOMES:
             self._child("precision_requests", UNKNOWN, outcome)
@@ -68,13 +73,16 @@ class Metrics:
         self._child("precision_variant_state", variant, State.STARTING).set(1)
 
     def watch(
-        self, queue_depths: Callable[[], dict[str, int]], workers: Callable[[], dict[str, list[Process]]]
+        self, queue_depths: Callable[[], dict[str, int]], memory: Readings, dropped_lines: Callable[[], int]
     ) -> None:
-        """Read queue depths and the workers' memory at every scrape."""
+        """Show queue depths and lost log lines as they are at a scrape, and the workers' memory as it was last read."""
         for variant in self.names:
             read = partial(_look_up, queue_depths, variant)
             self._child("precision_queue_depth", variant).set_function(read)
-        self.registry.register(_WorkerMemory(workers))
+        self._memory = memory
+        for collector in (_WorkerMemory(memory), _DroppedLines(dropped_lines)):
+            self._collectors.append(collector)
+            self.registry.register(collector)
 
     def started(self, variant: str) -> None:
         """Observe that the headers of an HTTP prediction arrived."""
@@ -166,19 +174,65 @@ class Metrics:
             gauge.labels(variant, *info).set(1)
         self._infos[variant] = infos
 
-    def values(self, series: str, label: str, variant: str) -> dict[str, float]:
-        """Return a variant's values of one series by another label. `series` is a name as the exposition has it."""
-        families = self.registry.restricted_registry([series]).collect()
-        samples = [sample for family in families for sample in family.samples]
-        return {s.labels[label]: s.value for s in samples if s.name == series and s.labels["variant"] == variant}
+    def count(self, counter: str, variant: str, *labels: str) -> int:
+        """Return the value of one series of a counter. `counter` is its row's name."""
+        return int(self._values(counter, variant, *labels)[f"{counter}_total"])
 
-    def value(self, series: str, variant: str) -> float:
-        """Return a variant's value of a series that has no other label."""
-        return self.values(series, "variant", variant)[variant]
+    def total(self, histogram: str, variant: str, *labels: str) -> tuple[int, float]:
+        """Return the count and the sum of one series of a histogram. `histogram` is its row's name."""
+        values = self._values(histogram, variant, *labels)
+        return int(values[f"{histogram}_count"]), values[f"{histogram}_sum"]
 
-    def exposition(self) -> bytes:
-        """Return all current values in Prometheus's text format."""
-        return generate_latest(self.registry)
+    def _values(self, name: str, *labels: str) -> dict[str, float]:
+        """Return name -> value of the samples of one labelled child. Of the buckets only the last one is there."""
+        return {
+            sample.name: sample.value for family in self._child(name, *labels).collect() for sample in family.samples
+        }
+
+    async def exposition(self) -> bytes:
+        """Return all current values in Prometheus's text format. Between two steps other tasks run.
+
+        One family has the values of one moment; requests that end between two steps are in later families only.
+        """
+        if self._memory:
+            await self._memory.refresh()
+        pieces = []
+        for collector in self._collectors:
+            families = list(collector.collect())
+            await asyncio.sleep(0)
+            for piece in itertools.chain.from_iterable(map(_pieces, families)):
+                pieces.append(piece)
+                await asyncio.sleep(0)
+        return b"".join(pieces)
+
+
+def _pieces(family: Metric) -> Iterator[bytes]:
+    """Yield the text of a family in pieces. The library writes the creation times of its series as a gauge."""
+    created = f"{family.name}_created"
+    times = [sample for sample in family.samples if sample.name == created]
+    values = [sample for sample in family.samples if sample.name != created]
+    yield from _slices(Metric(family.name, family.documentation, family.type), values)
+    if times:
+        yield from _slices(Metric(created, family.documentation, "gauge"), times)
+
+
+def _slices(family: Metric, samples: list[Sample]) -> Iterator[bytes]:
+    """Yield the heading of a family without samples, then the lines of STEP_SAMPLES samples at a time."""
+    heading = generate_latest(_Collected(family))
+    yield heading
+    for first in range(0, len(samples), STEP_SAMPLES):
+        family.samples = samples[first : first + STEP_SAMPLES]
+        yield generate_latest(_Collected(family)).removeprefix(heading)
+
+
+class _Collected(Collector):
+    """A family that was collected before."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return [self._family]
 
 
 def _registered(row: Row, registry: CollectorRegistry) -> Any:
@@ -194,15 +248,24 @@ def _look_up(read: Callable[[], dict[str, int]], variant: str) -> float:
 
 
 class _WorkerMemory(Collector):
-    """Memory of each variant's worker processes, read when scraped. A dead worker has no series."""
+    """Memory of each variant's worker processes, as it was last read. A dead worker has no series."""
 
-    def __init__(self, workers: Callable[[], dict[str, list[Process]]]) -> None:
-        self._workers = workers
+    def __init__(self, memory: Readings) -> None:
+        self._memory = memory
 
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(MEMORY.name, MEMORY.help, labels=MEMORY.labels)
-        for variant, processes in self._workers().items():
-            readings = [memory.read(process) for process in processes]
-            for kind in {kind: None for reading in readings for kind in reading}:
-                family.add_metric([variant, kind], sum(reading.get(kind, 0) for reading in readings))
+        for variant, kinds in self._memory.totals().items():
+            for kind, size in kinds.items():
+                family.add_metric([variant, kind], size)
         yield family
+
+
+class _DroppedLines(Collector):
+    """The number of log lines that were lost."""
+
+    def __init__(self, dropped_lines: Callable[[], int]) -> None:
+        self._dropped_lines = dropped_lines
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(DROPPED.name, DROPPED.help, self._dropped_lines())

@@ -18,7 +18,7 @@ from service.http import origin
 from service.http.guard import HEALTH, Guard
 from service.http.keys import Keys
 from service.litserver import PrecisionServer
-from service.logs import RequestLog
+from service.logs import RequestLog, dropped_lines
 from service.metrics import Metrics
 from service.prediction import Service
 from service.problems import as_service_error, error_response, problem_response, request_id_of
@@ -29,10 +29,10 @@ from service.settings import Settings
 from service.shadow import Shadow, in_background
 from service.tracing import Tracing, provider
 from service.workers.api import PrecisionAPI
-from service.workers.memory import Process
+from service.workers.memory import Process, Readings
 
-REPLACED = {"swagger_ui_html", "swagger_ui_redirect", "redoc_html"}
-"""Names of FastAPI's own pages, which load from a content delivery network."""
+REPLACED = {"swagger_ui_html", "swagger_ui_redirect", "redoc_html", "openapi"}
+"""Names of FastAPI's own routes: its pages load from elsewhere, and it makes /openapi.json anew for each request."""
 
 
 def build_server(
@@ -60,7 +60,8 @@ def build_server(
     server = PrecisionServer([api(name, settings) for name in names], settings, observer, background)
     observer.watch(
         queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
-        workers=lambda: _workers(server),
+        memory=Readings(lambda: _workers(server)),
+        dropped_lines=dropped_lines,
     )
     server.app.state.service = Service(
         settings=settings,

@@ -1,9 +1,11 @@
-"""The served variants, their health and their metrics."""
+"""The served variants, their health, their metrics and the description of the API."""
 
+import json
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -14,6 +16,7 @@ from service import __version__
 from service.metrics import CONTENT_TYPE
 from service.prediction import service_of
 from service.schemas import Readiness, VariantInfo, Variants
+from service.sharing import Shared
 from service.workers.pool import Pool
 
 
@@ -21,6 +24,14 @@ def router() -> APIRouter:
     """Return the routes of the service itself."""
     routes = APIRouter(tags=["service"])
     add = routes.add_api_route
+    scrapes, cards = Shared(_scrape), Shared(_variants)
+
+    async def metrics(request: Request) -> Response:
+        return Response(await scrapes.get(request), media_type=CONTENT_TYPE)
+
+    async def variants(request: Request) -> Response:
+        return Response(await cards.get(request), media_type="application/json")
+
     add("/variants", variants, response_model=Variants, summary="What is served, on what, and how large it is")
     add(
         "/health/live", live, response_class=PlainTextResponse, summary="200: the process answers",
@@ -35,6 +46,7 @@ def router() -> APIRouter:
         "/metrics", metrics, response_class=PlainTextResponse, summary="Prometheus metrics",
         responses={200: {"content": {"text/plain": {"example": 'precision_variant_ready{variant="int8"} 1.0\n'}}}},
     )  # fmt: skip
+    add("/openapi.json", description, include_in_schema=False)
     return routes
 
 
@@ -49,18 +61,28 @@ async def ready(request: Request) -> Response:
     return JSONResponse(document.model_dump(), 200 if document.ready else 503)
 
 
-async def metrics(request: Request) -> Response:
-    return Response(service_of(request).metrics.exposition(), media_type=CONTENT_TYPE)
+async def description(request: Request) -> Response:
+    return Response(described(request.app), media_type="application/json")
 
 
-async def variants(request: Request) -> Response:
+@lru_cache(maxsize=1)
+def described(app: FastAPI) -> bytes:
+    """Return the description of the API, which never changes, as JSON."""
+    return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+async def _scrape(request: Request) -> bytes:
+    return await service_of(request).metrics.exposition()
+
+
+async def _variants(request: Request) -> str:
     service = service_of(request)
     document = Variants(
         variants=[info_of(pool, service.evaluations.get(name)) for name, pool in service.pools.items()],
         checkpoint=asdict(service.checkpoint),
         service={"version": __version__} | machine.describe(),
     )
-    return Response(document.model_dump_json(), media_type="application/json")
+    return document.model_dump_json()
 
 
 UNSHOWN = {"activation_peaks"}

@@ -1,5 +1,6 @@
 """The Open Inference Protocol v2 under `/v2`. Every variant is a model: `resnet18-fp32` and so on."""
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -18,6 +19,7 @@ from service.decoding import check_json, inflated
 from service.errors import ServiceError
 from service.prediction import Prediction, Service, predicted, service_of
 from service.routes.openapi import INFER, PREDICTION, errors, reference
+from service.sharing import Shared
 from service.v2 import documents, tensors
 from service.v2.statistics import statistics
 from service.validation import first_mistake
@@ -60,6 +62,14 @@ def router() -> APIRouter:
     """Return the protocol's routes, and a 404 with a reason for each path in ABSENT."""
     routes = APIRouter(tags=["open inference protocol"])
     add = routes.add_api_route
+    counted = Shared(_statistics)
+
+    async def stats(request: Request) -> Response:
+        name = pool_of(request).variant if "model" in request.path_params else None
+        rows = await counted.get(request) or {}
+        document = documents.Statistics(model_stats=[row for variant, row in rows.items() if name in (variant, None)])
+        return Response(document.model_dump_json(), media_type="application/json")
+
     add("/v2", server, response_model=documents.ServerMetadata, summary="Server metadata")
     add("/v2/health/live", live, response_model=documents.Live, summary="200: the process answers")
     add(
@@ -187,11 +197,13 @@ async def config(request: Request) -> documents.ModelConfig:
     )
 
 
-async def stats(request: Request) -> documents.Statistics:
-    service = service_of(request)
-    pools = [pool_of(request)] if "model" in request.path_params else list(service.pools.values())
-    rows = [statistics(pool, service.metrics, model_of(pool), version_of(service, pool)) for pool in pools]
-    return documents.Statistics(model_stats=rows)
+async def _statistics(request: Request) -> dict[str, documents.ModelStatistics]:
+    """Return the statistics of each variant. Between two variants other tasks run."""
+    service, rows = service_of(request), {}
+    for name, pool in service.pools.items():
+        rows[name] = statistics(pool, service.metrics, model_of(pool), version_of(service, pool))
+        await asyncio.sleep(0)
+    return rows
 
 
 async def index(request: Request) -> list[documents.IndexEntry]:

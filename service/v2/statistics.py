@@ -14,7 +14,7 @@ def statistics(pool: Pool, metrics: Metrics, name: str, version: str) -> ModelSt
         name=name,
         version=version,
         last_inference=int(pool.last_executed * 1000),
-        inference_count=int(metrics.value("precision_images_total", variant=pool.variant)),
+        inference_count=metrics.count("precision_images", pool.variant),
         execution_count=sum(size.batches for size in pool.executions.values()),
         inference_stats=_inference(metrics, pool.variant),
         batch_stats=[
@@ -31,18 +31,18 @@ def statistics(pool: Pool, metrics: Metrics, name: str, version: str) -> ModelSt
 
 def _inference(metrics: Metrics, variant: str) -> InferenceStatistics:
     """Return the times of a variant's requests. Phases are known of answered requests only."""
-    requests = metrics.values("precision_requests_total", "outcome", variant)
-    counts = metrics.values("precision_phase_duration_seconds_count", "phase", variant)
-    seconds = metrics.values("precision_phase_duration_seconds_sum", "phase", variant)
-    succeeded, failed = requests.pop("ok"), metrics.failed_seconds[variant]
-    whole = metrics.value("precision_request_duration_seconds_sum", variant=variant)
+    succeeded = metrics.count("precision_requests", variant, "ok")
+    ended, whole = metrics.total("precision_request_duration_seconds", variant)
+    failed = metrics.failed_seconds[variant]
+    phases = {
+        word: duration(*metrics.total("precision_phase_duration_seconds", variant, phase))
+        for word, phase in PHASES.items()
+    }
     return InferenceStatistics(
-        success=duration(succeeded, whole - failed),
-        fail=duration(sum(requests.values()), failed),
-        **{word: duration(counts[phase], seconds[phase]) for word, phase in PHASES.items()},
+        success=duration(succeeded, whole - failed), fail=duration(ended - succeeded, failed), **phases
     )
 
 
-def duration(count: float, seconds: float) -> Duration:
+def duration(count: int, seconds: float) -> Duration:
     """Return a count and its cumulative time in the protocol's form."""
-    return Duration(count=int(count), ns=round(seconds * 1e9))
+    return Duration(count=count, ns=round(seconds * 1e9))

@@ -23,8 +23,6 @@ PLACES = machine.available_cores() + 1
 """Decoder processes; each body that is sent to one has up to three copies on its way there."""
 BOUND = HELD + 3 * BODY * PLACES + 16 * MEGABYTE
 """Bytes that the HTTP process may grow by under any bodies (docs/production.md); 16 MiB are what malloc keeps."""
-JUDGED = [attack for attack in ATTACKS if attack != "scrapes"]
-"""A flood of scrapes is left to the benchmark: /metrics is made on the event loop, and answers wait for it."""
 FLAGS = ("--variants", "fp32", "--max-held-bytes", str(HELD), "--log-level", "warning")
 
 
@@ -39,7 +37,7 @@ def asked(found: Bystander) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", JUDGED)
+@pytest.mark.parametrize("attack", ATTACKS)
 def test_a_bystander_is_answered(service: Service, attack: str) -> None:
     """Every good request during an attack is answered with 200, and the HTTP process stays within its memory."""
     pid = service.process.pid

@@ -2,13 +2,19 @@
 
 import json
 import logging
+import os
+import select
 import sys
+import time
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.logs import JsonFormatter, RequestLog
+from service import logs
+from service.logs import JsonFormatter, Output, RequestLog
 from service.metrics import PHASES
 from tests.service import fakes
 from tests.service.pictures import png
@@ -82,17 +88,62 @@ def test_a_higher_level_leaves_the_lines_out(
     assert capsys.readouterr().err == ""
 
 
-def test_a_line_that_cannot_be_written_costs_no_answer(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A full disk and a closed stream raise nothing."""
-    caplog.set_level(logging.INFO, "service.logs")
-    with open("/dev/full", "w", buffering=1) as full:  # noqa: PTH123 - a device, not a file
-        monkeypatch.setattr(sys, "stderr", full)
-        RequestLog(["int8"])(*ENDED)
-        monkeypatch.undo()
-        with suppress(OSError):
-            full.close()
+def test_a_line_that_cannot_be_written_is_counted() -> None:
+    """On a full disk nothing is raised; each line counts as dropped."""
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        output = Output(full.fileno())
+        print("one\ntwo", file=output)
+        output.finish()
+        assert output.dropped == 2
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """Return the end of a full pipe that nobody reads."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write_end, bytes(select.PIPE_BUF))
+    os.set_blocking(write_end, True)
+    yield write_end
+    os.close(write_end)
+    os.close(read_end)
+
+
+def test_lines_that_nobody_takes_are_dropped_and_the_end_does_not_wait(unread: int) -> None:
+    """With a full queue before a full pipe, further lines are counted and lost; the end waits for END_SECONDS."""
+    output = Output(unread)
+    for _ in range(logs.MAX_WAITING + select.PIPE_BUF + 100):  # some are in the hands of the thread
+        output.write("\n")
+    assert output.dropped >= 100
+    began = time.monotonic()
+    output.finish()
+    assert time.monotonic() - began < logs.END_SECONDS + 5
+
+
+def test_lines_are_written_in_order_at_the_end(tmp_path: Path) -> None:
+    """`finish` returns when everything that waited is written."""
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        output = Output(file.fileno())
+        for number in range(1000):
+            print(number, file=output)
+        output.finish()
+    assert path.read_text().split() == [str(number) for number in range(1000)]
+
+
+def test_a_service_whose_log_nobody_reads_answers_and_ends(unread: int) -> None:
+    """With stderr in a full pipe 400 predictions and an engine's error are answered, and SIGTERM ends the service."""
+    with (
+        open(unread, "w", closefd=False) as log,
+        running("--variants", "fp32", module="tests.service.fakes", log=log) as service,
+    ):
+        asked = [service.client.post("/predict/fp32", content=png(3), headers=PNG).status_code for _ in range(400)]
+        assert asked == [200] * 400
+        assert service.client.post("/predict/fp32", content=png(fakes.RAISE), headers=PNG).status_code == 500
+        assert service.client.post("/predict/fp32", content=png(3), headers=PNG).status_code == 200
+        assert service.stop() == 0
 
 
 def test_a_quote_in_a_message_is_escaped() -> None:

@@ -1,5 +1,6 @@
 """Memory of worker processes by kind."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 
 from models import nvml
 from service.workers import memory
-from service.workers.memory import Process
+from service.workers.memory import Process, Readings
 
 
 def test_a_process_on_the_cpu_has_two_kinds() -> None:
@@ -32,3 +33,24 @@ def test_a_process_that_is_gone_has_none() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     assert memory.read(Process(ended.pid)) == {}
+
+
+def test_a_reading_stands_for_a_second_unless_a_worker_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings in quick succession read each process once; a process that is not known yet is read at once."""
+    asked: list[int] = []
+    monkeypatch.setattr(memory, "read", lambda process: asked.append(process.pid) or {"rss": process.pid})
+    workers = {"fp32": [Process(1), Process(2)]}
+    readings = Readings(lambda: workers)
+
+    async def refreshed(times: int) -> dict[str, dict[str, int]]:
+        for _ in range(times):
+            await readings.refresh()
+        return readings.totals()
+
+    assert asyncio.run(refreshed(3)) == {"fp32": {"rss": 3}}
+    assert asked == [1, 2]
+    workers["int8"] = [Process(4)]
+    assert asyncio.run(refreshed(3)) == {"fp32": {"rss": 3}, "int8": {"rss": 4}}
+    assert asked == [1, 2, 1, 2, 4]
+    del workers["fp32"]
+    assert readings.totals() == {"int8": {"rss": 4}}

@@ -1,18 +1,20 @@
 """The exposition: complete from the start, exact, and clean to Prometheus's own linter."""
 
+import asyncio
 import os
 import shutil
 import subprocess
 from dataclasses import replace
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.client import scrape
 from service.errors import REASONS
 from service.metrics import OUTCOMES, PHASES, STATES, Metrics
 from service.workers import memory
-from service.workers.memory import Process
+from service.workers.memory import Process, Readings
 from service.workers.status import State
 from tests.service import fakes
 
@@ -23,7 +25,7 @@ INFO = fakes.worker_info(checkpoint_sha256="ab" * 32, activation_peaks={1: 100, 
 @pytest.fixture
 def metrics() -> Metrics:
     metrics = Metrics(["fp32", "int8"])
-    metrics.watch(lambda: {"fp32": 3, "int8": 0}, dict)
+    metrics.watch(lambda: {"fp32": 3, "int8": 0}, Readings(dict), lambda: 7)
     metrics.state("int8", "ready", ["ready"], [INFO])
     return metrics
 
@@ -32,9 +34,13 @@ def key(*parts: str) -> frozenset[str]:
     return frozenset(parts)
 
 
+def text(metrics: Metrics) -> str:
+    return asyncio.run(metrics.exposition()).decode()
+
+
 def samples(metrics: Metrics) -> dict[frozenset[str], float]:
     """Return the value of each sample by {name, label values...}."""
-    families = text_string_to_metric_families(metrics.exposition().decode())
+    families = text_string_to_metric_families(text(metrics))
     return {frozenset((s.name, *s.labels.values())): s.value for family in families for s in family.samples}
 
 
@@ -60,7 +66,7 @@ def test_an_ended_request_counts_once(metrics: Metrics) -> None:
     assert found[key("precision_requests_total", "int8", "deadline")] == 1
     assert found[key("precision_request_duration_seconds_sum", "int8")] == 0.5
     assert found[key("precision_requests_total", "unknown", "unknown_variant")] == 1
-    assert "passwd" not in metrics.exposition().decode()
+    assert "passwd" not in text(metrics)
 
 
 def test_an_answer_is_observed_with_its_device(metrics: Metrics) -> None:
@@ -75,7 +81,7 @@ def test_an_answer_is_observed_with_its_device(metrics: Metrics) -> None:
 
 def test_help_says_which_bytes_are_bounds_or_shares(metrics: Metrics) -> None:
     """The help texts name upper bounds, lower bounds and amortised shares: an operator may read only the scrape."""
-    metrics.watch(lambda: {"fp32": 0, "int8": 0}, lambda: {"int8": [Process(os.getpid())]})
+    metrics.watch(lambda: {"fp32": 0, "int8": 0}, Readings(lambda: {"int8": [Process(os.getpid())]}), int)
     help_of = {family.name: family.documentation for family in metrics.registry.collect()}
     for name, words in {
         "precision_inference_memory_bytes": ("all its requests together", "lower bound", "upper bound"),
@@ -120,7 +126,7 @@ def test_a_lost_variant_is_not_ready(metrics: Metrics) -> None:
 
 def infos(metrics: Metrics, variant: str) -> list[str]:
     """Return the devices of a variant's info series, sorted."""
-    families = text_string_to_metric_families(metrics.exposition().decode())
+    families = text_string_to_metric_families(text(metrics))
     series = [s.labels for family in families for s in family.samples if s.name == "precision_variant_info"]
     return sorted(labels["device"] for labels in series if labels["variant"] == variant)
 
@@ -155,7 +161,7 @@ def test_each_device_has_an_info_of_what_runs_there_now(metrics: Metrics) -> Non
     assert infos(metrics, "fp32") == ["cuda:0"]
     metrics.state("fp32", "ready", ["ready"], [replace(first, checkpoint_sha256="cd" * 32)])
     assert infos(metrics, "fp32") == ["cuda:0"]
-    assert "cd" * 32 in metrics.exposition().decode()
+    assert "cd" * 32 in text(metrics)
     metrics.state("fp32", "ready", ["ready"] * 2, [first, second])
     assert infos(metrics, "fp32") == ["cuda:0", "cuda:1"]
 
@@ -164,7 +170,7 @@ def test_the_load_test_reads_several_infos_of_a_variant(metrics: Metrics) -> Non
     """The load test keeps the infos of two devices apart."""
     workers = [replace(INFO, device=f"cuda:{index}") for index in range(2)]
     metrics.state("fp32", "ready", ["ready", "ready"], workers)
-    reading = scrape.parse(metrics.exposition().decode()).about("fp32")
+    reading = scrape.parse(text(metrics)).about("fp32")
     assert reading.label_values("precision_variant_info", "device") == ["cuda:0", "cuda:1"]
     assert reading.total("precision_workers", state="ready") == 2
 
@@ -185,7 +191,7 @@ def test_memory_of_all_workers_of_a_variant_adds_up(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(memory, "read", lambda process: readings[process.pid])
     metrics = Metrics(["int8", "fp32", "fp16"])
     workers = {"int8": [Process(1), Process(2)], "fp32": [Process(3)]}
-    metrics.watch(lambda: dict.fromkeys(metrics.names, 0), lambda: workers)
+    metrics.watch(lambda: dict.fromkeys(metrics.names, 0), Readings(lambda: workers), int)
     found = samples(metrics)
     assert found[key("precision_memory_bytes", "int8", "rss")] == 30
     assert found[key("precision_memory_bytes", "int8", "process_gpu")] == 5
@@ -197,8 +203,25 @@ def test_depth_is_read_at_the_scrape(metrics: Metrics) -> None:
     assert samples(metrics)[key("precision_queue_depth", "fp32")] == 3
 
 
+def test_lost_log_lines_are_counted(metrics: Metrics) -> None:
+    """The lines that could not be written have a counter without labels."""
+    assert samples(metrics)[key("precision_log_lines_dropped_total")] == 7
+
+
+def test_a_scrape_in_steps_is_the_librarys_text(metrics: Metrics) -> None:
+    """The pieces add up to what prometheus_client writes at once, but for the numbers of this very process."""
+    metrics.ended("int8", "ok", 0.5)
+
+    def still(exposition: str) -> list[str]:
+        return [line for line in exposition.splitlines() if not line.startswith("process_")]
+
+    assert still(text(metrics)) == still(generate_latest(metrics.registry).decode())
+
+
 @pytest.mark.skipif(not PROMTOOL, reason="promtool is missing (Debian: apt install prometheus)")
 def test_promtool_finds_nothing(metrics: Metrics) -> None:
     """`promtool check metrics` reports nothing."""
-    done = subprocess.run([PROMTOOL, "check", "metrics"], input=metrics.exposition(), capture_output=True, check=False)
+    done = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=text(metrics).encode(), capture_output=True, check=False
+    )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
