@@ -27,6 +27,11 @@ class Series:
         """Observations of each bucket alone; the last one has no upper bound."""
         self.total = 0.0
 
+    @property
+    def count(self) -> int:
+        """The number of observations."""
+        return sum(self.counts)
+
     def observe(self, value: float) -> None:
         """Count a value in its bucket, whose upper bound belongs to it."""
         self.counts[bisect_left(self.bounds, value)] += 1

@@ -16,7 +16,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from service.histograms import Histogram
+from service.histograms import Histogram, Series
 from service.logs import UNKNOWN
 from service.metric_rows import DROPPED, MEMORY, OUTCOMES, PHASES, ROWS, STATES, Row, V
 from service.workers.memory import Readings
@@ -176,18 +176,13 @@ class Metrics:
 
     def count(self, counter: str, variant: str, *labels: str) -> int:
         """Return the value of one series of a counter. `counter` is its row's name."""
-        return int(self._values(counter, variant, *labels)[f"{counter}_total"])
+        samples = [sample for family in self._child(counter, variant, *labels).collect() for sample in family.samples]
+        return int(next(sample.value for sample in samples if sample.name == f"{counter}_total"))
 
     def total(self, histogram: str, variant: str, *labels: str) -> tuple[int, float]:
         """Return the count and the sum of one series of a histogram. `histogram` is its row's name."""
-        values = self._values(histogram, variant, *labels)
-        return int(values[f"{histogram}_count"]), values[f"{histogram}_sum"]
-
-    def _values(self, name: str, *labels: str) -> dict[str, float]:
-        """Return name -> value of the samples of one labelled child. Of the buckets only the last one is there."""
-        return {
-            sample.name: sample.value for family in self._child(name, *labels).collect() for sample in family.samples
-        }
+        series: Series = self._child(histogram, variant, *labels)
+        return series.count, series.total
 
     async def exposition(self) -> bytes:
         """Return all current values in Prometheus's text format. Between two steps other tasks run.

@@ -1,11 +1,13 @@
-"""What a machine lacks, its tests skip, with the reason."""
+"""Skips of the tests that need what this machine lacks, and the services that several files share."""
 
 import functools
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from models import files
+from tests.service.processes import Service, running
 
 
 @functools.cache
@@ -34,3 +36,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, (is_met, reason) in NEEDS.items():
         if item.get_closest_marker(marker) and not is_met():
             pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared_calm() -> Iterator[Service]:
+    """Return a service whose fake engines have no faults. Tests must not stop it or any of its workers."""
+    with running("--variants", "fp32,fp16,int8", module="tests.service.calm") as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def shared_fakes() -> Iterator[Service]:
+    """Return a service with fake engines that takes large requests. Tests must not stop it or any of its workers."""
+    limits = ("--max-body-bytes", "4000000", "--max-images", "256")
+    with running("--variants", "fp32,fp16,int8", *limits, module="tests.service.fakes") as service:
+        yield service

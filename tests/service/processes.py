@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,14 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def is_running(process: psutil.Process) -> bool:
+    """Return whether a process exists and is no zombie: init may take seconds to reap the dead it adopts."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Service:
     """A running service at `url`, with an HTTP client for it."""
 
@@ -64,14 +73,14 @@ class Service:
                     return float(sample.value)
         return 0.0
 
-    def outcomes(self, variant: str) -> dict[str, int]:
-        """Return outcome -> count of `precision_requests_total`, without zeros."""
-        counts: dict[str, int] = {}
+    def outcomes(self, variant: str, since: dict[str, int] | None = None) -> dict[str, int]:
+        """Return outcome -> count of `precision_requests_total`, without zeros, less the earlier counts `since`."""
+        counts = Counter[str]()
         for family in text_string_to_metric_families(self.client.get("/metrics").text):
             for sample in family.samples:
                 if sample.name == "precision_requests_total" and sample.labels["variant"] == variant and sample.value:
                     counts[sample.labels["outcome"]] = int(sample.value)
-        return counts
+        return dict(counts - Counter(since))
 
     def children(self) -> list[psutil.Process]:
         """Return all processes of the service but its HTTP process."""
@@ -91,8 +100,7 @@ class Service:
         children = self.children()
         self.process.send_signal(number)
         code = self.process.wait(30)
-        _, alive = psutil.wait_procs(children, timeout=10)
-        assert not alive, f"left behind: {alive}"
+        until(lambda: not any(map(is_running, children)), 10, f"end of {children}")
         return code
 
 

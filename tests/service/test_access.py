@@ -1,5 +1,6 @@
 """API keys, public addresses and TLS."""
 
+import asyncio
 import datetime as dt
 import hmac
 import ipaddress
@@ -17,9 +18,10 @@ from cryptography.x509.oid import NameOID
 from tritonclient.utils import InferenceServerException
 
 from service.http.keys import Keys
+from service.server import build_server
 from service.settings import Settings, parse
 from tests.service.pictures import png
-from tests.service.processes import Service, running
+from tests.service.processes import Service, running, until
 
 FAKES = "tests.service.fakes"
 FIRST, SECOND, THIRD = "first-0123456789-abc", "second-0123456789-ab", "third-0123456789-abc"
@@ -29,12 +31,17 @@ CLOSED = ["/variants", "/metrics", "/openapi.json", "/v2", "/v2/models/stats", "
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    file = tmp_path_factory.mktemp("keys") / "keys"
-    file.write_text(f"# who: when\n{FIRST}\n\n{SECOND}\n")
-    with running(
-        "--variants", "fp32", "--api-key-file", str(file), module=FAKES, headers={"x-api-key": FIRST}
-    ) as service:
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file that gets the service's log."""
+    return tmp_path_factory.mktemp("log") / "log"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Service]:
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(f"# who: when\n{FIRST}\n\n{SECOND}\n")
+    flags = ("--variants", "fp32", "--api-key-file", str(keys), "--log-level", "debug")
+    with log.open("w") as file, running(*flags, module=FAKES, log=file, headers={"x-api-key": FIRST}) as service:
         yield service
 
 
@@ -115,11 +122,16 @@ def test_a_refused_comparison_is_counted(service: Service) -> None:
 
 def test_metrics_can_be_opened() -> None:
     """`--open-metrics` opens /metrics and no other path to a client without a key."""
-    flags = ("--variants", "fp32", "--open-metrics", "--api-keys", f"{FIRST},{THIRD}")
-    with running(*flags, module=FAKES, headers={"authorization": f"Bearer {THIRD}"}) as service:
-        assert stranger(service, "GET", "/metrics").status_code == 200
-        assert stranger(service, "GET", "/variants").status_code == 401
-        assert service.client.get("/variants").status_code == 200
+    settings = Settings(variants=("fp32",), open_metrics=True, api_keys=f"{FIRST},{THIRD}")
+    transport = httpx.ASGITransport(build_server(settings).front)
+
+    async def get(path: str, **headers: str) -> int:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return (await client.get(path, headers=headers)).status_code
+
+    assert asyncio.run(get("/metrics")) == 200
+    assert asyncio.run(get("/variants")) == 401
+    assert asyncio.run(get("/variants", authorization=f"Bearer {THIRD}")) == 200
 
 
 def test_every_key_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,18 +151,13 @@ def test_tritonclient_shows_a_key(service: Service) -> None:
             client.get_model_metadata("resnet18-fp32")
 
 
-def test_keys_are_not_logged(tmp_path: Path) -> None:
+def test_keys_are_not_logged(service: Service, log: Path) -> None:
     """No key is logged, right or wrong, even at the lowest level."""
-    with (
-        (tmp_path / "log").open("w") as log,
-        running("--variants", "fp32", "--api-keys", FIRST, "--log-level", "debug", module=FAKES, log=log,
-                headers={"x-api-key": FIRST}) as service,
-    ):  # fmt: skip
-        assert service.client.post("/predict/fp32", content=png(1), headers=PNG).status_code == 200
-        assert stranger(service, "POST", "/predict/fp32", authorization=f"Bearer {SECOND}").status_code == 401
-    text = (tmp_path / "log").read_text()
-    assert "unauthorized" in text
-    assert [key for key in (FIRST, SECOND) if key in text] == []
+    before = log.read_text().count("unauthorized")
+    assert service.client.post("/predict/fp32", content=png(1), headers=PNG).status_code == 200
+    assert stranger(service, "POST", "/predict/fp32", authorization=f"Bearer {THIRD}").status_code == 401
+    text = until(lambda: (text := log.read_text()).count("unauthorized") > before and text, what="the refusal's line")
+    assert [key for key in (FIRST, SECOND, THIRD) if key in text] == []
 
 
 def test_keys_are_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,19 @@
 import http.client
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.service import fakes
 from tests.service.pictures import png, solid
-from tests.service.processes import Service, running
+from tests.service.processes import Service, running, until
 
-OWN = 0.7
+OWN = 0.4
 """The service's request timeout in seconds."""
 HEAD = b"POST /predict/fp32 HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n"
 
@@ -75,3 +77,22 @@ def test_a_deadline_passes_while_the_body_arrives(service: Service, header: byte
         answer.begin()
         assert answer.status == status
         assert b"urn:precision-service:problem:" + word in answer.read()
+
+
+def send(service: Service, value: int) -> int:
+    headers = {"content-type": "image/png"}
+    return httpx.post(service.url + "/predict/fp32", content=png(value), headers=headers, timeout=30).status_code
+
+
+def test_a_deadline_is_honoured_before_compute(service: Service) -> None:
+    """A request that waited too long gets 504 and is not executed."""
+    until(lambda: send(service, 1) == 200, what="an idle worker")
+    batches, images = (service.sample(f"precision_batch_size_{name}", variant="fp32") for name in ("count", "sum"))
+    with ThreadPoolExecutor(2) as pool:
+        stalled = pool.submit(send, service, fakes.STALL)
+        until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
+        waited = pool.submit(send, service, 1)
+        assert (stalled.result(), waited.result()) == (504, 504)
+    until(lambda: service.sample("precision_batch_size_count", variant="fp32") == batches + 1, what="the batch's end")
+    assert send(service, 2) == 200
+    assert service.sample("precision_batch_size_sum", variant="fp32") == images + 2

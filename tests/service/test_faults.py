@@ -1,7 +1,5 @@
-"""Workers that are killed, hang or raise, full queues, clients that go away: all are answered, the counts add up."""
+"""Engines that raise, hang or end, full queues, clients that go away: all are answered, and the counts add up."""
 
-import os
-import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +17,9 @@ RAW = {"content-type": "application/octet-stream"}
 PNG = {"content-type": "image/png"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
+    """Return a service whose worker these tests lose three times; a fifth loss within 30 s would last a minute."""
     with running("--variants", "fp32", "--hang-timeout", "2", module=FAKES) as service:
         yield service
 
@@ -31,13 +30,14 @@ def post(service: Service, value: int, variant: str = "fp32") -> httpx.Response:
 
 def test_a_raising_engine_fails_only_the_request_that_made_it_raise(service: Service) -> None:
     """Requests that shared a batch with a poisonous one are run again without it."""
+    before = service.outcomes("fp32")
     values = [fakes.STALL, 1, 2, fakes.RAISE, 3, fakes.UNPICKLABLE, 4]
     with ThreadPoolExecutor(len(values)) as pool:
         answers = list(pool.map(lambda value: post(service, value), values))
     statuses = {value: answer.status_code for value, answer in zip(values, answers, strict=True)}
     assert statuses == {fakes.STALL: 200, 1: 200, 2: 200, fakes.RAISE: 500, 3: 200, fakes.UNPICKLABLE: 500, 4: 200}
     assert [a.json()["predictions"][0]["class_index"] for a in answers if a.status_code == 200] == [4, 1, 2, 3, 4]
-    assert service.outcomes("fp32") == {"ok": 5, "internal": 2}
+    assert service.outcomes("fp32", since=before) == {"ok": 5, "internal": 2}
 
 
 def post_together(service: Service, values: list[int]) -> list[httpx.Response]:
@@ -50,11 +50,12 @@ def post_together(service: Service, values: list[int]) -> list[httpx.Response]:
 
 def test_logits_that_are_no_numbers_fail_only_their_request(service: Service) -> None:
     """With NaN for one image of a shared batch, its request ends in non_finite and the others are answered."""
+    before = service.outcomes("fp32")
     answers = post_together(service, [1, fakes.NAN, 2])
     assert [answer.status_code for answer in answers] == [200, 500, 200]
     assert answers[1].json()["type"].endswith(":non_finite")
     assert "not finite for 1 of 1 images" in answers[1].json()["detail"]
-    assert service.outcomes("fp32") == {"ok": 3, "non_finite": 1}
+    assert service.outcomes("fp32", since=before) == {"ok": 3, "non_finite": 1}
 
 
 def test_a_batch_that_does_not_fit_is_run_in_parts(service: Service) -> None:
@@ -67,6 +68,7 @@ def test_a_batch_that_does_not_fit_is_run_in_parts(service: Service) -> None:
 
 def test_a_request_that_does_not_fit_alone_says_so(service: Service) -> None:
     """The request gets 503 out_of_memory with the engine's sentence; the same worker answers the next request."""
+    before = service.outcomes("fp32")
     worker, pixels = service.worker().pid, solid(fakes.CROWDED).tobytes() * 2
     answer = service.client.post("/predict/fp32", content=pixels, headers=RAW)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -74,11 +76,12 @@ def test_a_request_that_does_not_fit_alone_says_so(service: Service) -> None:
     assert answer.json()["detail"] == "no memory, as told"
     assert post(service, 3).status_code == 200
     assert service.worker().pid == worker
-    assert service.outcomes("fp32") == {"ok": 1, "out_of_memory": 1}
+    assert service.outcomes("fp32", since=before) == {"ok": 1, "out_of_memory": 1}
 
 
 def test_a_lost_device_gets_a_new_worker(service: Service) -> None:
     """Every request of the batch gets 503 device_lost at once; another process takes over, and the restart says why."""
+    before = service.outcomes("fp32")
     first = service.worker().pid
     answers = post_together(service, [fakes.LOST, 1])
     assert [answer.status_code for answer in answers] == [503, 503]
@@ -87,7 +90,7 @@ def test_a_lost_device_gets_a_new_worker(service: Service) -> None:
     until(lambda: service.state("fp32") == "ready" and post(service, 7).status_code == 200, what="recovery")
     assert service.worker().pid != first
     assert service.sample("precision_worker_restarts_total", variant="fp32", reason="device_lost") == 1
-    assert service.outcomes("fp32") == {"ok": 2, "device_lost": 2}
+    assert service.outcomes("fp32", since=before) == {"ok": 2, "device_lost": 2}
 
 
 def test_an_engine_error_says_nothing_of_the_inside(service: Service) -> None:
@@ -101,52 +104,13 @@ def test_an_engine_error_says_nothing_of_the_inside(service: Service) -> None:
 @pytest.mark.parametrize(("command", "reason"), [(fakes.DIE, "died"), (fakes.HANG, "hung")])
 def test_a_lost_worker_fails_what_it_held_and_comes_back(service: Service, command: int, reason: str) -> None:
     """The request in hand gets 503 worker_lost, the variant answers again, the restart is counted."""
+    before = service.outcomes("fp32")
     answer = post(service, command)
     assert (answer.status_code, answer.json()["type"].rsplit(":")[-1]) == (503, "worker_lost")
     assert answer.headers["retry-after"] == "1"
     until(lambda: service.state("fp32") == "ready" and post(service, 7).status_code == 200, what="recovery")
     assert service.sample("precision_worker_restarts_total", variant="fp32", reason=reason) == 1
-    outcomes = service.outcomes("fp32")
-    assert outcomes["worker_lost"] == 1
-    assert outcomes["ok"] == 1
-
-
-def test_a_worker_killed_under_load_loses_only_its_own_requests(service: Service) -> None:
-    """16 clients get 200, or 503 until another worker is ready; the counters agree with what they got."""
-
-    def client(number: int) -> list[int]:
-        with httpx.Client(base_url=service.url, timeout=60) as own:
-            return [own.post("/predict/fp32", content=png(number), headers=PNG).status_code for _ in range(25)]
-
-    with ThreadPoolExecutor(16) as pool:
-        answers = [pool.submit(client, number) for number in range(16)]
-        until(lambda: service.outcomes("fp32").get("ok", 0) > 50, what="load")
-        os.kill(service.worker().pid, signal.SIGKILL)
-        statuses = [status for answer in answers for status in answer.result()]
-    assert len(statuses) == 400
-    assert set(statuses) <= {200, 503}
-    outcomes = service.outcomes("fp32")
-    assert outcomes["ok"] == statuses.count(200)
-    assert sum(outcomes.values()) == 400
-
-
-def test_a_stopped_worker_is_noticed_and_replaced(service: Service) -> None:
-    """After SIGSTOP the request in hand gets 503 past the hang timeout, and a new worker takes over."""
-    stopped = service.worker()
-    stopped.suspend()
-    assert post(service, 1).status_code == 503
-    until(lambda: service.state("fp32") == "ready" and post(service, 1).status_code == 200, what="recovery")
-    assert not stopped.is_running()
-
-
-def test_an_idle_workers_death_costs_no_request(service: Service) -> None:
-    """A worker that dies while it holds nothing is replaced without a failed prediction."""
-    first = service.worker().pid
-    os.kill(first, signal.SIGKILL)
-    until(lambda: service.sample("precision_worker_restarts_total", variant="fp32") == 1, what="restart")
-    until(lambda: service.state("fp32") == "ready", what="recovery")
-    assert post(service, 3).status_code == 200
-    assert service.outcomes("fp32") == {"ok": 1}
+    assert service.outcomes("fp32", since=before) == {"worker_lost": 1, "ok": 1}
 
 
 def test_a_full_queue_refuses_at_once() -> None:
@@ -165,19 +129,6 @@ def test_a_full_queue_refuses_at_once() -> None:
         assert service.outcomes("fp32") == {"ok": 3, "overloaded": 1}
 
 
-def test_a_deadline_is_honoured_before_compute() -> None:
-    """A request that waited too long gets 504 and is not executed."""
-    with running("--variants", "fp32", "--request-timeout", "0.3", module=FAKES) as service:
-        with ThreadPoolExecutor(2) as pool:
-            stalled = pool.submit(post, service, fakes.STALL)
-            until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
-            waited = pool.submit(post, service, 1)
-            assert (stalled.result().status_code, waited.result().status_code) == (504, 504)
-        until(lambda: service.sample("precision_batch_size_count", variant="fp32") == 1, what="the stalled batch's end")
-        assert post(service, 2).status_code == 200
-        assert service.sample("precision_batch_size_sum", variant="fp32") == 2
-
-
 def test_a_client_may_ask_for_an_earlier_deadline(service: Service) -> None:
     """X-Request-Timeout is a number of seconds; other values are refused."""
     for header, status in (("0.2", 504), ("5", 200), ("soon", 400)):
@@ -187,6 +138,7 @@ def test_a_client_may_ask_for_an_earlier_deadline(service: Service) -> None:
 
 def test_a_client_that_goes_away_is_not_computed(service: Service) -> None:
     """Its images leave the queue, and it is counted once, as client_closed."""
+    images, before = service.sample("precision_batch_size_sum", variant="fp32"), service.outcomes("fp32")
     with ThreadPoolExecutor(1) as pool:
         stalled = pool.submit(post, service, fakes.STALL)
         until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
@@ -198,32 +150,9 @@ def test_a_client_that_goes_away_is_not_computed(service: Service) -> None:
                 b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
             )
             until(lambda: service.sample("precision_queue_depth", variant="fp32") == 1, what="queued image")
-        until(lambda: service.outcomes("fp32").get("client_closed") == 1, what="client_closed")
+        until(lambda: service.outcomes("fp32", since=before).get("client_closed") == 1, what="client_closed")
         assert stalled.result().status_code == 200
-    assert service.sample("precision_batch_size_sum", variant="fp32") == 1
-
-
-def test_a_variant_that_never_starts_leaves_the_others_serving() -> None:
-    """Its route says why it failed, not where on the disk; readiness is 503; the other variant answers."""
-    with running("--variants", "fp32,int8-dynamic", module=FAKES, ready=False) as service:
-        until(lambda: service.state("int8-dynamic") == "failed" and service.state("fp32") == "ready", what="states")
-        answer = post(service, 1, "int8-dynamic")
-        assert answer.status_code == 503
-        assert "RuntimeError: weights: this fake never starts" in answer.json()["detail"]
-        assert post(service, 1).status_code == 200
-        assert service.client.get("/health/ready").status_code == 503
-
-
-def test_a_variant_that_dies_at_every_start_is_given_up() -> None:
-    """After a few starts with growing pauses it is `failed` with the reason; the other variant serves all the while."""
-    with running("--variants", "fp32,fp32-cpu", module=FAKES, ready=False) as service:
-        until(lambda: service.state("fp32") == "ready", what="the healthy variant")
-        assert post(service, 1).status_code == 200
-        until(lambda: service.state("fp32-cpu") == "failed", 120, "failed")
-        answer = post(service, 1, "fp32-cpu")
-        assert (answer.status_code, "starts in a row" in answer.json()["detail"]) == (503, True)
-        assert service.sample("precision_worker_restarts_total", variant="fp32-cpu", reason="died") == 5
-        assert post(service, 1).status_code == 200
+    assert service.sample("precision_batch_size_sum", variant="fp32") == images + 1
 
 
 def test_a_slow_batch_of_one_variant_does_not_hold_up_another() -> None:
@@ -235,20 +164,3 @@ def test_a_slow_batch_of_one_variant_does_not_hold_up_another() -> None:
         assert post(service, 3, "int8").status_code == 200
         assert not held.done()
         assert held.result().status_code == 200
-
-
-def test_two_workers_share_a_variant_and_its_cores() -> None:
-    """Each has cores of its own, and when one is killed in the middle of a request the other goes on answering."""
-    with running("--variants", "fp32", "--workers", "2", module=FAKES) as service, ThreadPoolExecutor(1) as pool:
-        until(lambda: service.sample("precision_workers", variant="fp32", state="ready") == 2, what="both workers")
-        first, second = service.workers()
-        if len(os.sched_getaffinity(0)) > 1:
-            assert not set(first.cpu_affinity()) & set(second.cpu_affinity())
-        stalled = pool.submit(post, service, fakes.STALL)
-        until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
-        assert post(service, 1).status_code == 200
-        first.kill()
-        until(lambda: service.sample("precision_worker_restarts_total", variant="fp32") == 1, what="notice")
-        assert {post(service, value).status_code for value in range(10)} == {200}
-        assert stalled.result().status_code in (200, 503)  # 503 if the killed worker held it, and either may have
-        until(lambda: len(service.workers()) == 2, what="a new worker")

@@ -1,14 +1,13 @@
 """Heads of HTTP requests: upgrades that are not taken, white space, codings, Host, and requests in one packet."""
 
 import socket
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.service import fakes
 from tests.service.pictures import png
-from tests.service.processes import Service, running
+from tests.service.processes import Service
 
 HEAD = b"POST /predict/fp32 HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -16,9 +15,9 @@ LAST = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    with running("--variants", "fp32", module="tests.service.fakes") as service:
-        yield service
+def service(shared_fakes: Service) -> Service:
+    """Return the service with fake engines that several files share."""
+    return shared_fakes
 
 
 def connected(service: Service) -> socket.socket:

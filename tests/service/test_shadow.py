@@ -27,9 +27,9 @@ RAW = {"content-type": "application/octet-stream"}
 PIXELS, LOGITS = np.zeros((12, 3, 32, 32), np.uint8), np.eye(12, 10, dtype=np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    """A service whose background worker is up: it has compared one image, and nothing is under way."""
+    """Return a service whose background worker is up: it has compared one image, and nothing is under way."""
     with running("--variants", "fp32,int8", "--shadow-share", "1", module="tests.service.fakes") as service:
         until(lambda: post(service, "int8", 1) and compared(service, "true"), PATIENCE, "a background worker")
         until(lambda: settled(service), what="the last shadow")
@@ -56,15 +56,17 @@ def settled(service: Service) -> bool:
 
 def test_agreement_is_counted_by_image(service: Service) -> None:
     """One of three images differs, by 5 in its logits; requests to fp32 itself are not compared."""
-    before = compared(service, "true")
+    same, different, requests = compared(service, "true"), compared(service, "false"), service.outcomes("fp32")
+    distance = service.sample("precision_shadow_logit_distance_sum", variant="int8")
+    batches = service.sample("precision_batch_size_count", variant="fp32")
     assert post(service, "int8", 1, fakes.DIFFER, 3) == 200
-    until(lambda: compared(service, "true") + compared(service, "false") == before + 3, what="shadow")
-    assert (compared(service, "true"), compared(service, "false")) == (before + 2, 1)
-    assert service.sample("precision_shadow_logit_distance_sum", variant="int8") == 5
-    assert service.outcomes("fp32") == {}
+    until(lambda: compared(service, "true") + compared(service, "false") == same + different + 3, what="shadow")
+    assert (compared(service, "true"), compared(service, "false")) == (same + 2, different + 1)
+    assert service.sample("precision_shadow_logit_distance_sum", variant="int8") == distance + 5
+    assert service.outcomes("fp32") == requests
     assert post(service, "fp32", 1) == 200
     assert service.sample("precision_shadow_agreement_total", variant="fp32", agree="true") == 0
-    assert service.sample("precision_batch_size_count", variant="fp32") == 1
+    assert service.sample("precision_batch_size_count", variant="fp32") == batches + 1
 
 
 def test_a_shadow_delays_nobody(service: Service) -> None:

@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import psutil
@@ -51,16 +52,17 @@ def test_a_signal_answers_what_is_in_flight_and_leaves_nothing(number: signal.Si
         assert stalled.result().status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/predict/fp32", "/v2/models/resnet18-fp32/infer", "/compare"])
-def test_a_request_that_outlasts_the_drain_is_told_so(path: str) -> None:
-    """The answer is a 503 problem with Retry-After, not a plain 500: the client may ask elsewhere."""
-    with running("--variants", "fp32", "--drain-timeout", "1", module=FAKES) as service, ThreadPoolExecutor(2) as pool:
+def test_a_request_that_outlasts_the_drain_is_told_so() -> None:
+    """On every route the answer is a 503 problem with Retry-After, not a plain 500: the client may ask elsewhere."""
+    paths = ("/predict/fp32", "/v2/models/resnet18-fp32/infer", "/compare")
+    with running("--variants", "fp32", "--drain-timeout", "1", module=FAKES) as service, ThreadPoolExecutor(4) as pool:
         held = pool.submit(post, service, fakes.HANG)
         until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="batch that hangs")
-        waiting = pool.submit(httpx.post, service.url + path, content=png(1), headers=PNG | V2_RAW, timeout=30)
-        until(lambda: service.sample("precision_queue_depth", variant="fp32") == 1, what="request that waits")
+        send = partial(httpx.post, content=png(1), headers=PNG | V2_RAW, timeout=30)
+        waiting = [pool.submit(send, service.url + path) for path in paths]
+        until(lambda: service.sample("precision_queue_depth", variant="fp32") == 3, what="requests that wait")
         assert service.stop() == 0
-        for answer in (held.result(), waiting.result()):
+        for answer in (held.result(), *(request.result() for request in waiting)):
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
             assert "shutting down" in answer.text
 

@@ -15,17 +15,16 @@ from tritonclient.utils import InferenceServerException
 from models.card import read_card
 from tests.service.inference import INFER, PIXELS, encoded, images
 from tests.service.pictures import encode, png
-from tests.service.processes import Service, running
+from tests.service.processes import Service
 
 VERSION = read_card().sha256[:12]
 RAW = {"content-type": "application/octet-stream"}
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    limits = ("--max-body-bytes", "4000000", "--max-images", "256")
-    with running("--variants", "fp32,fp16,int8", *limits, module="tests.service.fakes") as service:
-        yield service
+def service(shared_fakes: Service) -> Service:
+    """Return the service with fake engines that several files share."""
+    return shared_fakes
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,9 @@
 """The fakes without their faults: class index = first byte modulo 10, whatever is sent. For random input."""
 
-import sys
-
 import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.base import Engine, Execution
-from service.settings import parse
 from tests.service.fakes import FakeAPI, FakeEngine
 
 
@@ -18,9 +15,3 @@ class CalmEngine(FakeEngine):
 class CalmAPI(FakeAPI):
     def load_engine(self) -> Engine:
         return super().load_engine() if self.variant.name == "fp16" else CalmEngine(self.variant.name)
-
-
-if __name__ == "__main__":
-    from service.__main__ import serve
-
-    serve(parse(sys.argv[1:]), api=CalmAPI)

@@ -4,7 +4,6 @@
 """
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.engines.base import DeviceLost, Engine, EngineInfo, Execution, OutOfMemory, check_logits
 from models.variants import VARIANTS, Variant
-from service.settings import Settings, parse
+from service.settings import Settings
 from service.workers.api import PrecisionAPI
 from service.workers.status import WorkerInfo
 
@@ -104,9 +103,3 @@ class FakeAPI(PrecisionAPI):
 
 def fake_api(name: str, settings: Settings) -> FakeAPI:
     return FakeAPI(name, settings)
-
-
-if __name__ == "__main__":
-    from service.__main__ import serve
-
-    serve(parse(sys.argv[1:]), api=FakeAPI)

@@ -1,0 +1,13 @@
+"""Serve with fake engines and their faults: `python -m tests.service.fakes FLAGS`.
+
+multiprocessing imports a main module anew in each worker and decoder, which takes seconds, except for a `__main__.py`.
+"""
+
+import sys
+
+from service.__main__ import serve
+from service.settings import parse
+from tests.service.fakes import FakeAPI
+
+if __name__ == "__main__":
+    serve(parse(sys.argv[1:]), api=FakeAPI)
