@@ -8,6 +8,11 @@ from typing import NamedTuple, Protocol
 from loadtest.client.scrape import Scrape
 from loadtest.plan import Arm, Round, Workload
 
+NEVER_SENT = "not sent: every user waited for an answer until the timeout of this request"
+"""The error of a request that was due and that no user was free to send."""
+UNANSWERED = "no answer: the request went on after its timeout"
+"""The error of a request that neither got an answer nor failed within its timeout."""
+
 
 class Request(NamedTuple):
     """One request. Times are readings of `time.perf_counter()` in seconds.
@@ -33,6 +38,11 @@ class Request(NamedTuple):
     def latency(self) -> float:
         """Seconds from the intended start, so that waiting for a slow server counts (no coordinated omission)."""
         return self.end - self.intended
+
+    @property
+    def lateness(self) -> float:
+        """Seconds from when the request was due until the load generator sent it; a part of the latency."""
+        return self.start - self.intended
 
     def waited(self, timeout: float) -> float:
         """Return the latency; for a failed request at least `timeout`, so that it stays in the tail."""

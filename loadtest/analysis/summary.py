@@ -12,7 +12,7 @@ from loadtest.analysis.statistics import quantile, stated_quantile
 from loadtest.client.scrape import Scrape
 from loadtest.phases import PHASES
 from loadtest.plan import Arm, Workload
-from loadtest.records import Played
+from loadtest.records import NEVER_SENT, Played
 from loadtest.report.cells import QUANTILES, Cell, Latency, Memory, RoundSummary, ServerSide, Spread
 
 DURATION = "precision_request_duration_seconds"
@@ -38,6 +38,7 @@ def summarise(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per
         requests_per_second=answered / seconds,
         images_per_second=answered * images_per_request / seconds,
         latency=latency(good, [request.waited(timeout) for request in counted]),
+        lateness=lateness([request.lateness for request in counted if request.error != NEVER_SENT]),
         server=server_side(rounds),
         rounds=tuple(round_summary(played, timeout) for played in rounds),
     )
@@ -48,6 +49,12 @@ def latency(good: Sequence[float], waits: Sequence[float]) -> Latency:
     stated = {name: stated_quantile(waits, q) for name, q in QUANTILES.items()}
     mean = float(np.mean(good)) if good else None
     return Latency(requests=len(good), mean=mean, max=max(good, default=None), **stated)
+
+
+def lateness(seconds: Sequence[float]) -> Spread:
+    """Return mean and quantiles of the seconds by which requests were sent after they were due."""
+    mean = float(np.mean(seconds)) if seconds else None
+    return Spread(mean, stated_quantile(seconds, 0.50), stated_quantile(seconds, 0.99))
 
 
 def round_summary(played: Played, timeout: float) -> RoundSummary:
@@ -73,7 +80,7 @@ def server_side(rounds: Sequence[Played]) -> ServerSide:
     client = float(np.mean([request.end - request.start for request in requests])) if requests else None
     return ServerSide(
         requests=int(delta.total("precision_requests_total")),
-        requests_sent=sum(len(played.requests) for played in rounds),
+        requests_sent=sum(request.error != NEVER_SENT for played in rounds for request in played.requests),
         requests_of_others=sum(played.foreign for played in rounds),
         shadowed=int(delta.total("precision_shadow_agreement_total")),
         request_seconds=duration,

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable, Sequence
 
+from loadtest.records import NEVER_SENT
 from loadtest.report.cells import Cell
 from loadtest.report.document import Report
 
+GENERATOR = "generator limited: "
+"""The start of every reason that lies in the load generator and says nothing about the service."""
 BUSY = 0.85
 """CPU seconds per second above which the load generator, which uses one core, counts as the bottleneck."""
 LATE = 0.10
-"""Lateness of a tenth of the generator's wake-ups that is allowed, as a share of the p50 that it measures."""
+"""Lateness that is allowed, as a share of the p50: of half of the requests, and of a tenth of the wake-ups."""
 LATE_SECONDS = 0.002
 """Lateness in seconds that is always allowed: any machine shows it now and then."""
+STARVED = 0.01
+"""Share of the requests that may be due while no user is free: as many move a p99."""
 FOREIGN = 0.01
 """Share of requests from others in the service's counters that is allowed."""
 
@@ -18,7 +23,8 @@ FOREIGN = 0.01
 def invalid(report: Report) -> list[str]:
     """Return why the run's numbers must not be used; nothing if they hold."""
     limit = report.settings.error_limit
-    return [
+    searches = [f"{level.arm}, {level.slo}: {GENERATOR}{level.limited}" for level in report.levels if level.limited]
+    return searches + [
         f"{cell.arm}, {cell.workload}: {reason}"
         for cell in report.cells
         for reason in (_errors(cell, limit), *(check(cell) for check in CHECKS))
@@ -27,12 +33,13 @@ def invalid(report: Report) -> list[str]:
 
 
 def _errors(cell: Cell, limit: float) -> str | None:
-    failed, total = sum(cell.errors.values()), cell.requests
+    answered = {kind: count for kind, count in cell.errors.items() if kind != NEVER_SENT}
+    failed, total = sum(answered.values()), cell.requests
     if not total:
         return "no request was due in the counted time"
     if failed / total <= limit:
         return None
-    worst = next(iter(cell.errors))
+    worst = next(iter(answered))
     return f"{failed} of {total} requests failed ({failed / total:.1%}, limit {limit:.1%}), most with: {worst}"
 
 
@@ -40,14 +47,32 @@ def _busy(cell: Cell) -> str | None:
     used = _mean([r.client_cpu for r in cell.rounds])
     if used <= BUSY:
         return None
-    return f"the load generator was the bottleneck: it used {used:.0%} of the one core it can use"
+    return f"{GENERATOR}it used {used:.0%} of the one core it can use"
 
 
 def _late(cell: Cell) -> str | None:
     late = _mean([r.late_p90 for r in cell.rounds if r.late_p90 is not None])
     if late <= max(LATE_SECONDS, LATE * (cell.latency.p50 or 0.0)):
         return None
-    return f"the load generator was late: a tenth of its wake-ups by more than {1000 * late:.1f} ms"
+    return f"{GENERATOR}it was late, a tenth of its wake-ups by more than {1000 * late:.1f} ms"
+
+
+def _starved(cell: Cell) -> str | None:
+    unsent, starved = cell.errors.get(NEVER_SENT, 0), sum(r.starved for r in cell.rounds)
+    if cell.rate is None or not (unsent or starved > STARVED * cell.requests):
+        return None
+    many = f"{unsent:,} of {cell.requests:,} due requests were never sent, and " if unsent else ""
+    return f"{GENERATOR}{many}{starved:,} were due while every user waited for an answer: give more --users"
+
+
+def _sent_late(cell: Cell) -> str | None:
+    late, p50 = cell.lateness.p50 or 0.0, cell.latency.p50
+    if p50 is None or late <= LATE * p50:
+        return None
+    return (
+        f"{GENERATOR}half of the requests were sent {1000 * late:.2f} ms late or later, "
+        f"which is more than a tenth of the p50 ({1000 * p50:.2f} ms)"
+    )
 
 
 def _restarts(cell: Cell) -> str | None:
@@ -64,7 +89,7 @@ def _foreign(cell: Cell) -> str | None:
     return None
 
 
-CHECKS: tuple[Callable[[Cell], str | None], ...] = (_busy, _late, _restarts, _foreign)
+CHECKS: tuple[Callable[[Cell], str | None], ...] = (_busy, _late, _starved, _sent_late, _restarts, _foreign)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -85,11 +110,11 @@ def notes(report: Report) -> list[str]:
 
 def _cell_notes(cell: Cell) -> list[str]:
     name, lines = f"{cell.arm}, {cell.workload}", []
-    if cell.saturated:
+    if cell.saturated and not _starved(cell):
         rate = f"{cell.requests_per_second:.1f} requests/s"
         lines.append(f"{name}: more than it can hold; it answered {rate}, and its latencies grow with the run.")
     starved = sum(r.starved for r in cell.rounds)
-    if cell.rate and starved:
+    if cell.rate and starved and not _starved(cell):
         lines.append(f"{name}: {starved} requests were due while all users waited for answers (see --users).")
     if cell.server.shadowed:
         lines.append(

@@ -70,7 +70,8 @@ def accuracy_verdict(held: Against) -> str:
 
 def verdicts(report: Report) -> list[Verdict]:
     """Return the results in words: the service level, then each comparison under load, then accuracy."""
-    level = [Verdict(report.levels[0].slo, tuple(level.sentence() for level in report.levels))] if report.levels else []
+    found = [level.sentence() for level in report.levels] + [ratio.sentence() for ratio in report.level_ratios]
+    level = [Verdict(report.levels[0].slo, tuple(found))] if found else []
     speed = [
         Verdict(f"{_pair(c.arm, c.baseline, report)}, {c.workload}", _speed(c, report)) for c in report.comparisons
     ]

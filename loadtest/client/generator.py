@@ -13,9 +13,9 @@ from gevent.event import Event
 from locust.env import Environment
 
 from loadtest.client.images import Bodies
-from loadtest.client.users import Desk, LoadUser, Turn
+from loadtest.client.users import Desk, LoadUser, Turn, lost
 from loadtest.plan import Arm, Round, Workload
-from loadtest.records import Request, Stretch
+from loadtest.records import NEVER_SENT, UNANSWERED, Request, Stretch
 
 HEARTBEAT = 0.02
 """Seconds between two checks of how late this process wakes up."""
@@ -32,10 +32,22 @@ class _Running:
     requests: dict[str, list[Request]]
     lateness: list[float] = field(default_factory=list)
     starved: int = 0
-    outstanding: int = 0
-    """Turns that were handed out and have not ended."""
+    outstanding: dict[int, Turn] = field(default_factory=dict)
+    """The turns that were given and have not ended, by their number."""
     idle: Any = field(default_factory=Event)
     """Set when no turn is outstanding."""
+
+    def end(self, turn: Turn) -> None:
+        """Count a turn as ended."""
+        del self.outstanding[turn.number]
+        if not self.outstanding:
+            self.idle.set()
+
+    def lose(self, turn: Turn, error: str) -> None:
+        """Record the request of an outstanding turn as failed. One of a closed workload counts as due at the start."""
+        intended = self.opened if turn.intended is None else turn.intended
+        self.requests[turn.arm.name].append(lost(intended, time.perf_counter(), error))
+        self.end(turn)
 
 
 class Generator:
@@ -47,6 +59,7 @@ class Generator:
         self._timeout = timeout
         self._users = users
         self._desk = Desk(bodies)
+        self._numbers = count()
         self._sequences: dict[tuple[Arm, Workload], count[int]] = {}
         self._runner = Environment(user_classes=[self._user_class(tuple(urls))]).create_local_runner()
 
@@ -96,18 +109,19 @@ class Generator:
         sequence = self._sequences.setdefault((arm, workload), count())
 
         def done(turn: Turn, request: Request) -> Turn | None:
+            if turn.number not in running.outstanding:
+                return None  # the round has ended without this request, which is recorded as UNANSWERED
             running.requests[arm.name].append(request)
             if turn.intended is None and request.end < running.closed:
                 return turn
-            running.outstanding -= 1
-            if running.outstanding <= 0:
-                running.idle.set()
+            running.end(turn)
             return None
 
-        return Turn(arm, None, sequence.__next__, done)
+        return Turn(0, arm, None, sequence.__next__, done)
 
     def _give(self, turn: Turn, running: _Running) -> None:
-        running.outstanding += 1
+        turn = turn._replace(number=next(self._numbers))
+        running.outstanding[turn.number] = turn
         running.idle.clear()
         running.starved += not self._desk.give(turn)
 
@@ -136,6 +150,17 @@ class Generator:
         gevent.sleep(max(0.0, running.closed - time.perf_counter()))
 
     def _drain(self, running: _Running) -> None:
+        """Wait for the answers. Every request that was due leaves a record, also one that was never sent.
+
+        A turn that waited until its timeout is not sent any more, so the backlog is gone after that time.
+        """
+        self._wait(running, self._timeout)
+        for turn in self._desk.clear():
+            running.lose(turn, NEVER_SENT)
+        self._wait(running, self._timeout + 1.0)
+        for turn in list(running.outstanding.values()):
+            running.lose(turn, UNANSWERED)
+
+    def _wait(self, running: _Running, seconds: float) -> None:
         if running.outstanding:
-            running.idle.wait(self._timeout + 1.0)
-        self._desk.clear()
+            running.idle.wait(seconds)

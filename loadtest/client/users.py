@@ -13,12 +13,17 @@ from locust import FastHttpUser, task
 from loadtest.client.images import Bodies
 from loadtest.client.server import credentials
 from loadtest.plan import Arm
-from loadtest.records import Request
+from loadtest.records import NEVER_SENT, Request
+
+EMPTY = Request(-1, 0.0, 0.0, 0.0, 0, "", (), math.nan, math.nan, math.nan, math.nan)
+"""A record without an answer. Its sequence -1 stands for no image."""
 
 
 class Turn(NamedTuple):
     """The right to send one request. In a closed workload `intended` is None: a request is due when it is sent."""
 
+    number: int
+    """Tells the turns of a round apart."""
     arm: Arm
     intended: float | None
     sequence: Callable[[], int]
@@ -55,9 +60,16 @@ class Desk:
         """Return how many users wait for a turn."""
         return len(self._waiting)
 
-    def clear(self) -> None:
-        """Drop the turns that no user took."""
+    def clear(self) -> list[Turn]:
+        """Drop the turns that no user took, and return them."""
+        dropped = list(self._backlog)
         self._backlog.clear()
+        return dropped
+
+
+def lost(intended: float, now: float, error: str) -> Request:
+    """Return the record of a request that was not sent, or whose answer nobody waits for any more."""
+    return EMPTY._replace(intended=intended, start=now, end=now, error=error)
 
 
 class LoadUser(FastHttpUser):
@@ -88,6 +100,9 @@ class LoadUser(FastHttpUser):
         self._turn = turn.done(turn, self._send(turn))
 
     def _send(self, turn: Turn) -> Request:
+        """Send the request of a turn, unless it has waited for a free user until its timeout."""
+        if turn.intended is not None and (now := time.perf_counter()) > turn.intended + self.network_timeout:
+            return lost(turn.intended, now, NEVER_SENT)
         sequence = turn.sequence()
         bodies = self.desk.bodies
         url = f"{turn.arm.url}/predict/{turn.arm.variant}"
@@ -107,7 +122,7 @@ class LoadUser(FastHttpUser):
 
 def _request(sequence: int, status: int, content: bytes | None, failure: object) -> Request:
     """Return the answer as a record without the times of the request."""
-    empty = Request(sequence, 0.0, 0.0, 0.0, status, "", (), math.nan, math.nan, math.nan, math.nan)
+    empty = EMPTY._replace(sequence=sequence, status=status)
     if status != 200:
         return empty._replace(error=_error(status, content, failure))
     try:

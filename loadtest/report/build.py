@@ -16,6 +16,7 @@ from loadtest.options import Options
 from loadtest.records import rounds_of
 from loadtest.report.cells import Cell
 from loadtest.report.document import Comparison, Images, Report, ReportedArm, Server
+from loadtest.slo.level import Level, LevelRatio, ratio
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -61,6 +62,7 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str]) -> Re
         accuracy=tuple(accuracies(subjects.arms, held_against, measured.images, measured.bodies, measured.played)),
         comparisons=tuple(comparisons(cells, held_against, options.seed)),
         levels=tuple(sorted(measured.levels, key=lambda level: names.index(level.arm))),
+        level_ratios=tuple(level_ratios(measured.levels, held_against)),
     )
 
 
@@ -87,3 +89,10 @@ def comparisons(cells: Sequence[Cell], held_against: Mapping[str, str], seed: in
     by_key = {(c.arm, c.workload): c for c in cells}
     pairs = [(c, by_key.get((held_against.get(c.arm, ""), c.workload))) for c in cells]
     return [compare(c, other, seed) for c, other in pairs if other]
+
+
+def level_ratios(levels: Sequence[Level], held_against: Mapping[str, str]) -> list[LevelRatio]:
+    """Compare the limit of every arm with that of its baseline."""
+    by_arm = {level.arm: level for level in levels}
+    pairs = [(level, by_arm.get(held_against.get(level.arm, ""))) for level in levels]
+    return [found for level, other in pairs if other and (found := ratio(level, other))]

@@ -30,7 +30,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and quantiles of a time in seconds, as the service measured it."""
+    """Mean and quantiles of a time in seconds."""
 
     mean: float | None
     p50: float | None
@@ -123,5 +123,8 @@ class Cell:
     requests_per_second: float
     images_per_second: float
     latency: Latency
+    lateness: Spread
+    """Time from when a request was due until the load generator sent it: a part of the latency. 0 in a closed workload,
+    where a request is due when it is sent."""
     server: ServerSide
     rounds: tuple[RoundSummary, ...]

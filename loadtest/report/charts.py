@@ -11,14 +11,16 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from common.statistics import Interval
 from loadtest.phases import PHASES
-from loadtest.report.groups import OUTSIDE, Group, parts, tail
+from loadtest.report.groups import LATE, OUTSIDE, Group, parts, tail
 from loadtest.report.svg import INK, PAPER, SOFT, STYLE, figure, svg
 
 POINTS = 300
 """Points of a distribution's curve: the eye cannot see more."""
 VISIBLE = 0.005
 """Share of the longest bar below which a phase is not drawn."""
-LEGEND = {OUTSIDE: ("network and client", "#c4cbd3")} | {name: (p.label, p.colour) for name, p in PHASES.items()}
+LEGEND = {LATE: ("not sent yet", "#5c6670"), OUTSIDE: ("network and client", "#c4cbd3")} | {
+    name: (p.label, p.colour) for name, p in PHASES.items()
+}
 """Label and colour of each part of a request."""
 
 

@@ -14,9 +14,9 @@ from loadtest.client.description import VariantInfo
 from loadtest.client.server import Excluded
 from loadtest.options import Options
 from loadtest.report.cells import Cell
-from loadtest.slo.level import Level
+from loadtest.slo.level import Level, LevelRatio
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of the fields. Reports of other versions are refused."""
 
 
@@ -163,6 +163,8 @@ class Report:
     comparisons: tuple[Comparison, ...]
     levels: tuple[Level, ...]
     """The highest load within the service level per arm, if it was searched for."""
+    level_ratios: tuple[LevelRatio, ...] = ()
+    """The limits of the arms over those of their baselines."""
     invalid: tuple[str, ...] = ()
     """Why the numbers must not be used; empty if they hold."""
     notes: tuple[str, ...] = ()

@@ -11,6 +11,8 @@ from loadtest.report.svg import colours
 
 OUTSIDE = "outside"
 """The part of a request outside of the service: the network and the client."""
+LATE = "late"
+"""The part before a request was sent, from when it was due: the lateness of the load generator."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,11 @@ def tail(cells: Sequence[Cell]) -> str:
 
 
 def parts(cell: Cell) -> dict[str, float]:
-    """Return the mean milliseconds of a request by phase, and those outside of the service."""
+    """Return the mean milliseconds of a request by phase, outside of the service, and before it was sent."""
     seconds = {phase: cell.server.phase_seconds.get(phase) or 0.0 for phase in PHASES}
     if not any(seconds.values()):
         return {}
     outside = max(0.0, cell.server.outside_seconds or 0.0)
-    return {name: 1000 * value for name, value in {OUTSIDE: outside, **seconds}.items()}
+    return {
+        name: 1000 * value for name, value in {LATE: cell.lateness.mean or 0.0, OUTSIDE: outside, **seconds}.items()
+    }

@@ -1,7 +1,11 @@
 """A service level, and the result of the search for the highest load that keeps it."""
 
+import math
 import re
 from dataclasses import dataclass
+
+from common.statistics import Interval
+from loadtest.analysis.words import times
 
 TERM = re.compile(r"p(\d{2}(?:\.\d+)?)=(\d+(?:\.\d+)?)(ms|s)")
 
@@ -26,12 +30,10 @@ class Trial:
     requests: int
     over: int
     """Requests that failed or took longer than the service level allows."""
-    confirming: bool
-    """True for a long run that must prove the level, false for a short run of the halving."""
     held: bool
-    """True if this run kept the level; a confirming run keeps it only with CONFIDENCE."""
+    """True if no more requests than allowed were over."""
     limited: bool
-    """True if the load generator was too busy or too late, so that it may have caused the slow requests."""
+    """True if the load generator did not put the load on the service: the run says nothing about the service."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,12 @@ class Found:
     """The result of one search."""
 
     load: float | None
-    """The highest load that was confirmed; None if none was."""
+    """The highest load that is stated to hold the level; None if no load was shown to. It is above the true limit in at
+    most a tenth of the searches."""
+    limit: Interval | None
+    """The load at which the level is just held, with its 95 % interval; None if it is not known."""
     bound: str
-    """Why the arm may hold a higher load than `load`; empty if the arm itself was the limit."""
+    """Why the arm may hold a higher load than was tried; empty if the arm itself was the limit."""
     tried: tuple[Trial, ...]
 
 
@@ -57,17 +62,61 @@ class Level:
     """Requests per second that the arm answers at most, measured before the search."""
     found: Found
 
+    @property
+    def limited(self) -> str:
+        """Why the load generator was the limit; empty if it was not."""
+        failed = [trial.load for trial in self.found.tried if trial.limited]
+        if not failed or (self.found.load and not self.found.bound):
+            return ""
+        return f"it could not put {min(failed):g} {self.unit} on the service in time: give more --users"
+
     def sentence(self) -> str:
         """Return the result as one sentence."""
-        found = self.found
-        failed = [trial.load for trial in found.tried if not trial.held]
-        if found.load is None:
-            why = found.bound or f"the least: {min(failed):g} {self.unit}"
+        found, limit = self.found, self.found.limit
+        if found.load is None or limit is None:
+            least = min((trial.load for trial in found.tried), default=0.0)
+            why = f"generator limited: {self.limited}" if self.limited else f"the least: {least:g} {self.unit}"
             return f"{self.arm} was not shown to hold {self.slo} under any load that was tried ({why})"
-        last = next(trial for trial in reversed(found.tried) if trial.confirming)
-        proof = f"{last.over} of {last.requests:,} requests were over, which proves it with 99 % confidence"
-        up_to = f"{'at least ' if found.bound else ''}up to {found.load:g} {self.unit}"
-        return f"{self.arm} holds {self.slo} {up_to} ({proof}), {found.bound or f'not shown at {min(failed):g}'}"
+        if found.bound:
+            return f"{self.arm} holds {self.slo} at least up to {found.load:g} {self.unit} ({found.bound})"
+        requests = sum(trial.requests for trial in found.tried if not trial.limited)
+        interval = f"limit {limit.estimate:.3g} [{limit.low:.3g}, {limit.high:.3g}], {requests:,} requests"
+        return f"{self.arm} holds {self.slo} up to {found.load:g} {self.unit} ({interval})"
+
+
+@dataclass(frozen=True)
+class LevelRatio:
+    """The limit of an arm over that of its baseline."""
+
+    arm: str
+    baseline: str
+    slo: str
+    unit: str
+    ratio: Interval
+    """Without ends if one of the limits has none."""
+
+    def sentence(self) -> str:
+        """Return the ratio as a sentence."""
+        return f"{self.arm} holds {times(self.ratio)} as many {self.unit} as {self.baseline}"
+
+
+def ratio(level: Level, baseline: Level) -> LevelRatio | None:
+    """Return the ratio of two limits, with its 95 % interval; None unless both are known.
+
+    The interval follows from those of the two limits, on a logarithmic scale: MOVER (Zou and Donner, "Construction of
+    confidence limits about effect measures: a general approach", 2008). The arms took turns, so a slow minute hit both;
+    the interval treats them as independent, which makes it too wide if anything.
+    """
+    ours, theirs = level.found.limit, baseline.found.limit
+    if ours is None or theirs is None or level.found.bound or baseline.found.bound:
+        return None
+    estimate = ours.estimate / theirs.estimate
+    low = high = None
+    if ours.low and ours.high and theirs.low and theirs.high:
+        below, above = math.log(ours.estimate / ours.low), math.log(ours.high / ours.estimate)
+        down, up = math.log(theirs.estimate / theirs.low), math.log(theirs.high / theirs.estimate)
+        low, high = estimate * math.exp(-math.hypot(below, up)), estimate * math.exp(math.hypot(above, down))
+    return LevelRatio(level.arm, baseline.arm, level.slo, level.unit, Interval(estimate, low, high))
 
 
 def parse(text: str) -> Slo:

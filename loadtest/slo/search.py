@@ -1,22 +1,36 @@
-"""The search for the highest load that holds a service level: halving, then proof by longer runs."""
+"""The search for the highest load that holds a service level: halving, then runs around the limit until it is known.
+
+It only decides. A `probe` plays the runs, against a service or in virtual time.
+"""
 
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from loadtest.analysis.statistics import enough
+from loadtest.slo.fit import Limit, limit
 from loadtest.slo.level import Found, Slo, Trial
 
-STEPS = 6
-"""Halvings of the searched range, which narrow it to 1/64."""
-CONFIRMATIONS = 7
-"""Confirming runs of one search at most."""
-BACK = 0.9
-"""The factor of one step back, after a confirming run failed."""
-SINGLE_STEPS = 3
-"""Failed confirming runs that each cost one step back; each later failure costs twice as many as the one before."""
-CONFIDENCE = 1 - 0.01 / CONFIRMATIONS
-"""Confidence of one confirming run, so that all runs of a search together are wrong once in 100 searches at most."""
+HALVINGS = 6
+"""Short runs that halve the searched range, which narrow it to 1/64."""
+LEAST_RUNS, MOST_RUNS = 12, 30
+"""Runs around the limit: fewer tell too little about their own spread, and more take too long."""
+OVER_PER_RUN = 20
+"""Requests over the level that one run at the limit has on average. A run needs several busy periods."""
+PRECISE = 1.06
+"""Estimate over the safe load at which the search ends."""
+OFFSETS = (0.0, 0.1, -0.1)
+"""Distances of the runs from the estimate, in the logarithm of the load: two loads are needed to see a slope."""
+MOVE = 0.3
+"""Change of the estimate from run to run at most, in the logarithm of the load."""
+TOUCHED = 0.99
+"""Share of the ceiling from which a run counts as one at the ceiling."""
+RAISE = 1.3
+"""Factor on the ceiling after a run at the ceiling held."""
+LESS = 0.9
+"""Share of a load that the load generator could not send at which it is tried again."""
+LEAST_SHARE = 1 / 200
+"""Share of the ceiling below which no load is tried."""
 Searching = Generator[None, None, Found]
 """A search that yields after each run and returns its result."""
 
@@ -28,83 +42,121 @@ class Probe:
     requests: int
     over: int
     is_limited: bool = False
-    """True if the load generator was too busy or too late, so that it may have caused the slow requests."""
-
-    def holds(self, slo: Slo) -> bool:
-        """Return whether this run kept the level."""
-        return self.requests > 0 and self.over <= (1 - slo.q) * self.requests
-
-    def proves(self, slo: Slo) -> bool:
-        """Return whether this run proves with CONFIDENCE that the load keeps the level.
-
-        A service that misses the level by a hair shows so few requests over the time with probability
-        1 - CONFIDENCE at most. The rule is MLPerf's early stopping; with none over, a p99 takes 652 requests.
-        """
-        return self.requests > 0 and binomial(self.over, self.requests, 1 - slo.q) <= 1 - CONFIDENCE
+    """True if the load generator did not put the load on the service, so that the run says nothing about it."""
 
 
 def search(slo: Slo, ceiling: float, probe: Callable[[float, float], Probe], *, whole: bool = False) -> Searching:
     """Search for the highest load up to `ceiling` that holds `slo`.
 
-    Short runs halve the range. A longer run then has to prove the load; after a failure the search steps back.
-    The generator yields after each run, so that several searches can take turns.
+    The search yields after each run, so that several searches can take turns.
 
     Args:
         slo: the service level.
-        ceiling: a load that is too high.
+        ceiling: the highest load that is tried.
         probe: plays a load until about the given number of requests was due.
         whole: loads are whole numbers (users).
     """
-    tried: list[Trial] = []
+    return _Search(slo, ceiling, probe, whole).runs()
 
-    def run(load: float, requests: float, *, proof: bool) -> Generator[None, None, bool]:
-        result = probe(load, requests)
-        good = result.proves(slo) if proof else result.holds(slo)
-        tried.append(Trial(load, result.requests, result.over, proof, good, result.is_limited))
+
+class _Search:
+    """The state of one search."""
+
+    def __init__(self, slo: Slo, ceiling: float, probe: Callable[[float, float], Probe], whole: bool) -> None:
+        self._slo, self._ceiling, self._probe, self._whole = slo, ceiling, probe, whole
+        self._tried: list[Trial] = []
+
+    def runs(self) -> Searching:
+        """Halve the range of loads, then play runs around the estimated limit until its interval is narrow."""
+        estimate = yield from self._halve()
+        for number in range(MOST_RUNS):
+            trial = yield from self._run(self._beside(estimate, OFFSETS[number % len(OFFSETS)]), per_run(self._slo))
+            self._raise_ceiling(trial)
+            found = limit(self._sound, self._slo, estimate)
+            if found is None:
+                continue
+            estimate = min(
+                self._ceiling, max(found.interval.estimate, estimate / math.exp(MOVE)), estimate * math.exp(MOVE)
+            )
+            if estimate < self._ceiling * LEAST_SHARE:
+                return Found(None, None, "", tuple(self._tried))
+            if number + 1 >= LEAST_RUNS and self._is_known(found):
+                break
+        return result(self._tried, limit(self._sound, self._slo, estimate), whole=self._whole)
+
+    @property
+    def _limited(self) -> list[float]:
+        return [trial.load for trial in self._tried if trial.limited]
+
+    @property
+    def _sound(self) -> list[Trial]:
+        return [trial for trial in self._tried if not trial.limited]
+
+    def _raise_ceiling(self, trial: Trial) -> None:
+        """Allow higher rates if the highest one held: the ceiling is only what few users were answered at most."""
+        if trial.held and trial.load >= TOUCHED * self._ceiling and not (self._whole or self._limited):
+            self._ceiling *= RAISE
+
+    def _is_known(self, found: Limit) -> bool:
+        top = max(trial.load for trial in self._sound)
+        return min(found.interval.estimate, top) <= PRECISE * min(found.safe or 0.0, top)
+
+    def _halve(self) -> Generator[None, None, float]:
+        low, high = 0.0, self._ceiling
+        for _ in range(HALVINGS):
+            middle = self._rounded((low + high) / 2)
+            if not low < middle < high:
+                break
+            trial = yield from self._run(middle, enough(self._slo.q) / 3)
+            low, high = (middle, high) if trial.held and not trial.limited else (low, middle)
+        return low or high / 2
+
+    def _run(self, load: float, requests: float) -> Generator[None, None, Trial]:
+        seen = self._probe(load, requests)
+        held = seen.requests > 0 and seen.over <= (1 - self._slo.q) * seen.requests
+        trial = Trial(load, seen.requests, seen.over, held, seen.is_limited)
+        self._tried.append(trial)
+        if seen.is_limited:
+            self._ceiling = min(self._ceiling, load)
         yield
-        return good
+        return trial
 
-    *_, trial, confirming = sizes(slo)
-    low, high = 0.0, ceiling
-    for _ in range(STEPS):
-        middle = rounded((low + high) / 2, whole)
-        if not low < middle < high:
-            break
-        low, high = (middle, high) if (yield from run(middle, trial, proof=False)) else (low, middle)
-    load = low
-    for failures in range(1, CONFIRMATIONS + 1):
-        if load <= 0 or (yield from run(load, confirming, proof=True)):
-            break
-        less = rounded(load * BACK ** max(1, 2 ** (failures - SINGLE_STEPS)), whole)
-        load = less if less < load else 0.0
-    else:
-        load = 0.0
-    return Found(load or None, bound(tried), tuple(tried))
+    def _beside(self, estimate: float, offset: float) -> float:
+        """Return a load that can be played, at a distance from the estimate."""
+        most = LESS * min(self._limited) if self._limited else self._ceiling
+        load = min(most, estimate * math.exp(offset))
+        return max(1.0, self._rounded(load + (0.999 if offset > 0 else 0.5))) if self._whole else self._rounded(load)
+
+    def _rounded(self, load: float) -> float:
+        return float(math.floor(load)) if self._whole else float(f"{load:.3g}")
 
 
-def bound(tried: Sequence[Trial]) -> str:
-    """Return why the arm may hold a higher load than the search found; empty if the arm itself was the limit."""
-    if all(trial.held for trial in tried):
-        return "no higher load was tried"
-    if any(trial.limited and not trial.held for trial in tried):
-        return "the load generator was too slow for a higher one"
-    return ""
+def result(tried: Sequence[Trial], found: Limit | None, *, whole: bool) -> Found:
+    """Return the result that the runs support, but no higher load than was tried."""
+    sound = [trial.load for trial in tried if not trial.limited]
+    if found is None or not found.safe:
+        return Found(None, None, "the load generator was too slow" if len(sound) < len(tried) else "", tuple(tried))
+    top = max(sound)
+    bound = ""
+    if found.safe >= top:
+        is_limited = any(trial.limited for trial in tried)
+        bound = "the load generator was too slow for a higher one" if is_limited else "no higher load was tried"
+    load = min(found.safe, top)
+    load = float(math.floor(load + 1e-9)) if whole else floored(load)
+    return Found(load or None, found.interval, bound, tuple(tried))
+
+
+def floored(load: float) -> float:
+    """Return the largest number of three digits that is no larger than a load."""
+    unit = 10.0 ** (math.floor(math.log10(load)) - 2)
+    return float(f"{math.floor(load / unit + 1e-9) * unit:.3g}")
+
+
+def per_run(slo: Slo) -> float:
+    """Return the requests of one run around the limit."""
+    return OVER_PER_RUN / (1 - slo.q)
 
 
 def sizes(slo: Slo) -> list[float]:
-    """Return the requests of each run of a search whose first confirming run succeeds."""
-    return [enough(slo.q) / 3] * STEPS + [3.0 * enough(slo.q)]
-
-
-def rounded(load: float, whole: bool) -> float:
-    """Return a load that can be played: a whole number of users, or a rate of three digits."""
-    return float(math.floor(load)) if whole else float(f"{load:.3g}")
-
-
-def binomial(k: int, n: int, p: float) -> float:
-    """Return the probability of at most `k` successes in `n` trials that succeed with probability `p` each."""
-    terms = (
-        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * math.log(p) + (n - i) * math.log1p(-p)
-        for i in range(min(k, n) + 1)
-    )
-    return min(1.0, math.fsum(math.exp(term) for term in terms))
+    """Return the requests of each run of the longest search."""
+    return [enough(slo.q) / 3] * HALVINGS + [per_run(slo)] * MOST_RUNS

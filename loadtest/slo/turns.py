@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from loadtest.analysis.statistics import quantile
-from loadtest.analysis.validity import BUSY, LATE, LATE_SECONDS
+from loadtest.analysis.validity import BUSY
 from loadtest.options import Options
 from loadtest.plan import Arm, Round, Workload
 from loadtest.progress import Progress
-from loadtest.records import Player
-from loadtest.slo.level import Level, Slo
+from loadtest.records import NEVER_SENT, Player, Stretch
+from loadtest.slo.level import Level, Slo, Trial
 from loadtest.slo.search import Probe, Searching, search, sizes
 
 SHORTEST, LONGEST = 2.0, 120.0
@@ -17,6 +16,8 @@ CAPACITY_SECONDS = 3.0
 """Counted seconds of the run that measures an arm's capacity."""
 CAPACITY_SETTLE = 0.5
 """Seconds at the start of that run that do not count."""
+SETTLE_SHARE = 0.15
+"""Seconds that do not count at the start of a run, as a share of the counted ones."""
 CAPACITY_USERS = 32
 """Users without think time in that run."""
 PEAK_SHARE = 0.7
@@ -51,6 +52,7 @@ class Search:
                     next(running)
                 except StopIteration as end:
                     searching.remove(entry)
+                    self._forget(slo, end.value.tried, most)
                     yield Level(arm.name, str(slo), self._unit, most, end.value)
 
     @property
@@ -66,27 +68,52 @@ class Search:
         return capacity(self._options, arm, self._player)
 
     def _search(self, slo: Slo, arm: Arm, per_second: float) -> Searching:
-        self._progress.extend(sum(lasting(n, PEAK_SHARE * per_second) for n in sizes(slo)) / self._options.round)
+        self._progress.extend(self._steps(slo, per_second))
 
         def probe(load: float, requests: float) -> Probe:
             seconds = lasting(requests, load if self._is_rate else per_second)
             workload = Workload(rate=load) if self._is_rate else Workload(concurrency=round(load))
             return self._probe(slo, arm, workload, seconds)
 
-        ceiling = 1.1 * per_second if self._is_rate else self._options.users + 1.0
+        ceiling = 1.1 * per_second if self._is_rate else float(self._options.users)
         return search(slo, ceiling, probe, whole=not self._is_rate)
+
+    def _steps(self, slo: Slo, per_second: float, skipped: int = 0) -> float:
+        """Return the steps of progress of the longest search, without its first `skipped` runs."""
+        return sum(lasting(n, PEAK_SHARE * per_second) for n in sizes(slo)[skipped:]) / self._options.round
+
+    def _forget(self, slo: Slo, tried: Sequence[Trial], per_second: float) -> None:
+        """Take the runs that a search did not need out of the progress."""
+        self._progress.extend(-self._steps(slo, per_second, len(tried)))
 
     def _probe(self, slo: Slo, arm: Arm, workload: Workload, seconds: float) -> Probe:
         self._check()
         options = self._options
-        self._runs += 1  # each run has its own arrivals: a confirming run must not replay the run before it
-        played = self._player.play(Round((arm,), workload, 0, options.settle, seconds, options.seed + self._runs))
-        late = quantile(played.lateness, 0.9) or 0.0
-        counted = played.counted(arm)
-        over = sum(bool(r.error) or r.latency > slo.seconds for r in counted)
-        text = f"{slo}, {arm.name}, {workload.name}: {over} of {len(counted)} requests over"
+        self._runs += 1  # each run has its own arrivals: no run replays the one before it
+        settle = settling(options.settle, seconds)
+        played = self._player.play(Round((arm,), workload, 0, settle, seconds, options.seed + self._runs))
+        seen = judged(played, arm, slo)
+        text = f"{slo}, {arm.name}, {workload.name}: {seen.over} of {seen.requests} requests over"
         self._progress.step(text, seconds / options.round)
-        return Probe(len(counted), over, played.cpu > BUSY or late > max(LATE_SECONDS, LATE * slo.seconds))
+        return seen
+
+
+def judged(played: Stretch, arm: Arm, slo: Slo) -> Probe:
+    """Return what a run says about a service level.
+
+    The load generator limited a run that did not hold the level if it was busy, or if the level would have held
+    counted from when the requests were sent instead of from when they were due.
+    """
+    counted = played.counted(arm)
+    allowed = (1 - slo.q) * len(counted)
+    over = sum(bool(r.error) or r.latency > slo.seconds for r in counted)
+    service = sum((bool(r.error) and r.error != NEVER_SENT) or r.end - r.start > slo.seconds for r in counted)
+    return Probe(len(counted), over, over > allowed and (played.cpu > BUSY or service <= allowed))
+
+
+def settling(least: float, seconds: float) -> float:
+    """Return the seconds that a run settles: the queue of a busy service takes long to reach its usual length."""
+    return max(least, SETTLE_SHARE * seconds)
 
 
 def lasting(requests: float, rate: float) -> float:

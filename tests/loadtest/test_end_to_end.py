@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.client.server import Excluded
+from loadtest.records import NEVER_SENT
 from loadtest.report.schema import read
 
 pytestmark = pytest.mark.slow
@@ -110,6 +111,20 @@ def test_a_stall_shows_in_the_open_workload_and_hides_in_the_closed_one(
     latency = read(out / "report.json").cells[0].latency
     assert latency.max > 1.0
     assert latency.p99 < 0.4
+
+
+def test_requests_that_no_user_is_free_to_send_are_counted(serve, images, loadtest, tmp_path: Path) -> None:
+    """Four users send 20 of 50 requests per second: the others fail as never sent, and the generator is the reason."""
+    url, out = serve({"fp32": {"delay": 0.2}}), tmp_path / "out"
+    flags = ("--rate", 50, "--users", 4, "--timeout", 1, "--round", 3, "--warm-up", 0, "--duration", 3, "--out", out)
+    done = loadtest("--url", url, "--images", images, *flags)
+    assert done.returncode == 3, done.stderr
+    assert "INVALID: fp32, 50 requests/s: generator limited: " in done.stdout
+    assert "cannot hold" not in done.stdout
+    (cell,) = read(out / "report.json").cells
+    assert cell.requests == pytest.approx(150, rel=0.3)
+    assert cell.errors[NEVER_SENT] > 20
+    assert cell.latency.requests + sum(cell.errors.values()) == cell.requests
 
 
 @pytest.mark.parametrize(("die_at", "code"), [(5, 2), (150, 3)])

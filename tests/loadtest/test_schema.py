@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from common.statistics import Interval
 from loadtest.report import schema as code
 from loadtest.report.document import SCHEMA_VERSION, Report
 from loadtest.report.write import write
@@ -20,8 +21,11 @@ from tests.loadtest.builders import FP32, INT8, played, report, request, setting
 def made() -> Report:
     """A report with every kind of part: comparison, accuracy, service level, failed requests."""
     sent = [request(0.1, 0.01, i, "503" if i == 3 else "") for i in range(30)]
-    trial = Trial(load=10.0, requests=700, over=0, confirming=True, held=True, limited=False)
-    levels = (Level("int8", "p99 <= 20 ms", "requests/s", 12.0, Found(10.0, "no higher load was tried", (trial,))),)
+    trial = Trial(load=10.0, requests=700, over=0, held=True, limited=False)
+    level = ("p99 <= 20 ms", "requests/s", 12.0)
+    levels = tuple(
+        Level(name, *level, Found(10.0, Interval(11.0, 9.5, 12.5), "", (trial,))) for name in ("fp32-cpu", "int8")
+    )
     options = settings(slo=Slo("p99", 0.99, 0.02), images=Path("images.npz"))
     return report([played(FP32, sent), played(INT8, sent)], options, levels=levels)
 

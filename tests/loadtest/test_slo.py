@@ -1,4 +1,4 @@
-"""The search for the highest load that holds a service level, on queues whose answer is known."""
+"""The search for the highest load that holds a service level, on services whose answer is known."""
 
 import math
 from collections.abc import Callable
@@ -6,13 +6,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from loadtest.slo.level import Found, Level, Slo, parse
-from loadtest.slo.search import Probe, binomial, search
+from common.statistics import Interval
+from loadtest.slo.level import Found, Level, Slo, parse, ratio
+from loadtest.slo.search import Probe, search
+
+P99 = Slo("p99", 0.99, 0.1)
 
 
-def level(slo: Slo, ceiling: float, probe: Callable[[float, float], Probe], *, whole: bool = False) -> Found:
+def found(ceiling: float, probe: Callable[[float, float], Probe], *, whole: bool = False) -> Found:
     """Return the result of a search that takes no turns with others."""
-    searching = search(slo, ceiling, probe, whole=whole)
+    searching = search(P99, ceiling, probe, whole=whole)
     while True:
         try:
             next(searching)
@@ -20,15 +23,17 @@ def level(slo: Slo, ceiling: float, probe: Callable[[float, float], Probe], *, w
             return end.value
 
 
-def queue(capacity: float, seed: int = 0):
-    """Return a probe of an M/M/1 queue: the time in it is exponential with rate `capacity - load`."""
+def independent(capacity: float, seed: int = 0, *, users: float = math.inf):
+    """Return a probe whose requests take exponential times of rate `capacity - load`, each on its own.
+
+    A load above `users` is one that the load generator cannot send.
+    """
     rng = np.random.default_rng(seed)
 
     def probe(load: float, requests: float) -> Probe:
         count = round(requests)
-        if load >= capacity:
-            return Probe(count, count)
-        return Probe(count, int(np.sum(rng.exponential(1 / (capacity - load), count) > 0.1)))
+        share = math.exp(-(capacity - load) * P99.seconds) if load < capacity else 1.0
+        return Probe(count, count if load > users else int(rng.binomial(count, share)), load > users)
 
     return probe
 
@@ -37,73 +42,74 @@ def queue(capacity: float, seed: int = 0):
 def test_the_known_rate_is_found_from_below(seed: int) -> None:
     """p99 = ln(100) / (capacity - load): 100 ms are held up to capacity - 46."""
     truth = 200 - math.log(100) / 0.1
-    found = level(Slo("p99", 0.99, 0.1), 200, queue(200, seed))
-    assert 0.75 * truth <= found.load <= 1.02 * truth
+    answer = found(220, independent(200, seed))
+    assert 0.93 * truth <= answer.load <= truth
+    assert answer.limit.low <= truth <= answer.limit.high
+    assert answer.bound == ""
 
 
 def test_a_service_that_is_too_slow_holds_nothing() -> None:
-    """No load is confirmed."""
-    found = level(Slo("p99", 0.99, 0.1), 30, queue(30))
-    assert found.load is None
+    """No load keeps the level, and the words name the least load that was tried."""
+    answer = found(33, lambda load, requests: Probe(round(requests), round(requests)))
+    assert answer.load is None
+    said = Level("fp32", "p99 <= 100 ms", "requests/s", 30.0, answer).sentence()
+    least = min(trial.load for trial in answer.tried)
+    assert said.endswith(f"under any load that was tried (the least: {least:g} requests/s)")
 
 
 def test_users_are_whole() -> None:
-    """A search over users tries whole numbers only."""
-    found = level(
-        Slo("p99", 0.99, 0.1), 17, lambda load, requests: Probe(round(requests), 0 if load <= 5 else 999), whole=True
-    )
-    assert found.load == 5
+    """A search over users tries whole numbers only, and finds the last one that holds."""
+    answer = found(16, lambda load, requests: Probe(round(requests), 0 if load <= 5 else 999), whole=True)
+    assert answer.load == 5
+    assert all(trial.load == int(trial.load) for trial in answer.tried)
 
 
-def test_none_over_proves_a_p99_from_652_requests() -> None:
-    """Seven runs may try to confirm, so each has a seventh of the risk: 0.99 ** 652 <= 0.01 / 7."""
-    slo = Slo("p99", 0.99, 0.1)
-    assert not Probe(651, 0).proves(slo)
-    assert Probe(652, 0).proves(slo)
-
-
-def test_where_every_load_holds_the_answer_is_a_lower_bound() -> None:
+def test_no_more_users_than_there_are_is_a_lower_bound() -> None:
     """The words say `at least`, since no higher load was tried."""
-    found = level(Slo("p99", 0.99, 0.1), 100, lambda load, requests: Probe(round(requests), 0))
-    assert found.bound == "no higher load was tried"
-    said = Level("int8", "p99 <= 100 ms", "requests/s", 200.0, found).sentence()
-    assert said.startswith("int8 holds p99 <= 100 ms at least up to 98.5 requests/s (0 of 1,377 requests were over, ")
-    assert said.endswith("), no higher load was tried")
+    answer = found(16, lambda load, requests: Probe(round(requests), 0), whole=True)
+    said = Level("int8", "p99 <= 100 ms", "users", 200.0, answer).sentence()
+    assert said == "int8 holds p99 <= 100 ms at least up to 16 users (no higher load was tried)"
 
 
-def test_stalls_that_only_long_runs_see_lower_the_answer() -> None:
-    """Above 20 requests/s only long runs meet a stall: the search steps back below, and names the load that failed."""
-    stalling = lambda load, requests: Probe(round(requests), 99 if requests > 1000 and load > 20 else 0)  # noqa: E731
-    found = level(Slo("p99", 0.99, 0.1), 100, stalling)
-    assert 0.6 * 20 < found.load <= 20
-    said = Level("fp32", "p99 <= 100 ms", "requests/s", 200.0, found).sentence()
-    assert said.endswith(f"), not shown at {min(trial.load for trial in found.tried if not trial.held):g}")
+def test_a_service_that_holds_more_than_few_users_showed_is_searched_higher() -> None:
+    """The ceiling rises while the highest load holds."""
+    truth = 1000 - math.log(100) / 0.1
+    assert 0.93 * truth <= found(300, independent(1000)).load <= truth
 
 
-def test_if_nothing_holds_the_words_name_the_least_load_that_was_tried() -> None:
-    """Short runs hold any load and long ones none: the search ends after steps back to a fifth of the load."""
-    stalling = lambda load, requests: Probe(round(requests), 99 if requests > 1000 else 0)  # noqa: E731
-    found = level(Slo("p99", 0.99, 0.1), 100, stalling)
-    said = Level("fp32", "p99 <= 100 ms", "requests/s", 200.0, found).sentence()
-    least = found.tried[-1].load
-    assert least < 0.2 * 98.5
-    assert (
-        said
-        == f"fp32 was not shown to hold p99 <= 100 ms under any load that was tried (the least: {least:g} requests/s)"
-    )
+def test_a_load_that_the_generator_cannot_send_is_no_limit_of_the_service() -> None:
+    """The answer is a lower bound below that load, and the level says that the generator was the limit."""
+    answer = found(220, independent(200, users=100))
+    assert 80 <= answer.load < 100
+    assert answer.bound == "the load generator was too slow for a higher one"
+    level = Level("fp32", str(P99), "requests/s", 200.0, answer)
+    assert level.limited.startswith("it could not put ")
+    assert Level("fp32", str(P99), "requests/s", 200.0, found(220, independent(200))).limited == ""
 
 
-def test_where_the_generator_was_too_slow_the_answer_is_a_lower_bound() -> None:
-    """A load that the generator could not send in time is no limit of the service."""
-    slow = lambda load, requests: Probe(round(requests), 0 if load < 50 else 999, is_limited=load > 40)  # noqa: E731
-    assert level(Slo("p99", 0.99, 0.1), 100, slow).bound == "the load generator was too slow for a higher one"
-    found = level(Slo("p99", 0.99, 0.1), 200, queue(200))
-    assert found.bound == ""
+def test_a_generator_that_can_send_nothing_blames_nobody() -> None:
+    """No load was tried on the service, so nothing is said of it."""
+    answer = found(220, independent(200, users=0))
+    assert answer.load is None
+    said = Level("fp32", str(P99), "requests/s", 200.0, answer).sentence()
+    assert "(generator limited: it could not put " in said
 
 
-def test_the_binomial_sum_is_exact() -> None:
-    """Two of ten fair coins: 56 / 1024."""
-    assert binomial(2, 10, 0.5) == pytest.approx(56 / 1024)
+def level(arm: str, *limit: float, bound: str = "") -> Level:
+    return Level(arm, "p99 <= 100 ms", "requests/s", 200.0, Found(limit[1], Interval(*limit), bound, ()))
+
+
+def test_the_ratio_of_two_limits_has_an_interval() -> None:
+    """Errors of 10 % and of 10 % make one of 14 %, on a logarithmic scale."""
+    wide = math.exp(math.hypot(math.log(1.1), math.log(1.1)))
+    made = ratio(level("int8", 300, 300 / 1.1, 300 * 1.1), level("fp32", 60, 60 / 1.1, 60 * 1.1))
+    assert (made.ratio.low, made.ratio.estimate, made.ratio.high) == pytest.approx((5 / wide, 5, 5 * wide))
+    assert made.sentence() == "int8 holds 5.00 x [4.37, 5.72] as many requests/s as fp32"
+
+
+def test_a_lower_bound_has_no_ratio() -> None:
+    """The limit itself is not known then."""
+    assert ratio(level("int8", 300, 280, 320, bound="no higher load was tried"), level("fp32", 60, 55, 65)) is None
 
 
 @pytest.mark.parametrize(("text", "slo"), [("p99=20ms", ("p99", 0.99, 0.02)), ("p95=1.5s", ("p95", 0.95, 1.5))])

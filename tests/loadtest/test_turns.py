@@ -7,9 +7,9 @@ import pytest
 
 from loadtest.plan import Round
 from loadtest.progress import Progress
-from loadtest.records import Stretch
+from loadtest.records import NEVER_SENT, Request, Stretch
 from loadtest.slo.level import Slo
-from loadtest.slo.turns import Search, Stopped
+from loadtest.slo.turns import Search, Stopped, judged
 from tests.loadtest.builders import arm, request, settings, stretch
 
 P99 = Slo("p99", 0.99, 0.1)
@@ -52,10 +52,11 @@ def test_the_arms_take_turns_and_each_gets_its_answer() -> None:
     fp32, int8 = sorted(search(queues).levels(P99, ARMS), key=lambda level: list(CAPACITIES).index(level.arm))
     turns = min(len(level.found.tried) for level in (fp32, int8))
     assert queues.played[: 2 * turns] == ["fp32", "int8"] * turns
+    assert turns > 0
     assert (fp32.arm, int8.arm) == ("fp32", "int8")
     for level in (fp32, int8):
         held = CAPACITIES[level.arm] - np.log(100) / 0.1
-        assert 0.7 * held <= level.found.load <= 1.02 * held
+        assert 0.9 * held <= level.found.load <= held
 
 
 def test_a_search_can_be_stopped_between_two_runs() -> None:
@@ -74,3 +75,27 @@ def test_an_answer_is_there_before_the_others_are() -> None:
     assert (first.arm, first.found.load) == ("fp32", None)
     with pytest.raises(Stopped):
         next(levels)
+
+
+def sent(late: float, took: float, error: str = "") -> Request:
+    """Return a request that was due at 0, was sent `late` and took so long."""
+    return request(0.0, late + took, error=error)._replace(start=late)
+
+
+@pytest.mark.parametrize(
+    ("requests", "cpu", "is_limited"),
+    [
+        ([sent(0.0, 0.2)] * 10, 0.3, False),
+        ([sent(0.2, 0.01)] * 10, 0.3, True),
+        ([sent(0.2, 0.2)] * 10, 0.3, False),
+        ([sent(1.0, 0.0, NEVER_SENT)] * 10, 0.3, True),
+        ([sent(0.0, 0.01, "503 Too many")] * 10, 0.3, False),
+        ([sent(0.0, 0.2)] * 10, 0.95, True),
+        ([sent(0.05, 0.01)] * 10, 0.95, False),
+    ],
+    ids=["slow", "sent late", "sent late and slow", "never sent", "refused", "busy", "busy, and the level held"],
+)
+def test_a_run_blames_the_service_only_for_its_own_time(requests: list[Request], cpu: float, is_limited: bool) -> None:
+    """The generator limited a run that holds the level counted from when the requests were sent."""
+    played = stretch({"fp32": requests}, cpu=cpu)
+    assert judged(played, ARMS[0], P99).is_limited == is_limited

@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from loadtest.client.scrape import Scrape
-from tests.loadtest.builders import FP32, played, report, request
+from loadtest.plan import Workload
+from loadtest.records import NEVER_SENT
+from loadtest.slo.level import Found, Level, Trial
+from tests.loadtest.builders import FP32, played, report, request, settings
 
 
 def counted(**counters: float) -> Scrape:
@@ -29,7 +32,7 @@ def test_a_sound_run_is_valid() -> None:
     [
         ({"failed": 11}, "11 of 1000 requests failed (1.1%, limit 1.0%), most with: 503 Too many"),
         ({"requests": 0, "server": counted(requests=0)}, "no request was due"),
-        ({"cpu": 0.95}, "the load generator was the bottleneck"),
+        ({"cpu": 0.95}, "generator limited: it used 95% of the one core"),
         ({"lateness": (0.005,)}, "a tenth of its wake-ups by more than 5.0 ms"),
         ({"server": counted(requests=1000, worker_restarts=2)}, "restarted its worker 2 times"),
         ({"server": counted(requests=2000)}, "the service counted 2000 requests where this run sent 1000"),
@@ -41,6 +44,46 @@ def test_an_unsound_run_says_why(changes: dict[str, Any], reason: str) -> None:
     (said,) = reasons(**changes)
     assert said.startswith("fp32, 8 users: ")
     assert reason in said
+
+
+OPEN = Workload(rate=1000)
+
+
+@pytest.mark.parametrize(
+    ("latency", "late", "starved", "reason"),
+    [
+        (0.6, 0.0, 11, "11 were due while every user waited for an answer: give more --users"),
+        (0.002, 0.0003, 0, "sent 0.30 ms late or later, which is more than a tenth of the p50 (2.00 ms)"),
+    ],
+)
+def test_the_limits_of_the_generator_make_an_open_cell_invalid(
+    latency: float, late: float, starved: int, reason: str
+) -> None:
+    """The reason says that the generator was the limit, and does not blame the service."""
+    sent = [request(0.5, latency, i)._replace(start=0.5 + late) for i in range(1000)]
+    cell = played(FP32, sent, OPEN, server=counted(requests=1000), starved=starved)
+    made = report([cell], settings(workloads=(OPEN,)))
+    (said,) = made.invalid
+    assert said.startswith("fp32, 1000 requests/s: generator limited: ")
+    assert said.endswith(reason)
+    assert not any("more than it can hold" in note for note in made.notes)
+
+
+def test_a_request_that_was_never_sent_fails_because_of_the_generator() -> None:
+    """It counts as due, and the only reason is the generator's."""
+    sent = [request(0.5, 0.01, i, NEVER_SENT if i < 50 else "") for i in range(1000)]
+    (said,) = report([played(FP32, sent, OPEN, server=counted(requests=950))], settings(workloads=(OPEN,))).invalid
+    assert "generator limited: 50 of 1,000 due requests were never sent" in said
+
+
+def test_a_search_that_the_generator_limited_makes_the_run_invalid() -> None:
+    """The level names the load that the generator could not put on the service."""
+    trial = Trial(load=60.0, requests=100, over=90, held=False, limited=True)
+    found = Found(50.0, None, "the load generator was too slow for a higher one", (trial,))
+    level = Level("fp32", "p99 <= 50 ms", "requests/s", 90.0, found)
+    made = report([played(FP32, [request(0.5, 0.01)], server=counted(requests=1))], levels=(level,))
+    (said,) = made.invalid
+    assert said.startswith("fp32, p99 <= 50 ms: generator limited: it could not put 60 requests/s on the service")
 
 
 def test_a_run_that_could_not_go_on_is_invalid() -> None:
