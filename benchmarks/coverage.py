@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tabulate import tabulate
 
+from benchmarks import drifting
 from benchmarks.simulated import Server, arm, play
 from loadtest.analysis.statistics import mean_ratio
 from loadtest.plan import Arm, Workload
@@ -101,6 +102,8 @@ def main() -> None:
     seeds = range(parser.parse_args().seeds)
     print(f"Throughput in closed workloads: percent covered / detected / inverted, {len(seeds)} runs each\n")
     print(throughput_table(seeds))
+    print(f"\nDrift test: percent of {len(seeds)} reports in which a cell drifted\n")
+    print(drifting.table(seeds))
 
 
 if __name__ == "__main__":

@@ -86,16 +86,16 @@ class Drive:
         return settle
 
     def _until_stable(self, plan: Iterator[list[Round]]) -> Iterator[Round]:
-        """Yield the planned rounds, then more until every cell is stable or `most_rounds` is reached."""
+        """Yield the planned rounds, then more until no cell drifts or `most_rounds` is reached."""
         options = self._options
         more = max(1, options.rounds // 4)
         for number, block in zip(range(options.most_rounds), plan, strict=False):
             late = number - options.rounds
             if late >= 0 and late % more == 0:
-                if not (moving := unstable(self._arms, options.workloads, self.played, options.tolerance)):
+                if not (moving := unstable(self._arms, options.workloads, self.played)):
                     return
                 self.progress.extend(more * self._block)
-                self.progress.say(f"not stable yet, so {more} more rounds: {moving[0]}")
+                self.progress.say(f"{moving[0].arm}, {moving[0].workload}: {moving[0].reason}; so {more} more rounds")
             yield from block
 
     def _round(self, planned: Round, generator: Generator) -> list[Played]:

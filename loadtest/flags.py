@@ -17,7 +17,7 @@ To compare two reports: python -m loadtest diff a.json b.json (see its --help)
 exit codes:
   0    measured, and the numbers hold
   2    nothing could be measured: wrong flags, no images, no service, no variant that is ready
-  3    the report was written but marked INVALID; it says why
+  3    the report was written, and it or a cell of it is INVALID; it says why
   130  stopped with Ctrl-C; the report was written from what was measured until then
 """
 URL_HELP = (
@@ -140,13 +140,12 @@ NUMBERS = (
     ("--warm-up", from_zero, "seconds per variant and workload before the first round that do not count"),
     ("--images-per-request", count, "images in one request"),
     ("--timeout", positive, "seconds after which a request counts as failed"),
-    ("--error-limit", from_zero, "share of failed requests above which a run is INVALID"),
+    ("--error-limit", from_zero, "share of failed requests above which a cell is INVALID"),
     (
         "--max-duration",
         from_zero,
-        "counted seconds per variant and workload after which unstable rounds are given up; 0 for 1.5 x --duration",
+        "counted seconds per variant and workload after which rounds that drift are given up; 0 for 1.5 x --duration",
     ),
-    ("--tolerance", positive, "distance of thirds of the rounds from their mean that is stable (latency: twice that)"),
     ("--users", count, "requests in flight at most in an open workload"),
     ("--seed", int, "seed of the order of images and rounds"),
 )

@@ -15,15 +15,9 @@ FOREIGN = 0.01
 """Share of requests from others in the service's counters that is allowed."""
 
 
-def invalid(report: Report) -> list[str]:
-    """Return why the run's numbers must not be used; nothing if they hold."""
-    limit = report.settings.error_limit
-    return [
-        f"{cell.arm}, {cell.workload}: {reason}"
-        for cell in report.cells
-        for reason in (_errors(cell, limit), *(check(cell) for check in CHECKS))
-        if reason
-    ]
+def invalid(cell: Cell, error_limit: float) -> list[str]:
+    """Return why the cell's numbers must not be used; nothing if they hold."""
+    return [reason for reason in (_errors(cell, error_limit), *(check(cell) for check in CHECKS)) if reason]
 
 
 def _errors(cell: Cell, limit: float) -> str | None:

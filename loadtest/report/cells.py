@@ -125,3 +125,5 @@ class Cell:
     latency: Latency
     server: ServerSide
     rounds: tuple[RoundSummary, ...]
+    invalid: tuple[str, ...] = ()
+    """Why the numbers of this cell must not be used; empty if they hold."""

@@ -16,7 +16,7 @@ from loadtest.options import Options
 from loadtest.report.cells import Cell
 from loadtest.slo.level import Level
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of the fields. Reports of other versions are refused."""
 
 
@@ -164,7 +164,7 @@ class Report:
     levels: tuple[Level, ...]
     """The highest load within the service level per arm, if it was searched for."""
     invalid: tuple[str, ...] = ()
-    """Why the numbers must not be used; empty if they hold."""
+    """Why no number of the run must be used; each cell has reasons of its own."""
     notes: tuple[str, ...] = ()
     """Facts that a reader must know."""
     verdicts: tuple[Verdict, ...] = ()
@@ -173,9 +173,29 @@ class Report:
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def reasons(self) -> list[str]:
+        """Why the run, or a cell of it, is INVALID; empty if all numbers hold."""
+        return [*self.invalid, *(f"{c.arm}, {c.workload}: {reason}" for c in self.cells for reason in c.invalid)]
+
+    @property
+    def is_void(self) -> bool:
+        """True if no cell holds."""
+        return not self.valid
+
+    @property
+    def valid(self) -> list[str]:
+        """The names of the cells that hold."""
+        return [] if self.invalid else [f"{cell.arm}, {cell.workload}" for cell in self.cells if not cell.invalid]
+
+    @property
     def devices(self) -> dict[str, str]:
         """The device of each arm."""
         return {arm.name: arm.device for arm in self.arms}
+
+    def sides(self, comparison: Comparison) -> list[Cell]:
+        """Return the cells of a comparison: the arm's, then the baseline's."""
+        both = (comparison.arm, comparison.baseline)
+        return [cell for arm in both if (cell := self.cell(arm, comparison.workload))]
 
     def cell(self, arm: str, workload: str) -> Cell | None:
         """Return the cell of an arm under a workload, if it was measured."""

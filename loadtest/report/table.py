@@ -42,7 +42,7 @@ def _row(cell: Cell, device: str, answers: Accuracy) -> list[str]:
     server, latency = cell.server, cell.latency
     return [
         cell.workload,
-        cell.arm,
+        cell.arm + (" (INVALID)" if cell.invalid else ""),
         device,
         number(cell.images_per_second, 1),
         *(number(seconds, 2, 1e3) for seconds in (latency.p50, latency.p95, latency.p99)),

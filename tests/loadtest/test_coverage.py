@@ -3,7 +3,8 @@
 import pytest
 
 from benchmarks.coverage import CLOSED, Closed, throughput
-from benchmarks.simulated import Server
+from benchmarks.drifting import ALL, BATCHED, alarms
+from benchmarks.simulated import CONSTANT, Change, Server
 
 SEEDS = range(30)
 
@@ -24,3 +25,14 @@ def test_users_that_answer_in_waves_do_not_invert_a_ranking() -> None:
     tally = throughput(waves, 0.7 / 0.6, SEEDS)
     assert (tally.detected, tally.inverted) == (1.0, 0.0)
     assert tally.covered >= 0.9
+
+
+def test_a_constant_speed_is_rarely_called_a_drift() -> None:
+    """Of 45 reports at most 4 are false alarms: with 2 % allowed, 5 or more come up once in 400 times."""
+    seeds = range(5)
+    assert sum(alarms(report, CONSTANT, seeds) for report in ALL) * len(seeds) <= 4
+
+
+def test_a_service_that_becomes_slower_is_called_a_drift() -> None:
+    """One of three arms takes 20 % longer at the end of the run than at its start."""
+    assert alarms(BATCHED, Change(1.2), range(10)) == 1.0
