@@ -10,7 +10,7 @@ from math import nan
 from loadtest.analysis.statistics import quantile
 from loadtest.client.description import VariantInfo
 from loadtest.client.scrape import Scrape
-from loadtest.plan import Arm, Round, Workload, blocks
+from loadtest.plan import Arm, Round, Timing, Workload, blocks
 from loadtest.records import Played, Request, Stretch
 
 URL = "http://simulated"
@@ -81,7 +81,8 @@ def play(
     """Return rounds of one second of every arm under every workload, in the order of the load test's plan."""
     rng = random.Random(seed)
     settle = {w: max(SETTLE, *(usual(server, w, seed) for server in servers.values())) for w in workloads}
-    plan = blocks(tuple(servers), workloads, seconds=1.0, settle=settle, seed=seed, contended=False)
+    timings = {w: Timing(settle[w], 1.0, rounds) for w in workloads}
+    plan = blocks(tuple(servers), timings, seed=seed, contended=False)
     made = []
     for machine, block in zip(paces(rng, rounds, drift), islice(plan, rounds), strict=True):
         for planned in block:

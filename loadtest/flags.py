@@ -25,6 +25,10 @@ URL_HELP = (
 )
 CONCURRENCY_HELP = "closed workloads: users that each wait for an answer before the next request (default 1,8)"
 RATE_HELP = "open workloads: requests per second at random times (Poisson), timed from when they were due"
+CONTINUOUS_HELP = (
+    "play the rounds of --rate on end, in long blocks that wait for no answer: a stall of the service that is longer "
+    "than a round then counts in full; with long stalls, raise --duration and --users"
+)
 SLO_HELP = "afterwards, find the highest load per variant that keeps this service level, such as p99=20ms"
 DEFAULT = Options(urls=())
 
@@ -34,7 +38,10 @@ def parse(argv: list[str] | None) -> tuple[Options, Path]:
 
     Exits with code 2 and a reason if the command line is wrong.
     """
-    flags = parser().parse_args(argv)
+    known = parser()
+    flags = known.parse_args(argv)
+    if flags.continuous and not flags.rate:
+        known.error("--continuous needs --rate: users of a closed workload stop sending while the service stalls")
     fields = {name: value for name, value in vars(flags).items() if name in Options.__dataclass_fields__}
     closed = flags.concurrency or (() if flags.rate else (1, 8))
     workloads = [*(Workload(concurrency=n) for n in closed), *(Workload(rate=rate) for rate in flags.rate)]
@@ -66,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
         help="format of the images in a request (default %(default)s)",
     )
     p.add_argument("--contended", action="store_true", help="load all variants at the same time instead of one by one")
+    p.add_argument("--continuous", action="store_true", help=CONTINUOUS_HELP)
     p.add_argument("--slo", type=level, metavar="p99=20ms", help=SLO_HELP)
     p.add_argument(
         "--slo-load",

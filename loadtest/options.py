@@ -40,6 +40,8 @@ class Options:
     images_per_request: int = 1
     contended: bool = False
     """Load all arms at the same time."""
+    continuous: bool = False
+    """Play the rounds of open workloads on end: the next one begins although answers to the last one are missing."""
     seed: int = 0
     timeout: float = 30.0
     """Time after which a request counts as failed."""

@@ -5,6 +5,8 @@ import pytest
 from benchmarks.coverage import CLOSED, Closed, throughput
 from benchmarks.drifting import ALL, BATCHED, alarms
 from benchmarks.simulated import CONSTANT, Change, Server
+from benchmarks.stalls import Stalling, means
+from loadtest.options import Options
 
 SEEDS = range(30)
 
@@ -36,3 +38,10 @@ def test_a_constant_speed_is_rarely_called_a_drift() -> None:
 def test_a_service_that_becomes_slower_is_called_a_drift() -> None:
     """One of three arms takes 20 % longer at the end of the run than at its start."""
     assert alarms(BATCHED, Change(1.2), range(10)) == 1.0
+
+
+def test_a_continuous_run_states_long_stalls_as_they_are() -> None:
+    """The service stalls for 5 s in every minute. Short rounds with pauses miss it: hardly any request is due in it."""
+    truth = Stalling().truth(0.95)
+    assert means(Options(urls=(), duration=600.0, continuous=True), range(10))[0] == pytest.approx(truth, rel=0.1)
+    assert means(Options(urls=(), duration=600.0), range(10))[0] < 0.01 * truth
