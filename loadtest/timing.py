@@ -1,5 +1,6 @@
 """The lengths of rounds, which follow from the options and from what the warm-up measured."""
 
+from loadtest.analysis.stability import ENOUGH_ROUNDS
 from loadtest.analysis.statistics import MINIMUM_ROUNDS
 from loadtest.options import Options
 from loadtest.plan import Timing, Workload
@@ -8,7 +9,7 @@ LONGEST_SETTLE = 5.0
 """Seconds that a round settles at most."""
 REQUESTS = 2.0
 """Requests of the slowest arm that fit into a round one after the other, so that at least one is due in it."""
-LONG_BLOCKS = 10
+LONG_BLOCKS = ENOUGH_ROUNDS
 """Rounds of a continuous run, if they are not shorter than the options say."""
 
 

@@ -14,6 +14,8 @@ from loadtest.records import Played, rounds_of
 PARTS = 3
 FALSE_ALARMS = 0.02
 """Probability of a drift in any cell of a report on services whose speed does not change."""
+ENOUGH_ROUNDS = 15
+"""Rounds of a cell that the test needs: with fewer, too few orders differ for a chance as low as its level."""
 PERMUTATIONS = (1000, 20_000)
 """Random orders of the first look, and of the second one, which only a chance of CLEAR or less gets."""
 CLEAR = 0.02

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from loadtest.analysis.stability import ENOUGH_ROUNDS
 from loadtest.report.cells import Cell
 from loadtest.report.document import Report
 
@@ -72,6 +73,9 @@ def notes(report: Report) -> list[str]:
         lines.append("The run was stopped before its end: these are the rounds that were played until then.")
     if report.same_machine:
         lines.append("The load generator ran on the service's machine and took some of its CPU time.")
+    few = [f"{cell.arm}, {cell.workload}" for cell in report.cells if len(cell.rounds) < ENOUGH_ROUNDS]
+    if few:
+        lines.append(f"Fewer than {ENOUGH_ROUNDS} rounds, too few to show a drift: {'; '.join(few)}.")
     changed = [row for row in report.accuracy if row.changed_answers]
     lines += [f"{row.arm} changed its answer to an image {row.changed_answers} times." for row in changed]
     return lines + [note for cell in report.cells for note in _cell_notes(cell)] + _mixed_devices(report)

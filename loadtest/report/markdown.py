@@ -56,10 +56,11 @@ def ran_on(report: Report) -> dict[str, str]:
 def played(report: Report) -> str:
     """Return a description of the rounds that were played; they can be more or fewer than the planned ones."""
     counts = [len(cell.rounds) for cell in report.cells]
-    settles = [one.settle for cell in report.cells for one in cell.rounds]
+    rounds = [one for cell in report.cells for one in cell.rounds]
+    seconds, settles = [one.seconds for one in rounds], [one.settle for one in rounds]
     order = "all arms loaded at once" if report.settings.contended else "arms interleaved (ABBA)"
-    rounds = f"{span(counts)} rounds of {report.settings.round:g} s per cell, {order}"
-    return f"{rounds}, {span(settles)} s to settle"
+    pauses = ", those of open workloads on end" if report.settings.continuous else ""
+    return f"{span(counts)} rounds of {span(seconds)} s per cell, {order}{pauses}, {span(settles)} s to settle"
 
 
 def span(values: Sequence[float]) -> str:
