@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks import searches
+from benchmarks import drifting, searches, stalls
 from benchmarks.simulated import Server, arm, play
 from loadtest.analysis.statistics import mean_ratio
 from loadtest.plan import Arm, Workload
@@ -104,6 +104,10 @@ def main() -> None:
     print(throughput_table(seeds))
     print(f"\nSearches for a service level (--slo): percent of {len(seeds)} searches, seeds 0 to {len(seeds) - 1}\n")
     print(searches.table(seeds))
+    print(f"\nDrift test: percent of {len(seeds)} reports in which a cell drifted\n")
+    print(drifting.table(seeds))
+    print(f"\nA service that stalls for 5 s in every minute, 20 requests/s: means of {len(seeds)} runs of two arms\n")
+    print(stalls.table(seeds))
 
 
 if __name__ == "__main__":

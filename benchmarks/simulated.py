@@ -10,7 +10,7 @@ from math import nan
 from loadtest.analysis.statistics import quantile
 from loadtest.client.description import VariantInfo
 from loadtest.client.scrape import Scrape
-from loadtest.plan import Arm, Round, Workload, blocks
+from loadtest.plan import Arm, Round, Timing, Workload, blocks
 from loadtest.records import Played, Request, Stretch
 
 URL = "http://simulated"
@@ -40,17 +40,28 @@ class Server:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """The pace of the simulated machine: by `drift` from block to block, by `ROUND_NOISE` from round to round."""
+class Change:
+    """A change of an arm's service times, which grow to `factor` times the first ones."""
 
-    drift: float = DRIFT
+    factor: float
+    is_gradual: bool = True
+    """True if they grow evenly over the run, false if they are longer in its last third only."""
 
-    def paces(self, rng: random.Random, count: int) -> list[float]:
-        """Return one factor on all service times per block."""
-        paces = [1.0]
-        while len(paces) < count:
-            paces.append(paces[-1] * rng.lognormvariate(0.0, self.drift))
-        return paces
+    def pace(self, passed: float) -> float:
+        """Return the factor on the service times after the share `passed` of the run."""
+        grown = passed if self.is_gradual else float(passed >= 2 / 3)
+        return 1.0 + (self.factor - 1.0) * grown
+
+
+CONSTANT = Change(1.0)
+
+
+def paces(rng: random.Random, count: int, drift: float) -> list[float]:
+    """Return the factor on all service times in each block: a random walk that starts at 1."""
+    made = [1.0]
+    while len(made) < count:
+        made.append(made[-1] * rng.lognormvariate(0.0, drift))
+    return made
 
 
 def arm(name: str) -> Arm:
@@ -64,18 +75,21 @@ def play(
     *,
     rounds: int,
     seed: int,
-    machine: Machine | None = None,
+    drift: float = DRIFT,
+    changes: Mapping[Arm, Change] | None = None,
 ) -> list[Played]:
     """Return rounds of one second of every arm under every workload, in the order of the load test's plan."""
     rng = random.Random(seed)
     settle = {w: max(SETTLE, *(usual(server, w, seed) for server in servers.values())) for w in workloads}
-    plan = blocks(tuple(servers), workloads, seconds=1.0, settle=settle, seed=seed, contended=False)
-    paces = (machine or Machine()).paces(rng, rounds)
-    return [
-        played(servers[planned.arms[0]], planned, pace * rng.lognormvariate(0.0, ROUND_NOISE), rng)
-        for pace, block in zip(paces, islice(plan, rounds), strict=True)
-        for planned in block
-    ]
+    timings = {w: Timing(settle[w], 1.0, rounds) for w in workloads}
+    plan = blocks(tuple(servers), timings, seed=seed, contended=False)
+    made = []
+    for machine, block in zip(paces(rng, rounds, drift), islice(plan, rounds), strict=True):
+        for planned in block:
+            change = (changes or {}).get(planned.arms[0], CONSTANT)
+            pace = machine * change.pace(planned.block / rounds) * rng.lognormvariate(0.0, ROUND_NOISE)
+            made.append(played(servers[planned.arms[0]], planned, pace, rng))
+    return made
 
 
 def usual(server: Server, workload: Workload, seed: int) -> float:

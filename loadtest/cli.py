@@ -30,9 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     report = build(measured, options, ["python", "-m", "loadtest", *arguments])
     files = [*write(report, folder), write_requests(measured.played, folder)]
     print("wrote", ", ".join(str(file) for file in files), file=sys.stderr)
-    for line in [*report.notes, *(f"INVALID: {reason}" for reason in report.invalid)]:
-        print(line)
-    print("", *report.summary, "", text(report, "simple"), sep="\n")
+    invalid = [f"INVALID: {reason}" for reason in report.reasons]
+    print(*report.notes, "", *report.summary, *invalid, "", text(report, "simple"), sep="\n")
     if measured.partial and not measured.problems:
         return 130
-    return 3 if report.invalid else 0
+    return 3 if report.reasons else 0

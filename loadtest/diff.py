@@ -90,7 +90,7 @@ def incomparable(old: Report, new: Report, found: Sequence[Difference]) -> str:
 def reasons(name: Path, report: Report) -> list[str]:
     """Return why a report proves nothing."""
     early = [f"{name} is partial: its run was stopped early"] if report.partial else []
-    return early + [f"{name} is INVALID: {why}" for why in report.invalid]
+    return early + [f"{name} is INVALID: {why}" for why in report.reasons]
 
 
 def missing(old: Report, new: Report) -> list[str]:

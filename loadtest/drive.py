@@ -1,6 +1,7 @@
-"""The course of a run: warm up, play rounds until they are stable, read the service's metrics around each of them."""
+"""The course of a run: warm up, play rounds until no cell drifts, read the service's metrics around each of them."""
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain, islice, takewhile
 
 from loadtest.analysis.stability import unstable
 from loadtest.analysis.statistics import quantile
@@ -8,14 +9,14 @@ from loadtest.client.generator import Generator
 from loadtest.client.scrape import Scrape
 from loadtest.client.server import Service
 from loadtest.options import Options
-from loadtest.plan import Arm, Round, Workload, blocks
+from loadtest.plan import Arm, Round, Timing, Workload, blocks, planned
 from loadtest.progress import Progress
-from loadtest.records import Played
+from loadtest.records import Played, Stretch
 from loadtest.slo.level import Level
 from loadtest.slo.turns import Search, Stopped
+from loadtest.timing import is_continuous, timing
 
-LONGEST_SETTLE = 5.0
-"""Seconds that a round settles at most."""
+NOTHING = Scrape({})
 
 
 class Drive:
@@ -43,23 +44,21 @@ class Drive:
             Stopped: the user stopped the run.
             ServerError: a service went away.
         """
-        settle = self._warm_up(generator)
         options = self._options
+        timings = self._warm_up(generator)
+        self.progress.extend(self._size(timings) - self._block * options.rounds)
         names = ", ".join(arm.name for arm in self._arms)
         self.progress.say(f"measuring {names} under {', '.join(workload.name for workload in options.workloads)}")
-        plan = blocks(
-            self._arms,
-            options.workloads,
-            seconds=options.round,
-            settle=settle,
-            seed=options.seed,
-            contended=options.contended,
-        )
-        for planned in self._until_stable(plan):
+        on_end = {w: t for w, t in timings.items() if is_continuous(options, w)}
+        by_round = {w: t for w, t in timings.items() if w not in on_end}
+        for one in self._until_stable(by_round) if by_round else ():
             self._check()
-            played = self._round(planned, generator)
+            played = self._round(one, generator)
             self.played += played
-            self.progress.step(running(played, options.images_per_request))
+            self._step(one, running(played, options.images_per_request))
+        for workload, own in on_end.items():
+            self.played += self._continuous(workload, own, generator)
+            self._check()
         if options.slo:
             for level in Search(options, generator, self.progress, self._check).levels(options.slo, self._arms):
                 self.levels.append(level)
@@ -68,53 +67,91 @@ class Drive:
         if self._stop():
             raise Stopped
 
-    def _warm_up(self, generator: Generator) -> dict[Workload, float]:
-        """Load every cell once, uncounted, and return the seconds that the rounds of each workload settle.
+    def _size(self, timings: Mapping[Workload, Timing]) -> float:
+        """Return how many rounds of the usual length the planned ones amount to."""
+        return len(self._together) * sum(t.rounds * t.seconds for t in timings.values()) / self._options.round
 
-        They settle for the p50 of the slowest arm at least: all users start together, and nobody has an answer before.
-        """
-        settle = dict.fromkeys(self._options.workloads, self._options.settle)
+    def _step(self, played: Round, text: str) -> None:
+        self.progress.step(text, played.seconds / self._options.round)
+
+    def _blocks(self, timings: Mapping[Workload, Timing]) -> Iterator[list[Round]]:
+        return blocks(self._arms, timings, seed=self._options.seed, contended=self._options.contended)
+
+    def _warm_up(self, generator: Generator) -> dict[Workload, Timing]:
+        """Load every cell once, uncounted, and return the rounds of each workload that follow from it."""
+        slowest = dict.fromkeys(self._options.workloads, 0.0)
         for workload in self._options.workloads if self._options.warm_up else ():
             for arms in self._together:
                 self._check()
                 stretch = generator.play(Round(arms, workload, -1, 0.0, self._options.warm_up, self._options.seed))
                 for requests in stretch.requests.values():
-                    p50 = quantile([request.latency for request in requests], 0.5) or 0.0
-                    settle[workload] = min(LONGEST_SETTLE, max(settle[workload], p50))
+                    p50 = quantile([request.latency for request in requests if not request.error], 0.5) or 0.0
+                    slowest[workload] = max(slowest[workload], p50)
                 self.progress.step(f"warmed up {', '.join(arm.name for arm in arms)}, {workload.name}")
         generator.rewind()
-        return settle
+        return {workload: timing(self._options, workload, p50) for workload, p50 in slowest.items()}
 
-    def _until_stable(self, plan: Iterator[list[Round]]) -> Iterator[Round]:
-        """Yield the planned rounds, then more until every cell is stable or `most_rounds` is reached."""
-        options = self._options
-        more = max(1, options.rounds // 4)
-        for number, block in zip(range(options.most_rounds), plan, strict=False):
-            late = number - options.rounds
+    def _until_stable(self, timings: Mapping[Workload, Timing]) -> Iterator[Round]:
+        """Yield the planned rounds, then more until no cell drifts or the most rounds are reached."""
+        options, few = self._options, planned(timings)
+        most, more = round(few * options.most_rounds / options.rounds), max(1, few // 4)
+        for number, block in enumerate(islice(self._blocks(timings), most)):
+            late = number - few
             if late >= 0 and late % more == 0:
-                if not (moving := unstable(self._arms, options.workloads, self.played, options.tolerance)):
+                if not (moving := unstable(self._arms, list(timings), self.played)):
                     return
-                self.progress.extend(more * self._block)
-                self.progress.say(f"not stable yet, so {more} more rounds: {moving[0]}")
+                self.progress.extend(self._size(timings) * more / few)
+                self.progress.say(f"{moving[0].arm}, {moving[0].workload}: {moving[0].reason}; so {more} more rounds")
             yield from block
 
-    def _round(self, planned: Round, generator: Generator) -> list[Played]:
-        urls = {arm.url for arm in planned.arms}
-        before = {url: self._services[url].scrape() for url in urls}
-        stretch = generator.play(planned)
-        after = {url: self._services[url].scrape() for url in urls}
-        added = {url: after[url] - before[url] for url in urls}
-        return [
-            Played(
-                arm=arm,
-                round=planned,
-                stretch=stretch,
-                server=added[arm.url].about(arm.variant),
-                gauges=after[arm.url].about(arm.variant),
-                foreign=foreign(added[arm.url], {other.variant for other in planned.arms if other.url == arm.url}),
+    def _round(self, one: Round, generator: Generator) -> list[Played]:
+        before = self._scrapes(one.arms)
+        stretch = generator.play(one)
+        return recorded([(one, stretch)], before, self._scrapes(one.arms))
+
+    def _continuous(self, workload: Workload, own: Timing, generator: Generator) -> list[Played]:
+        """Play the rounds of one workload on end, or those until the user stops the run."""
+        rounds = chain.from_iterable(islice(self._blocks({workload: own}), own.rounds))
+        before = self._scrapes(self._arms)
+        played = generator.play_on(self._announced(takewhile(lambda _: not self._stop(), rounds)))
+        return recorded(played, before, self._scrapes(self._arms))
+
+    def _announced(self, rounds: Iterable[Round]) -> Iterator[Round]:
+        """Yield the rounds, and count each as done when the next one is asked for."""
+        for one in rounds:
+            yield one
+            self._step(one, f"block {one.block + 1}, {one.workload.name}: {', '.join(arm.name for arm in one.arms)}")
+
+    def _scrapes(self, arms: Sequence[Arm]) -> dict[str, Scrape]:
+        """Return the metrics of the arms' services by their URL."""
+        return {url: self._services[url].scrape() for url in {arm.url for arm in arms}}
+
+
+def recorded(
+    played: Sequence[tuple[Round, Stretch]], before: Mapping[str, Scrape], after: Mapping[str, Scrape]
+) -> list[Played]:
+    """Return each arm's part of rounds that were played between two readings of the metrics.
+
+    The first part of an arm holds the whole increase of its counters. The others hold none, so that the sum is right.
+    """
+    added = {url: after[url] - before[url] for url in before}
+    loaded = {arm: None for one, _ in played for arm in one.arms}
+    made: list[Played] = []
+    for one, stretch in played:
+        for arm in one.arms:
+            is_first = all(part.arm != arm for part in made)
+            variants = {other.variant for other in loaded if other.url == arm.url}
+            made.append(
+                Played(
+                    arm=arm,
+                    round=one,
+                    stretch=stretch,
+                    server=added[arm.url].about(arm.variant) if is_first else NOTHING,
+                    gauges=after[arm.url].about(arm.variant),
+                    foreign=foreign(added[arm.url], variants) if is_first else 0,
+                )
             )
-            for arm in planned.arms
-        ]
+    return made
 
 
 def foreign(added: Scrape, variants: Set[str]) -> int:

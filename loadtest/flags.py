@@ -17,7 +17,7 @@ To compare two reports: python -m loadtest diff a.json b.json (see its --help)
 exit codes:
   0    measured, and the numbers hold
   2    nothing could be measured: wrong flags, no images, no service, no variant that is ready
-  3    the report was written but marked INVALID; it says why
+  3    the report was written, and it or a cell of it is INVALID; it says why
   130  stopped with Ctrl-C; the report was written from what was measured until then
 """
 URL_HELP = (
@@ -25,6 +25,10 @@ URL_HELP = (
 )
 CONCURRENCY_HELP = "closed workloads: users that each wait for an answer before the next request (default 1,8)"
 RATE_HELP = "open workloads: requests per second at random times (Poisson), timed from when they were due"
+CONTINUOUS_HELP = (
+    "play the rounds of --rate on end, in long blocks that wait for no answer: a stall of the service that is longer "
+    "than a round then counts in full; with long stalls, raise --duration and --users"
+)
 SLO_HELP = "afterwards, find the highest load per variant that keeps this service level, such as p99=20ms"
 DEFAULT = Options(urls=())
 
@@ -34,7 +38,10 @@ def parse(argv: list[str] | None) -> tuple[Options, Path]:
 
     Exits with code 2 and a reason if the command line is wrong.
     """
-    flags = parser().parse_args(argv)
+    known = parser()
+    flags = known.parse_args(argv)
+    if flags.continuous and not flags.rate:
+        known.error("--continuous needs --rate: users of a closed workload stop sending while the service stalls")
     fields = {name: value for name, value in vars(flags).items() if name in Options.__dataclass_fields__}
     closed = flags.concurrency or (() if flags.rate else (1, 8))
     workloads = [*(Workload(concurrency=n) for n in closed), *(Workload(rate=rate) for rate in flags.rate)]
@@ -66,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
         help="format of the images in a request (default %(default)s)",
     )
     p.add_argument("--contended", action="store_true", help="load all variants at the same time instead of one by one")
+    p.add_argument("--continuous", action="store_true", help=CONTINUOUS_HELP)
     p.add_argument("--slo", type=level, metavar="p99=20ms", help=SLO_HELP)
     p.add_argument(
         "--slo-load",
@@ -140,13 +148,12 @@ NUMBERS = (
     ("--warm-up", from_zero, "seconds per variant and workload before the first round that do not count"),
     ("--images-per-request", count, "images in one request"),
     ("--timeout", positive, "seconds after which a request counts as failed"),
-    ("--error-limit", from_zero, "share of failed requests above which a run is INVALID"),
+    ("--error-limit", from_zero, "share of failed requests above which a cell is INVALID"),
     (
         "--max-duration",
         from_zero,
-        "counted seconds per variant and workload after which unstable rounds are given up; 0 for 1.5 x --duration",
+        "counted seconds per variant and workload after which rounds that drift are given up; 0 for 1.5 x --duration",
     ),
-    ("--tolerance", positive, "distance of thirds of the rounds from their mean that is stable (latency: twice that)"),
     ("--users", count, "requests in flight at most in an open workload"),
     ("--seed", int, "seed of the order of images and rounds"),
 )

@@ -40,17 +40,17 @@ class Options:
     images_per_request: int = 1
     contended: bool = False
     """Load all arms at the same time."""
+    continuous: bool = False
+    """Play the rounds of open workloads on end: the next one begins although answers to the last one are missing."""
     seed: int = 0
     timeout: float = 30.0
     """Time after which a request counts as failed."""
     users: int = 128
     """Requests in flight at most in an open workload."""
     error_limit: float = 0.01
-    """Share of failed requests above which a run is INVALID."""
+    """Share of failed requests above which a cell is INVALID."""
     max_duration: float = 0.0
-    """Counted time per arm and workload after which unstable rounds are given up; 0 for 1.5 times `duration`."""
-    tolerance: float = 0.10
-    """Distance of the thirds of the rounds from their mean, as a share of it, up to which they are stable."""
+    """Counted time per arm and workload after which rounds that drift are given up; 0 for 1.5 times `duration`."""
     slo: Slo | None = None
     slo_load: str = "rate"
     """The load that the search for `slo` varies: `rate` or `concurrency`."""
@@ -62,5 +62,5 @@ class Options:
 
     @property
     def most_rounds(self) -> int:
-        """The rounds of each arm and workload after which an unstable run is given up."""
+        """The rounds of each arm and workload after which a run that drifts is given up."""
         return max(self.rounds, round((self.max_duration or 1.5 * self.duration) / self.round))

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from loadtest.client.description import VariantInfo
 
@@ -52,6 +53,15 @@ class Round:
     seed: int
 
 
+@dataclass(frozen=True)
+class Timing:
+    """The rounds of one workload: how long each of them settles and counts, in seconds, and how many are planned."""
+
+    settle: float
+    seconds: float
+    rounds: int
+
+
 def orders(count: int, seed: int) -> Iterator[list[int]]:
     """Yield orders of `count` arms without end: a random one, the same backwards (ABBA), the next random one, ...
 
@@ -65,22 +75,25 @@ def orders(count: int, seed: int) -> Iterator[list[int]]:
 
 
 def blocks(
-    arms: Sequence[Arm],
-    workloads: Sequence[Workload],
-    *,
-    seconds: float,
-    settle: Mapping[Workload, float],
-    seed: int,
-    contended: bool,
+    arms: Sequence[Arm], timings: Mapping[Workload, Timing], *, seed: int, contended: bool
 ) -> Iterator[list[Round]]:
     """Yield blocks of rounds without end. In a block every workload meets every arm once (`contended`: all at once).
 
-    The workloads of every second block come in reverse order, like its arms.
+    A workload with fewer rounds than the others skips blocks at even distances. The workloads of every second block
+    come in reverse order. So do the arms of a workload in every second block that it takes part in.
     """
     groups = [tuple(arms)] if contended else [(arm,) for arm in arms]
-    for block, order in enumerate(orders(len(groups), seed)):
+    drawn = {workload: orders(len(groups), seed) for workload in timings}
+    most = planned(timings)
+    for block in count():
+        due = [w for w, t in timings.items() if (block + 1) * t.rounds // most > block * t.rounds // most]
         yield [
-            Round(groups[index], workload, block, settle[workload], seconds, seed=seed + block)
-            for workload in (workloads if block % 2 == 0 else workloads[::-1])
-            for index in order
+            Round(groups[index], workload, block, timings[workload].settle, timings[workload].seconds, seed + block)
+            for workload in (due if block % 2 == 0 else due[::-1])
+            for index in next(drawn[workload])
         ]
+
+
+def planned(timings: Mapping[Workload, Timing]) -> int:
+    """Return the number of blocks in which every workload gets its rounds."""
+    return max(timing.rounds for timing in timings.values())

@@ -107,7 +107,10 @@ class Played:
     round: Round
     stretch: Stretch
     server: Scrape
-    """The increase of the variant's counters during the round."""
+    """The increase of the variant's counters during the round.
+
+    Of rounds that were played on end, the arm's first one holds the whole increase.
+    """
     gauges: Scrape
     """The variant's metrics after the round."""
     foreign: int = 0

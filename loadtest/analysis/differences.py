@@ -12,6 +12,7 @@ from loadtest.report.cells import QUANTILES, Cell
 from loadtest.report.document import Report
 
 METRICS = ("images_per_second", *QUANTILES, "accuracy")
+INVALID = "not comparable, one of the cells is INVALID"
 SATURATED = "not comparable, the rate was more than it can hold"
 
 
@@ -57,6 +58,8 @@ def differences(old: Report, new: Report) -> list[Difference]:
 
 
 def _cell_difference(a: Cell, b: Cell, metric: str) -> Difference:
+    if a.invalid or b.invalid:
+        return Difference(b.arm, b.workload, metric, None, INVALID)
     if metric in QUANTILES and (a.saturated or b.saturated):
         return Difference(b.arm, b.workload, metric, None, SATURATED)
     return Difference(b.arm, b.workload, metric, ratio(a, b, metric))

@@ -1,65 +1,151 @@
-"""The stability of a cell's rounds. A cell is one arm under one workload."""
+"""The drift of a cell over its rounds. A cell is one arm under one workload."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
-from loadtest.analysis.statistics import enough, quantile
+import numpy as np
+
+from loadtest.analysis.statistics import Floats, quantile
+from loadtest.analysis.verdicts import baselines
 from loadtest.plan import Arm, Workload
 from loadtest.records import Played, rounds_of
 
 PARTS = 3
+FALSE_ALARMS = 0.02
+"""Probability of a drift in any cell of a report on services whose speed does not change."""
+ENOUGH_ROUNDS = 15
+"""Rounds of a cell that the test needs: with fewer, too few orders differ for a chance as low as its level."""
+PERMUTATIONS = (1000, 20_000)
+"""Random orders of the first look, and of the second one, which only a chance of CLEAR or less gets."""
+CLEAR = 0.02
 SATURATED = 0.95
 """Share of the due requests: an arm that answers fewer in time cannot hold an open workload."""
-TAIL = 2.0
-"""Factor on the tolerance for latencies: the p99 of some hundred requests moves that much by chance."""
+QUANTILES = {"p50": 0.50, "p95": 0.95}
+METRICS = ("throughput", *QUANTILES)
+HALF = 0.5
+"""Answers that a round without any counts as, since its logarithm has to be finite."""
 
 
-def unstable(
-    arms: Sequence[Arm], workloads: Sequence[Workload], played: Sequence[Played], tolerance: float
-) -> list[str]:
-    """Return a sentence for each cell whose rounds are not stable."""
-    cells = [(arm, workload) for workload in workloads for arm in arms]
-    moved = [(arm, workload, drift(rounds_of(played, arm, workload), tolerance)) for arm, workload in cells]
-    return [f"{arm.name}, {workload.name}: {reason}" for arm, workload, reason in moved if reason]
+@dataclass(frozen=True)
+class Drift:
+    """A cell whose speed changed over its rounds."""
+
+    arm: str
+    workload: str
+    reason: str
 
 
-def drift(rounds: Sequence[Played], tolerance: float) -> str | None:
-    """Return what moved by more than the tolerance between the thirds of the rounds; None if they are stable.
+@dataclass(frozen=True)
+class Side:
+    """The rounds of one cell by their block."""
 
-    NVIDIA's perf_analyzer applies the same rule to its last three windows: throughput and latency within 10 % of their
-    mean. The latency is the highest of p99, p95 and p50 that every third has enough requests for. Fewer than three
-    rounds never count as unstable.
+    arm: Arm
+    rounds: Mapping[int, Played]
+
+    def logarithm(self, metric: str, block: int) -> float:
+        """Return the logarithm of a round's throughput or quantile of the latency; NaN if no request was answered."""
+        played = self.rounds[block]
+        if metric == "throughput":
+            return float(np.log(max(HALF, played.answered) / played.round.seconds))
+        value = quantile([request.latency for request in played.counted if not request.error], QUANTILES[metric])
+        return float(np.log(value)) if value else float("nan")
+
+
+def unstable(arms: Sequence[Arm], workloads: Sequence[Workload], played: Sequence[Played]) -> list[Drift]:
+    """Return the cells that drifted.
+
+    An arm with a baseline drifts if its ratio to the baseline does: a change of the machine's speed hits both rounds of
+    a pair and makes no ratio wrong. An arm that nothing is compared with drifts if its own numbers do. A baseline
+    drifts if the ratios of all its arms do, since then it may be the one that changed.
+
+    The level of each test is FALSE_ALARMS over the number of tests in the report (Bonferroni), so that the whole report
+    has at most FALSE_ALARMS.
     """
-    size = len(rounds) // PARTS
-    if not size:
-        return None
-    parts = [rounds[-size * (PARTS - i) : len(rounds) - size * (PARTS - 1 - i)] for i in range(PARTS)]
-    rates = [sum(p.answered for p in part) / sum(p.round.seconds for p in part) for part in parts]
-    if (moved := largest_deviation(rates)) > tolerance:
-        return f"throughput moved by {moved:.0%} between thirds of the rounds ({listed(rates)} requests/s)"
-    return None if saturated(rounds) else _tail_drift(parts, TAIL * tolerance)
+    held_against = baselines(arms)
+    named = {arm.name: arm for arm in arms}
+    partners = {arm.name: named.get(held_against.get(arm.name, "")) for arm in arms}
+    tested = [arm for arm in arms if partners[arm.name] or arm not in partners.values()]
+    level = FALSE_ALARMS / max(1, len(tested) * len(workloads) * len(METRICS))
+    return list(chain.from_iterable(_drifts(tested, partners, workload, played, level) for workload in workloads))
 
 
-def _tail_drift(parts: Sequence[Sequence[Played]], tolerance: float) -> str | None:
-    latencies = [[r.latency for p in part for r in p.counted if not r.error] for part in parts]
-    q = next((q for q in (0.99, 0.95, 0.5) if min(map(len, latencies)) >= enough(q)), None)
-    tails = [1000 * (quantile(part, q) or 0.0) for part in latencies] if q else []
-    if (moved := largest_deviation(tails)) <= tolerance:
+def _drifts(
+    tested: Sequence[Arm],
+    partners: Mapping[str, Arm | None],
+    workload: Workload,
+    played: Sequence[Played],
+    level: float,
+) -> list[Drift]:
+    """Return the cells of one workload that drifted."""
+    sides = {arm.name: side(arm, workload, played) for arm in [*tested, *filter(None, partners.values())]}
+    pairs = [(arm, partners[arm.name]) for arm in tested]
+    reasons = {a.name: drift(sides[a.name], sides[b.name] if b else None, level) for a, b in pairs}
+    found = {name: reason for name, reason in reasons.items() if reason}
+    for baseline in dict.fromkeys(b for _, b in pairs if b and b.name not in reasons):
+        if all(reasons[a.name] for a, b in pairs if b == baseline):
+            found[baseline.name] = "drift: every ratio to this cell drifted, so it may be the one that changed"
+    return [Drift(name, workload.name, reason) for name, reason in found.items()]
+
+
+def side(arm: Arm, workload: Workload, played: Sequence[Played]) -> Side:
+    """Return one cell as a side of the comparison."""
+    return Side(arm, {p.round.block: p for p in rounds_of(played, arm, workload)})
+
+
+def drift(own: Side, baseline: Side | None, level: float) -> str | None:
+    """Return what moved between the thirds of the rounds; None if chance explains it.
+
+    The statistic is the largest distance of a third's mean from the mean of all rounds, of the logarithms. A
+    permutation test gives its distribution: rounds start afresh, so at a constant speed their order is exchangeable
+    (Good, "Permutation, Parametric and Bootstrap Tests of Hypotheses", 2005).
+    """
+    blocks = sorted(own.rounds.keys() & baseline.rounds.keys() if baseline else own.rounds)
+    sides = [own, *([baseline] if baseline else [])]
+    is_saturated = any(saturated(list(one.rounds.values())) for one in sides)
+    for metric in METRICS[:1] if is_saturated else METRICS:
+        values = np.array([own.logarithm(metric, block) for block in blocks])
+        if baseline:
+            values -= np.array([baseline.logarithm(metric, block) for block in blocks])
+        if moved := movement(values[np.isfinite(values)], level):
+            subject = f"{metric} relative to {baseline.arm.name}" if baseline else metric
+            return f"drift: {subject} changed, {moved}"
+    return None
+
+
+def movement(values: Floats, level: float) -> str | None:
+    """Return the means of the thirds of logarithms in words, if a random order explains them at most at `level`."""
+    if len(values) < PARTS or chance(values) > level:
         return None
-    return f"p{100 * (q or 0):.0f} moved by {moved:.0%} between thirds of the rounds ({listed(tails)} ms)"
+    moves = np.expm1([part.mean() - values.mean() for part in np.array_split(values, PARTS)])
+    percent = ", ".join(f"{100 * move:+.1f} %" for move in moves)
+    return f"the thirds of the rounds lie {percent} from the mean, which has a chance below {100 * level:.2g} %"
+
+
+def chance(values: Floats) -> float:
+    """Return the probability that a random order of the values puts a third as far from the mean as their own does."""
+    first, second = PERMUTATIONS
+    estimate = _chance(values, first)
+    return estimate if estimate > CLEAR else _chance(values, second)
+
+
+def _chance(values: Floats, permutations: int) -> float:
+    """Return the share of random orders, with the own order counted as one of them (Phipson and Smyth, 2010)."""
+    shuffled = np.random.default_rng(0).permuted(np.tile(values, (permutations, 1)), axis=1)
+    own = farthest(values[np.newaxis])[0]
+    return float((1 + np.sum(farthest(shuffled) >= own - 1e-12)) / (permutations + 1))
+
+
+def farthest(orders: Floats) -> Floats:
+    """Return the largest distance of a third's mean from the mean of all, for each row."""
+    centred = orders - orders.mean(axis=1, keepdims=True)
+    parts = [np.abs(part.mean(axis=1)) for part in np.array_split(centred, PARTS, axis=1)]
+    return np.asarray(np.max(parts, axis=0), dtype=np.float64)
 
 
 def saturated(rounds: Sequence[Played]) -> bool:
     """Return whether an open workload is more than the arm can hold: then latencies grow as long as a round lasts."""
-    due, finished = sum(len(p.counted) for p in rounds), sum(p.answered for p in rounds)
-    return rounds[0].round.workload.rate is not None and finished < SATURATED * due
-
-
-def largest_deviation(values: Sequence[float]) -> float:
-    """Return the largest distance from the mean, as a share of the mean; 0 without values."""
-    mean = sum(values) / len(values) if values else 0.0
-    return max(abs(value / mean - 1) for value in values) if mean else 0.0
-
-
-def listed(values: Sequence[float]) -> str:
-    """Return the values as text, such as `81.2, 80.1, 92.0`."""
-    return ", ".join(f"{value:.1f}" for value in values)
+    if not rounds or rounds[0].round.workload.rate is None:
+        return False
+    due, answered = sum(len(p.counted) for p in rounds), sum(p.answered for p in rounds)
+    return answered < SATURATED * due

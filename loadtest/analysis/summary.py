@@ -13,7 +13,7 @@ from loadtest.client.scrape import Scrape
 from loadtest.phases import PHASES
 from loadtest.plan import Arm, Workload
 from loadtest.records import NEVER_SENT, Played
-from loadtest.report.cells import QUANTILES, Cell, Latency, Memory, RoundSummary, ServerSide, Spread
+from loadtest.report.cells import STATED, Cell, Latency, Memory, RoundSummary, ServerSide, Spread
 
 DURATION = "precision_request_duration_seconds"
 PHASE = "precision_phase_duration_seconds"
@@ -45,10 +45,10 @@ def summarise(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per
 
 
 def latency(good: Sequence[float], waits: Sequence[float]) -> Latency:
-    """Return mean and maximum of the answered requests' seconds, and quantiles of all requests' seconds."""
-    stated = {name: stated_quantile(waits, q) for name, q in QUANTILES.items()}
+    """Return the mean of the answered requests' seconds, and quantiles and the maximum of all requests' seconds."""
+    stated = {name: stated_quantile(waits, q) for name, q in STATED.items()}
     mean = float(np.mean(good)) if good else None
-    return Latency(requests=len(good), mean=mean, max=max(good, default=None), **stated)
+    return Latency(requests=len(good), mean=mean, max=max(waits, default=None), **stated)
 
 
 def lateness(seconds: Sequence[float]) -> Spread:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from loadtest.analysis.stability import ENOUGH_ROUNDS
 from loadtest.records import NEVER_SENT
 from loadtest.report.cells import Cell
 from loadtest.report.document import Report
@@ -20,16 +21,9 @@ FOREIGN = 0.01
 """Share of requests from others in the service's counters that is allowed."""
 
 
-def invalid(report: Report) -> list[str]:
-    """Return why the run's numbers must not be used; nothing if they hold."""
-    limit = report.settings.error_limit
-    searches = [f"{level.arm}, {level.slo}: {GENERATOR}{level.limited}" for level in report.levels if level.limited]
-    return searches + [
-        f"{cell.arm}, {cell.workload}: {reason}"
-        for cell in report.cells
-        for reason in (_errors(cell, limit), *(check(cell) for check in CHECKS))
-        if reason
-    ]
+def invalid(cell: Cell, error_limit: float) -> list[str]:
+    """Return why the cell's numbers must not be used; nothing if they hold."""
+    return [reason for reason in (_errors(cell, error_limit), *(check(cell) for check in CHECKS)) if reason]
 
 
 def _errors(cell: Cell, limit: float) -> str | None:
@@ -103,6 +97,9 @@ def notes(report: Report) -> list[str]:
         lines.append("The run was stopped before its end: these are the rounds that were played until then.")
     if report.same_machine:
         lines.append("The load generator ran on the service's machine and took some of its CPU time.")
+    few = [f"{cell.arm}, {cell.workload}" for cell in report.cells if len(cell.rounds) < ENOUGH_ROUNDS]
+    if few:
+        lines.append(f"Fewer than {ENOUGH_ROUNDS} rounds, too few to show a drift: {'; '.join(few)}.")
     changed = [row for row in report.accuracy if row.changed_answers]
     lines += [f"{row.arm} changed its answer to an image {row.changed_answers} times." for row in changed]
     return lines + [note for cell in report.cells for note in _cell_notes(cell)] + _mixed_devices(report)

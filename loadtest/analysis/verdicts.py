@@ -69,24 +69,31 @@ def accuracy_verdict(held: Against) -> str:
 
 
 def verdicts(report: Report) -> list[Verdict]:
-    """Return the results in words: the service level, then each comparison under load, then accuracy."""
+    """Return the results in words: the service level, then each comparison under load, then accuracy.
+
+    A comparison with an INVALID cell has no result, nor has accuracy without a valid cell. Searches for the service
+    level judge themselves. An INVALID run has no results at all.
+    """
+    if report.invalid:
+        return []
     found = [level.sentence() for level in report.levels] + [ratio.sentence() for ratio in report.level_ratios]
     level = [Verdict(report.levels[0].slo, tuple(found))] if found else []
     speed = [
-        Verdict(f"{_pair(c.arm, c.baseline, report)}, {c.workload}", _speed(c, report)) for c in report.comparisons
+        Verdict(f"{_pair(c.arm, c.baseline, report)}, {c.workload}", _speed(c, report))
+        for c in report.comparisons
+        if not any(cell.invalid for cell in report.sides(c))
     ]
     accuracy = [
         Verdict(_pair(row.arm, row.against.baseline, report), (accuracy_verdict(row.against),))
         for row in report.accuracy
-        if row.against
+        if row.against and not report.is_void
     ]
     return [*level, *speed, *accuracy]
 
 
 def _speed(comparison: Comparison, report: Report) -> tuple[str, ...]:
     """Return the words about one comparison. An arm that cannot hold an open workload has no latencies to compare."""
-    both = (comparison.arm, comparison.baseline)
-    cells = [cell for arm in both if (cell := report.cell(arm, comparison.workload))]
+    cells = report.sides(comparison)
     if not any(cell.saturated for cell in cells):
         return tuple(ratio_words(metric, getattr(comparison.ratios, metric)) for metric in METRICS)
     return tuple(

@@ -3,7 +3,7 @@
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -49,6 +49,10 @@ class _Running:
         self.requests[turn.arm.name].append(lost(intended, time.perf_counter(), error))
         self.end(turn)
 
+    def stretch(self, cpu: float) -> Stretch:
+        """Return the record of the round, to which nothing is added any more."""
+        return Stretch(self.opened, self.closed, self.requests, self.lateness, self.starved, cpu)
+
 
 class Generator:
     """Plays rounds with users that are started, and connected, once."""
@@ -90,8 +94,27 @@ class Generator:
 
     def play(self, planned: Round) -> Stretch:
         """Play one round to its last answer."""
-        began = time.perf_counter()
-        cpu = time.process_time()
+        running, used = self._send(planned, time.perf_counter())
+        self._drain(running)
+        return running.stretch(used)
+
+    def play_on(self, rounds: Iterable[Round]) -> list[tuple[Round, Stretch]]:
+        """Play rounds of open workloads on end. Each begins as the one before it closes; answers are awaited last.
+
+        A pause for the answers would come whenever the service stalls, and no request would be due in it. So rounds
+        with pauses meet fewer stalls than there are (coordinated omission).
+        """
+        began, sent = time.perf_counter(), []
+        for planned in rounds:
+            running, used = self._send(planned, began)
+            sent.append((planned, running, used))
+            began = running.closed
+        self._drain(*(running for _, running, _ in sent))
+        return [(planned, running.stretch(used)) for planned, running, used in sent]
+
+    def _send(self, planned: Round, began: float) -> tuple[_Running, float]:
+        """Send the requests of a round that begins at `began`. Return its record and the CPU seconds per second."""
+        start, cpu = time.perf_counter(), time.process_time()
         opened = began + planned.settle
         running = _Running(opened, opened + planned.seconds, {arm.name: [] for arm in planned.arms})
         turns = [self._turn(arm, planned.workload, running) for arm in planned.arms]
@@ -101,9 +124,7 @@ class Generator:
             self._closed(turns, planned.workload.concurrency or 1, running)
         else:
             self._open(turns, planned.workload.rate, began, rng, running)
-        used = (time.process_time() - cpu) / (time.perf_counter() - began)
-        self._drain(running)
-        return Stretch(running.opened, running.closed, running.requests, running.lateness, running.starved, used)
+        return running, (time.process_time() - cpu) / (time.perf_counter() - start)
 
     def _turn(self, arm: Arm, workload: Workload, running: _Running) -> Turn:
         sequence = self._sequences.setdefault((arm, workload), count())
@@ -149,18 +170,25 @@ class Generator:
             due += rng.expovariate(rate)
         gevent.sleep(max(0.0, running.closed - time.perf_counter()))
 
-    def _drain(self, running: _Running) -> None:
+    def _drain(self, *rounds: _Running) -> None:
         """Wait for the answers. Every request that was due leaves a record, also one that was never sent.
 
         A turn that waited until its timeout is not sent any more, so the backlog is gone after that time.
         """
-        self._wait(running, self._timeout)
-        for turn in self._desk.clear():
-            running.lose(turn, NEVER_SENT)
-        self._wait(running, self._timeout + 1.0)
-        for turn in list(running.outstanding.values()):
-            running.lose(turn, UNANSWERED)
+        _wait(rounds, self._timeout)
+        unsent = {turn.number for turn in self._desk.clear()}
+        for running in rounds:
+            for turn in [turn for number, turn in running.outstanding.items() if number in unsent]:
+                running.lose(turn, NEVER_SENT)
+        _wait(rounds, self._timeout + 1.0)
+        for running in rounds:
+            for turn in list(running.outstanding.values()):
+                running.lose(turn, UNANSWERED)
 
-    def _wait(self, running: _Running, seconds: float) -> None:
+
+def _wait(rounds: Sequence[_Running], seconds: float) -> None:
+    """Wait until every turn of the rounds has ended, for at most so many seconds."""
+    deadline = time.perf_counter() + seconds
+    for running in rounds:
         if running.outstanding:
-            running.idle.wait(seconds)
+            running.idle.wait(max(0.0, deadline - time.perf_counter()))

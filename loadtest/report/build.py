@@ -24,11 +24,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def build(measured: Measured, options: Options, command: Sequence[str]) -> Report:
     """Return the report of a run that `command` started."""
     numbers = _numbers(measured, options, command)
-    unsound = (*measured.problems, *invalid(numbers), *never_stable(measured, options))
     words = tuple(verdicts(numbers))
     return replace(
         numbers,
-        invalid=unsound,
         notes=tuple(notes(numbers)),
         verdicts=words,
         summary=tuple(verdict.sentence for verdict in words),
@@ -39,7 +37,7 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str]) -> Re
     """Return the report without what is concluded from it."""
     subjects = measured.subjects
     held_against = baselines(subjects.arms)
-    cells = summaries(measured, options)
+    cells = judged(summaries(measured, options), measured, options)
     names = [arm.name for arm in subjects.arms]
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -61,6 +59,7 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str]) -> Re
         cells=tuple(cells),
         accuracy=tuple(accuracies(subjects.arms, held_against, measured.images, measured.bodies, measured.played)),
         comparisons=tuple(comparisons(cells, held_against, options.seed)),
+        invalid=measured.problems,
         levels=tuple(sorted(measured.levels, key=lambda level: names.index(level.arm))),
         level_ratios=tuple(level_ratios(measured.levels, held_against)),
     )
@@ -76,12 +75,14 @@ def summaries(measured: Measured, options: Options) -> list[Cell]:
     ]
 
 
-def never_stable(measured: Measured, options: Options) -> list[str]:
-    """Return a sentence per cell that never became stable; none for a run that ended before it could."""
-    if measured.partial:
-        return []
-    moving = unstable(measured.subjects.arms, options.workloads, measured.played, options.tolerance)
-    return [f"never stable: {reason}" for reason in moving]
+def judged(cells: Sequence[Cell], measured: Measured, options: Options) -> list[Cell]:
+    """Return the cells with the reasons that make them INVALID."""
+    moving = unstable(measured.subjects.arms, options.workloads, measured.played)
+    drifts = {(drift.arm, drift.workload): (drift.reason,) for drift in moving}
+    return [
+        replace(cell, invalid=(*invalid(cell, options.error_limit), *drifts.get((cell.arm, cell.workload), ())))
+        for cell in cells
+    ]
 
 
 def comparisons(cells: Sequence[Cell], held_against: Mapping[str, str], seed: int) -> list[Comparison]:

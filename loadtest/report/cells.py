@@ -4,14 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+"""The quantiles of the latency that arms are compared at."""
+STATED = QUANTILES | {"p999": 0.999}
+"""The quantiles of the latency that a cell states. p999 stands for p99.9."""
 
 
 @dataclass(frozen=True)
 class Latency:
     """Latency of the requests of one cell in seconds.
 
-    A quantile covers all requests that were due: a failed one counts as one that took the timeout at least. It is None
-    where there are too few requests to state it. The mean and the maximum cover the answered requests only.
+    The quantiles and the maximum cover all requests that were due: a failed one counts as one that took the timeout at
+    least. A quantile is None where there are too few requests to state it. The mean covers the answered requests only.
     """
 
     requests: int
@@ -20,7 +23,14 @@ class Latency:
     p50: float | None
     p95: float | None
     p99: float | None
+    p999: float | None
+    """The 99.9 % quantile."""
     max: float | None
+
+    @property
+    def tails(self) -> tuple[float | None, ...]:
+        """The quantiles in their order, then the maximum."""
+        return (*(self.named(name) for name in STATED), self.max)
 
     def named(self, name: str) -> float | None:
         """Return the mean or a quantile by its name."""
@@ -128,3 +138,5 @@ class Cell:
     where a request is due when it is sent."""
     server: ServerSide
     rounds: tuple[RoundSummary, ...]
+    invalid: tuple[str, ...] = ()
+    """Why the numbers of this cell must not be used; empty if they hold."""

@@ -166,7 +166,7 @@ class Report:
     level_ratios: tuple[LevelRatio, ...] = ()
     """The limits of the arms over those of their baselines."""
     invalid: tuple[str, ...] = ()
-    """Why the numbers must not be used; empty if they hold."""
+    """Why no number of the run must be used; each cell has reasons of its own."""
     notes: tuple[str, ...] = ()
     """Facts that a reader must know."""
     verdicts: tuple[Verdict, ...] = ()
@@ -175,9 +175,31 @@ class Report:
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def reasons(self) -> list[str]:
+        """Why the run, or a cell of it, is INVALID; empty if all numbers hold."""
+        cells = [f"{c.arm}, {c.workload}: {reason}" for c in self.cells for reason in c.invalid]
+        searches = [f"{s.arm}, {s.slo}: generator limited: {s.limited}" for s in self.levels if s.limited]
+        return [*self.invalid, *searches, *cells]
+
+    @property
+    def is_void(self) -> bool:
+        """True if no cell holds."""
+        return not self.valid
+
+    @property
+    def valid(self) -> list[str]:
+        """The names of the cells that hold."""
+        return [] if self.invalid else [f"{cell.arm}, {cell.workload}" for cell in self.cells if not cell.invalid]
+
+    @property
     def devices(self) -> dict[str, str]:
         """The device of each arm."""
         return {arm.name: arm.device for arm in self.arms}
+
+    def sides(self, comparison: Comparison) -> list[Cell]:
+        """Return the cells of a comparison: the arm's, then the baseline's."""
+        both = (comparison.arm, comparison.baseline)
+        return [cell for arm in both if (cell := self.cell(arm, comparison.workload))]
 
     def cell(self, arm: str, workload: str) -> Cell | None:
         """Return the cell of an arm under a workload, if it was measured."""

@@ -21,7 +21,7 @@ class Group:
 
     arms: Sequence[str]
     cells: Sequence[Cell]
-    """The cells in which at least one request was answered."""
+    """The cells in which at least one request was answered, without the INVALID ones."""
     answers: Sequence[Accuracy]
     colours: Mapping[str, str]
 
@@ -59,7 +59,7 @@ def groups(report: Report) -> dict[str, Group]:
     return {
         device: Group(
             arms,
-            [cell for cell in report.cells if cell.arm in arms and cell.latency.requests],
+            [cell for cell in report.cells if cell.arm in arms and cell.latency.requests and not cell.invalid],
             [row for row in report.accuracy if row.arm in arms],
             shades,
         )

@@ -6,7 +6,7 @@ from loadtest.progress import duration
 from loadtest.report.charts import charts
 from loadtest.report.document import Report
 from loadtest.report.groups import groups
-from loadtest.report.markdown import ran_on
+from loadtest.report.markdown import extent, ran_on
 from loadtest.report.table import HEADERS, rows
 
 
@@ -23,6 +23,7 @@ def html(report: Report) -> str:
         rows=rows(report),
         charts=drawn,
         devices=device_names(report),
+        extent=extent(report),
         ran_on=ran_on(report),
     )
 

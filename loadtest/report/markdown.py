@@ -14,12 +14,19 @@ ENGINE = ("device_name", "dtype", "backend", "backend_version", "isa", "threads"
 
 def markdown(report: Report) -> str:
     """Return the summary in words, the table, and the description of both machines."""
-    parts = ["# Load test"]
-    if report.invalid:
-        parts += ["**INVALID**: these numbers must not be used.", bullets(report.invalid)]
-    parts += [bullets(report.summary), text(report, GITHUB), bullets(report.notes), "## What it ran on"]
+    parts = ["# Load test", bullets(report.summary)]
+    if report.reasons:
+        parts += [f"**INVALID**: {extent(report)}", bullets(report.reasons)]
+    parts += [text(report, GITHUB), bullets(report.notes), "## What it ran on"]
     parts.append(bullets([f"{key}: {value}" for key, value in ran_on(report).items()]))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def extent(report: Report) -> str:
+    """Return which numbers of an INVALID report must not be used."""
+    if report.is_void:
+        return "no number of the table must be used."
+    return f"the cells below must not be used and get no verdict. Valid: {'; '.join(report.valid)}."
 
 
 def bullets(lines: Sequence[str]) -> str:
@@ -49,10 +56,11 @@ def ran_on(report: Report) -> dict[str, str]:
 def played(report: Report) -> str:
     """Return a description of the rounds that were played; they can be more or fewer than the planned ones."""
     counts = [len(cell.rounds) for cell in report.cells]
-    settles = [one.settle for cell in report.cells for one in cell.rounds]
+    rounds = [one for cell in report.cells for one in cell.rounds]
+    seconds, settles = [one.seconds for one in rounds], [one.settle for one in rounds]
     order = "all arms loaded at once" if report.settings.contended else "arms interleaved (ABBA)"
-    rounds = f"{span(counts)} rounds of {report.settings.round:g} s per cell, {order}"
-    return f"{rounds}, {span(settles)} s to settle"
+    pauses = ", those of open workloads on end" if report.settings.continuous else ""
+    return f"{span(counts)} rounds of {span(seconds)} s per cell, {order}{pauses}, {span(settles)} s to settle"
 
 
 def span(values: Sequence[float]) -> str:

@@ -16,6 +16,8 @@ HEADERS = (
     "p50 ms",
     "p95 ms",
     "p99 ms",
+    "p99.9 ms",
+    "max ms",
     "inference ms",
     "queue ms",
     "batch",
@@ -42,10 +44,10 @@ def _row(cell: Cell, device: str, answers: Accuracy) -> list[str]:
     server, latency = cell.server, cell.latency
     return [
         cell.workload,
-        cell.arm,
+        cell.arm + (" (INVALID)" if cell.invalid else ""),
         device,
         number(cell.images_per_second, 1),
-        *(number(seconds, 2, 1e3) for seconds in (latency.p50, latency.p95, latency.p99)),
+        *(number(seconds, 2, 1e3) for seconds in latency.tails),
         number(server.inference_seconds.mean, 2, 1e3),
         number(server.queue_seconds.mean, 2, 1e3),
         number(server.batch_size, 1),

@@ -27,8 +27,8 @@ FAR = 10.0
 ENDS = 0.975
 """Student's t quantile of the ends of a 95 % interval."""
 SAFE = 0.96
-"""Student's t quantile of the answer. A search ends as soon as its answer looks precise, so more than 4 % of the answers
-lie above the truth: up to 7 % in simulations."""
+"""Student's t quantile of the answer. A search ends as soon as its answer looks precise, so more than 4 % of the
+answers lie above the truth: up to 7 % in simulations."""
 
 
 @dataclass(frozen=True)

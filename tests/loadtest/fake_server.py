@@ -1,7 +1,7 @@
 """A service with known delays and known mistakes that answers as the real one documents: `python fake_server.py JSON`.
 
-The JSON names the variants: `{"fp32": {"delay": 0.01, "serial": true, "wrong_below": 0, "fail_every": 0,
-"stall_at": 0, "stall_seconds": 0, "die_at": 0, "info": {...}}}`. The right class of an image is its first byte
+The JSON names the variants: `{"fp32": {"delay": 0.01, "serial": true, "wrong_below": 0, "fail_every": 0, "stall_at": 0,
+"stall_every": 0, "stall_seconds": 0, "die_at": 0, "info": {...}}}`. The right class of an image is its first byte
 modulo 10; a variant is wrong where the second byte is below `wrong_below`. The server prints its port as soon as it
 accepts connections.
 """
@@ -66,6 +66,7 @@ class Variant:
             self.metrics.requests.labels(self.name, "overloaded").inc()
             return 503, {"title": "Too many images are waiting", "status": 503, "detail": "try again"}
         delay = self.spec.get("delay", 0.001)
+        await asyncio.sleep(self.stall_left())
         async with self.lock if self.spec.get("serial") else contextlib.nullcontext():
             queued = time.perf_counter() - began
             # The planted time of the forward pass: the tests compare what the load test measures with it.
@@ -77,6 +78,11 @@ class Variant:
         timing = {"queue_seconds": queued, "inference_seconds": delay, "total_seconds": total}
         predictions = [{"label": "x", "class_index": int(c), "probability": 1.0} for c in classes]
         return 200, {"variant": self.name, "predictions": predictions, "batch_size": len(pixels), "timing": timing}
+
+    def stall_left(self) -> float:
+        """Return the seconds until the stall ends that begins every `stall_every` seconds; 0 between two stalls."""
+        every = self.spec.get("stall_every", 0)
+        return max(0.0, self.spec["stall_seconds"] - time.perf_counter() % every) if every else 0.0
 
     def observe(self, phases: dict[str, float], total: float) -> None:
         self.metrics.requests.labels(self.name, "ok").inc()

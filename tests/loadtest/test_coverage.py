@@ -4,7 +4,10 @@ import pytest
 
 from benchmarks import searches
 from benchmarks.coverage import CLOSED, Closed, throughput
-from benchmarks.simulated import Server
+from benchmarks.drifting import ALL, BATCHED, alarms
+from benchmarks.simulated import CONSTANT, Change, Server
+from benchmarks.stalls import Stalling, means
+from loadtest.options import Options
 
 SEEDS = range(30)
 
@@ -36,3 +39,21 @@ def test_a_search_for_a_service_level_is_close_to_the_truth_and_rarely_above(que
     answers = searches.answers(queue, range(30))
     assert answers.close >= 24 / 30
     assert answers.above <= 6 / 30
+
+
+def test_a_constant_speed_is_rarely_called_a_drift() -> None:
+    """Of 45 reports at most 4 are false alarms: with 2 % allowed, 5 or more come up once in 400 times."""
+    seeds = range(5)
+    assert sum(alarms(report, CONSTANT, seeds) for report in ALL) * len(seeds) <= 4
+
+
+def test_a_service_that_becomes_slower_is_called_a_drift() -> None:
+    """One of three arms takes 20 % longer at the end of the run than at its start."""
+    assert alarms(BATCHED, Change(1.2), range(10)) == 1.0
+
+
+def test_a_continuous_run_states_long_stalls_as_they_are() -> None:
+    """The service stalls for 5 s in every minute. Short rounds with pauses miss it: hardly any request is due in it."""
+    truth = Stalling().truth(0.95)
+    assert means(Options(urls=(), duration=600.0, continuous=True), range(10))[0] == pytest.approx(truth, rel=0.1)
+    assert means(Options(urls=(), duration=600.0), range(10))[0] < 0.01 * truth

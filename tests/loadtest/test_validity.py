@@ -7,24 +7,25 @@ import pytest
 from loadtest.client.scrape import Scrape
 from loadtest.plan import Workload
 from loadtest.records import NEVER_SENT
+from loadtest.report.markdown import markdown
 from loadtest.slo.level import Found, Level, Trial
-from tests.loadtest.builders import FP32, played, report, request, settings
+from tests.loadtest.builders import FP32, INT8, USERS, played, report, request, settings
 
 
 def counted(**counters: float) -> Scrape:
     return Scrape({(f"precision_{name}_total", frozenset()): value for name, value in counters.items()})
 
 
-def reasons(requests: int = 1000, failed: int = 0, **changes: Any) -> tuple[str, ...]:
+def reasons(requests: int = 1000, failed: int = 0, **changes: Any) -> list[str]:
     """Return why a run of one round is INVALID; each answer takes 10 ms."""
     errors = ["503 Too many"] * failed + [""] * (requests - failed)
     sent = [request(0.5, 0.01, sequence, error) for sequence, error in enumerate(errors)]
-    return report([played(FP32, sent, **({"server": counted(requests=1000)} | changes))]).invalid
+    return report([played(FP32, sent, **({"server": counted(requests=1000)} | changes))]).reasons
 
 
 def test_a_sound_run_is_valid() -> None:
     """There is no reason to mark it."""
-    assert reasons() == ()
+    assert reasons() == []
 
 
 @pytest.mark.parametrize(
@@ -91,3 +92,33 @@ def test_a_run_that_could_not_go_on_is_invalid() -> None:
     sent = [request(0.5, 0.01)]
     made = report([played(FP32, sent, server=counted(requests=1))], problems=("the service went away",), partial=True)
     assert made.invalid == ("the service went away",)
+
+
+def test_a_cell_that_is_invalid_leaves_the_others_their_verdicts() -> None:
+    """fp32 fails under 8 users, so nothing is said there; the pair under one user keeps its verdict and is named."""
+    one = Workload(concurrency=1)
+    good = [request(0.01 * i, 0.01, i) for i in range(90)]
+    bad = [r._replace(error="503 Too many") for r in good]
+    some = [
+        played(arm, bad if (arm, load) == (FP32, USERS) else good, load, block, server=counted(requests=90))
+        for block in range(6)
+        for load in (one, USERS)
+        for arm in (FP32, INT8)
+    ]
+    made = report(some, settings(workloads=(one, USERS)))
+    said = {verdict.subject: verdict.verdicts for verdict in made.verdicts}
+    assert "int8 against fp32, 8 users" not in said
+    assert said["int8 against fp32, 1 user"][0].startswith("throughput: no difference shown")
+    assert not made.is_void
+    text = markdown(made)
+    assert "get no verdict. Valid: fp32, 1 user; int8, 1 user; int8, 8 users." in text
+    assert text.index("int8 against fp32, 1 user:") < text.index("**INVALID**")
+
+
+def test_a_void_report_has_no_verdicts() -> None:
+    """INVALID never stands above results in words."""
+    sent = [request(0.5, 0.01, i, answer=1) for i in range(100)]
+    some = [played(arm, sent, block=block) for block in range(6) for arm in (FP32, INT8)]
+    made = report(some, problems=("the service went away",))
+    assert (made.is_void, made.verdicts, made.summary) == (True, (), ())
+    assert "no number of the table must be used" in markdown(made)
