@@ -61,7 +61,7 @@ def _starved(cell: Cell) -> str | None:
 
 def _sent_late(cell: Cell) -> str | None:
     late, p50 = cell.lateness.p50 or 0.0, cell.latency.p50
-    if p50 is None or late <= LATE * p50:
+    if _starved(cell) or p50 is None or late <= LATE * p50:
         return None
     return (
         f"{GENERATOR}half of the requests were sent {1000 * late:.2f} ms late or later, "

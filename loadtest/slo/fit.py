@@ -24,6 +24,8 @@ STEP = 2.0
 """Change of the logit at most in one iteration, which keeps Newton's method from jumping over the optimum."""
 FAR = 10.0
 """Distance in the logarithm of the load beyond which a limit is no better known than by its side."""
+POINTS = 500
+"""Loads between the lowest and the highest run that are looked at for the answer."""
 ENDS = 0.975
 """Student's t quantile of the ends of a 95 % interval."""
 SAFE = 0.96
@@ -55,9 +57,9 @@ def limit(trials: Sequence[Trial], slo: Slo, near: float) -> Limit | None:
     if len(used) < 3:
         return None
     line = Line(used, slo, math.log(near))
-    ends, safe = (line.crossing(t_quantile(p, len(used) - 2)) for p in (ENDS, SAFE))
+    ends, safe = line.crossing(t_quantile(ENDS, len(used) - 2)), line.safe(t_quantile(SAFE, len(used) - 2))
     low, high = (near * math.exp(x) for x in ends) if ends else (None, None)
-    return Limit(Interval(near * math.exp(line.estimate), low, high), near * math.exp(safe[0]) if safe else None)
+    return Limit(Interval(near * math.exp(line.estimate), low, high), None if safe is None else near * math.exp(safe))
 
 
 def nearest(trials: Sequence[Trial], near: float) -> list[Trial]:
@@ -79,13 +81,21 @@ class Line:
         self._beta = np.array([self._allowed, SLOPE])
         information = self._fit()
         residuals = (self._over - self._expected()) ** 2 / self._variance()
-        self._dispersion = max(1.0, float(residuals.sum()) / (len(trials) - 2))
+        self._dispersion = max(1.0, float(residuals[:-1].sum()) / (len(trials) - 2))
         self._covariance = np.linalg.inv(information) * self._dispersion
 
     @property
     def estimate(self) -> float:
         """Where the line crosses the allowed share, as the logarithm of the load from the centre."""
         return float(np.clip((self._allowed - self._beta[0]) / max(self._beta[1], 1e-9), -FAR, FAR))
+
+    def safe(self, t: float) -> float | None:
+        """Return the highest load within the tried ones whose share is below the allowed one by `t` standard errors."""
+        x = np.concatenate([self._x, np.linspace(self._x.min(), self._x.max(), POINTS)])
+        c = self._covariance
+        error = np.sqrt(c[0, 0] + 2 * x * c[0, 1] + x * x * c[1, 1])
+        held = x[self._beta[0] + self._beta[1] * x + t * error <= self._allowed]
+        return float(held.max()) if len(held) else None
 
     def crossing(self, t: float) -> tuple[float, float] | None:
         """Return Fieller's interval of `t` standard errors for the estimate; None if the line may have no slope."""

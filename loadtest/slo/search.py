@@ -69,6 +69,8 @@ class _Search:
     def runs(self) -> Searching:
         """Halve the range of loads, then play runs around the estimated limit until its interval is narrow."""
         estimate = yield from self._halve()
+        if not estimate:
+            return Found(None, None, "", tuple(self._tried))
         for number in range(MOST_RUNS):
             trial = yield from self._run(self._beside(estimate, OFFSETS[number % len(OFFSETS)]), per_run(self._slo))
             self._raise_ceiling(trial)
@@ -102,6 +104,7 @@ class _Search:
         return min(found.interval.estimate, top) <= PRECISE * min(found.safe or 0.0, top)
 
     def _halve(self) -> Generator[None, None, float]:
+        """Return the highest load that held in short runs; 0 if none did."""
         low, high = 0.0, self._ceiling
         for _ in range(HALVINGS):
             middle = self._rounded((low + high) / 2)
@@ -109,7 +112,7 @@ class _Search:
                 break
             trial = yield from self._run(middle, enough(self._slo.q) / 3)
             low, high = (middle, high) if trial.held and not trial.limited else (low, middle)
-        return low or high / 2
+        return low
 
     def _run(self, load: float, requests: float) -> Generator[None, None, Trial]:
         seen = self._probe(load, requests)
@@ -138,7 +141,7 @@ def result(tried: Sequence[Trial], found: Limit | None, *, whole: bool) -> Found
         return Found(None, None, "the load generator was too slow" if len(sound) < len(tried) else "", tuple(tried))
     top = max(sound)
     bound = ""
-    if found.safe >= top:
+    if found.safe >= top or found.interval.estimate > top:
         is_limited = any(trial.limited for trial in tried)
         bound = "the load generator was too slow for a higher one" if is_limited else "no higher load was tried"
     load = min(found.safe, top)

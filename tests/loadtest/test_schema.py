@@ -24,7 +24,7 @@ def made() -> Report:
     trial = Trial(load=10.0, requests=700, over=0, held=True, limited=False)
     level = ("p99 <= 20 ms", "requests/s", 12.0)
     levels = tuple(
-        Level(name, *level, Found(10.0, Interval(11.0, 9.5, 12.5), "", (trial,))) for name in ("fp32-cpu", "int8")
+        Level(name, *level, Found(10.0, Interval(11.0, 9.5, 12.5), "", (trial,))) for name in ("fp32", "int8")
     )
     options = settings(slo=Slo("p99", 0.99, 0.02), images=Path("images.npz"))
     return report([played(FP32, sent), played(INT8, sent)], options, levels=levels)

@@ -64,7 +64,7 @@ def test_the_limits_of_the_generator_make_an_open_cell_invalid(
     sent = [request(0.5, latency, i)._replace(start=0.5 + late) for i in range(1000)]
     cell = played(FP32, sent, OPEN, server=counted(requests=1000), starved=starved)
     made = report([cell], settings(workloads=(OPEN,)))
-    (said,) = made.invalid
+    (said,) = made.reasons
     assert said.startswith("fp32, 1000 requests/s: generator limited: ")
     assert said.endswith(reason)
     assert not any("more than it can hold" in note for note in made.notes)
@@ -73,7 +73,7 @@ def test_the_limits_of_the_generator_make_an_open_cell_invalid(
 def test_a_request_that_was_never_sent_fails_because_of_the_generator() -> None:
     """It counts as due, and the only reason is the generator's."""
     sent = [request(0.5, 0.01, i, NEVER_SENT if i < 50 else "") for i in range(1000)]
-    (said,) = report([played(FP32, sent, OPEN, server=counted(requests=950))], settings(workloads=(OPEN,))).invalid
+    (said,) = report([played(FP32, sent, OPEN, server=counted(requests=950))], settings(workloads=(OPEN,))).reasons
     assert "generator limited: 50 of 1,000 due requests were never sent" in said
 
 
@@ -83,7 +83,7 @@ def test_a_search_that_the_generator_limited_makes_the_run_invalid() -> None:
     found = Found(50.0, None, "the load generator was too slow for a higher one", (trial,))
     level = Level("fp32", "p99 <= 50 ms", "requests/s", 90.0, found)
     made = report([played(FP32, [request(0.5, 0.01)], server=counted(requests=1))], levels=(level,))
-    (said,) = made.invalid
+    (said,) = made.reasons
     assert said.startswith("fp32, p99 <= 50 ms: generator limited: it could not put 60 requests/s on the service")
 
 
