@@ -15,6 +15,8 @@ from service.structure import TooManyPieces, reduced
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIECES = 10_000
 """Most chunks or segments of one image; a 16-megapixel PNG in chunks of 8 KiB has up to 8,000."""
+BLOCK = 16
+"""The side of the squares that a JPEG or a lossy WebP is decoded in: an image one pixel wide costs as one of 16."""
 Image.MAX_IMAGE_PIXELS = None  # Limits.check_size is the limit, and a setting may raise it above Pillow's own
 
 
@@ -30,7 +32,7 @@ class Cost:
     """Bytes of the body that have to be parsed or decoded; raw pixels have none."""
     images: float
     pixels: float
-    """Pixels of all images together."""
+    """Pixels of all images together, in whole blocks: see BLOCK."""
     pieces: int
     """Chunks or segments of one image."""
     arrays: float = math.inf
@@ -89,7 +91,8 @@ class Limits:
             raise ServiceError(
                 "unacceptable", f"the image has {width} x {height} pixels, at most {self.max_pixels} are accepted"
             )
-        if width * height * images > self.cost.pixels or images > self.cost.images:
+        decoded = max(width, BLOCK) * max(height, BLOCK)
+        if decoded * images > self.cost.pixels or images > self.cost.images:
             raise Heavy
 
 

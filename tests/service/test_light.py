@@ -60,6 +60,14 @@ def test_a_repeated_structure_holds_nobody_up(name: str) -> None:
     assert min(cost() for _ in range(3)) < HOLD_SECONDS
 
 
+@pytest.mark.parametrize(("width", "height"), [(1, 4096), (4096, 1)])
+def test_a_narrow_image_costs_whole_blocks(width: int, height: int) -> None:
+    """A JPEG is decoded in squares of up to 16 pixels, so an image that is narrower counts as 16 pixels wide."""
+    LIMITS.check_size(width, height, images=1)
+    with pytest.raises(Heavy):
+        LIMITS.check_size(width * 2, height * 2, images=1)
+
+
 def test_a_long_content_type_is_refused() -> None:
     """A Content-Type is parsed up to a thousand characters."""
     with pytest.raises(ServiceError, match="at most 1000 characters"):
