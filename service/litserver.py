@@ -26,6 +26,7 @@ from common import machine
 from models import nvml
 from models.variants import Variant
 from service.decoders import Decoders
+from service.http.connections import LimitedServer
 from service.http.slow_clients import limited_to
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
@@ -138,7 +139,8 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         # uvicorn raises the signal again after the last request. Without SIG_IGN an orderly stop would not exit with 0.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        server = uvicorn.Server(config)
+        patience = self.settings.receive_timeout + GRACE_SECONDS
+        server = LimitedServer(config, self.settings.max_connections, handshake_seconds=patience)
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # it is ignored under nohup
             signal.signal(signal.SIGHUP, server.handle_exit)
         server.run(sockets=[sock])

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     hang_timeout: float = Field(60.0, gt=0, description="time for a batch, seconds; a worker that needs more is killed")
     load_timeout: float = Field(300.0, gt=0, description="time to load, seconds; a worker that needs more is killed")
     drain_timeout: int = Field(10, ge=0, description="time that requests in flight have at shutdown, seconds")
+    max_connections: int = Field(
+        1000, ge=1, description="open connections; further ones wait in the kernel until one closes"
+    )
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body, bytes")
     max_held_bytes: int = Field(
         256 * 2**20,

@@ -10,11 +10,14 @@ without VNNI, 2 cores under other load, uvicorn 0.54.0, OpenVINO 2026.4.1, n = 1
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from service.http.framing import Refused, StrictProtocol
 from service.http.one_write import OneWrite
 
+MAX_UNSENT_BYTES = 65_536
+"""The bytes of answers that wait for a client to read before the app has to wait. Under TLS the default is 512 KiB."""
 MAX_HEAD_BYTES = 65_536
 """The limit for request line and headers, and for each stretch between, or after, the chunks of a body.
 
@@ -46,6 +49,9 @@ class TimedProtocol(StrictProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer of the first request."""
         super().connection_made(cast("asyncio.Transport", OneWrite(transport, self.loop)))
+        transport.set_write_buffer_limits(MAX_UNSENT_BYTES)
+        self._on_loss: Callable[[], None] | None = None
+        self._is_lost = False
         self._is_arriving = True
         self._head_bytes: int | None = 0  # None while a body arrives
         self._arrival: asyncio.TimerHandle | None = self.loop.call_later(self.seconds, self.transport.close)
@@ -123,9 +129,18 @@ class TimedProtocol(StrictProtocol):
         super().resume_writing()
         self._stop_unread_timer()
 
+    def when_lost(self, call: Callable[[], None]) -> None:
+        """Call a function when the connection is lost, or at once if it already is."""
+        self._on_loss = call
+        if self._is_lost:
+            call()
+
     def connection_lost(self, exc: Any) -> None:
         """Stop both timers."""
         super().connection_lost(exc)
+        self._is_lost = True
+        if self._on_loss is not None:
+            self._on_loss()
         self._stop_arrival_timer()
         self._stop_unread_timer()
 

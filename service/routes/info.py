@@ -13,6 +13,7 @@ from common import machine
 from models.evaluation import record as evaluation
 from models.variants import VARIANTS
 from service import __version__
+from service.http.sliced import SlicedResponse
 from service.metrics import CONTENT_TYPE
 from service.prediction import service_of
 from service.schemas import Readiness, VariantInfo, Variants
@@ -27,10 +28,10 @@ def router() -> APIRouter:
     scrapes, cards = Shared(_scrape), Shared(_variants)
 
     async def metrics(request: Request) -> Response:
-        return Response(await scrapes.get(request), media_type=CONTENT_TYPE)
+        return SlicedResponse(await scrapes.get(request), media_type=CONTENT_TYPE)
 
     async def variants(request: Request) -> Response:
-        return Response(await cards.get(request), media_type="application/json")
+        return SlicedResponse(await cards.get(request), media_type="application/json")
 
     add("/variants", variants, response_model=Variants, summary="What is served, on what, and how large it is")
     add(
@@ -62,7 +63,7 @@ async def ready(request: Request) -> Response:
 
 
 async def description(request: Request) -> Response:
-    return Response(described(request.app), media_type="application/json")
+    return SlicedResponse(described(request.app), media_type="application/json")
 
 
 @lru_cache(maxsize=1)

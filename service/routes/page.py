@@ -10,6 +10,7 @@ from PIL import Image
 from starlette.responses import RedirectResponse, Response
 
 from models.cifar10 import CLASSES, sample
+from service.http.sliced import SlicedResponse
 
 PAGE, SWAGGER = files("service") / "page", files("fastapi_offline") / "static"
 POLICY = (
@@ -61,7 +62,7 @@ def router(with_index: bool) -> APIRouter:
 
 def _endpoint(content: bytes, kind: str) -> Callable[[], Coroutine[Any, Any, Response]]:
     async def answer() -> Response:
-        return Response(content, headers=HEADERS, media_type=kind)
+        return SlicedResponse(content, headers=HEADERS, media_type=kind)
 
     return answer
 

@@ -58,3 +58,25 @@ def test_the_keep_alive_timer_is_where_it_is_restarted() -> None:
 def test_a_cycle_says_when_its_response_is_complete() -> None:
     """The keep-alive timer is not started while an answer is due."""
     assert "self.response_complete = False" in inspect.getsource(RequestResponseCycle.__init__)
+
+
+def test_a_server_without_sockets_opens_none_and_is_started() -> None:
+    """service/http/connections.py gives uvicorn's `startup` no socket and accepts connections itself."""
+    source = inspect.getsource(uvicorn.Server.startup)
+    assert "if sockets is not None:" in source
+    assert "for sock in sockets:" in source
+    assert source.endswith("self.started = True\n")
+
+
+def test_a_protocol_is_made_as_uvicorn_makes_it() -> None:
+    """service/http/connections.py makes protocols of the same arguments."""
+    source = inspect.getsource(uvicorn.Server.startup)
+    for argument in ("config=config", "server_state=self.server_state", "app_state=self.lifespan.state"):
+        assert argument in source
+    assert inspect.signature(HttpToolsProtocol.__init__).parameters["_loop"].default is None
+
+
+def test_a_slice_waits_until_the_client_made_room() -> None:
+    """service/http/sliced.py relies on uvicorn, which waits before each message while writing is paused."""
+    source = inspect.getsource(RequestResponseCycle.send)
+    assert "if self.flow.write_paused and not self.disconnected:\n            await self.flow.drain()" in source
