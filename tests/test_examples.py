@@ -5,12 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.service.processes import ROOT, Service, running
+from tests.service.processes import ROOT, Service
 
 TEXT = (ROOT / "docs" / "api.md").read_text()
 
@@ -20,9 +19,9 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    with running("--variants", "fp32,fp16,int8", module="tests.service.calm") as service:
-        yield service
+def service(shared_calm: Service) -> Service:
+    """Return the service with fake engines that several files share."""
+    return shared_calm
 
 
 def run(service: Service, folder: Path, *command: str, code: str) -> str:

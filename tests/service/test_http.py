@@ -1,5 +1,6 @@
 """Bodies, answers and errors over real HTTP, with a fake engine whose answers are known."""
 
+import asyncio
 import base64
 import json
 import statistics
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from service.metrics import OUTCOMES, PHASES
+from service.server import build_server
+from service.settings import Settings
 from tests.service import fakes
 from tests.service.pictures import encode, png, solid
 from tests.service.processes import Service, running
@@ -250,3 +253,16 @@ def test_openapi_names_every_body_and_error(service: Service) -> None:
     operation = service.client.get("/openapi.json").json()["paths"]["/predict/{variant}"]["post"]
     assert len(operation["requestBody"]["content"]) == 6
     assert {"200", "400", "404", "413", "415", "422", "500", "503", "504"} <= set(operation["responses"])
+
+
+def test_the_page_can_be_switched_off() -> None:
+    """--no-page: / leads to /docs, its files are gone."""
+    app = build_server(Settings(variants=("fp32",), no_page=True)).front
+
+    async def get(*paths: str) -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            return [await client.get(path) for path in paths]
+
+    root, script = asyncio.run(get("/", "/page/page.js"))
+    assert root.headers["location"] == "/docs"
+    assert script.status_code == 404

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is missing (Debia
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    with running("--variants", "fp32,fp16,int8", module="tests.service.calm") as service:
-        yield service
+def service(shared_calm: Service) -> Service:
+    """Return the service with fake engines that several files share."""
+    return shared_calm
 
 
 @pytest.fixture(scope="module")
@@ -205,13 +205,6 @@ def test_with_keys_the_page_asks_for_one(browser: Browser) -> None:
             page.goto("/")
             page.get_by_role("link", name="Metrics").click()
             expect(page.locator("body")).to_contain_text("precision_requests_total")
-
-
-def test_the_page_can_be_switched_off() -> None:
-    """--no-page: / leads to /docs, its files are gone."""
-    with running("--variants", "fp32", "--no-page", module="tests.service.calm") as service:
-        assert service.client.get("/").headers["location"] == "/docs"
-        assert service.client.get("/page/page.js").status_code == 404
 
 
 def test_files_forbid_what_they_do_not_need(service: Service) -> None:
