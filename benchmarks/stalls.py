@@ -70,7 +70,7 @@ def table(seeds: Sequence[int]) -> str:
     short, on_end = (Options(urls=(), duration=600.0, continuous=flag) for flag in (False, True))
     rows = [
         ("the truth", *(Stalling().truth(q) for q in LEVELS)),
-        ("`--continuous`, 15 blocks of 40 s", *means(on_end, seeds)),
+        ("`--continuous`, 16 blocks of 37.5 s", *means(on_end, seeds)),
         ("600 rounds of 1 s", *means(short, seeds)),
     ]
     return tabulate(rows, ("run", *(f"p{100 * q:.0f}, s" for q in LEVELS)), tablefmt="pipe", floatfmt=".3f")

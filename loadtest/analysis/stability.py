@@ -12,9 +12,13 @@ from loadtest.plan import Arm, Workload
 from loadtest.records import Played, rounds_of
 
 PARTS = 3
-FALSE_ALARMS = 0.02
-"""Probability of a drift in any cell of a report on services whose speed does not change."""
-ENOUGH_ROUNDS = 15
+LEVEL = 0.01
+"""Level of all tests of a report together.
+
+At a constant speed at most 2 % of the reports have a drift. The level is half of that: the noise of a queue grows as
+the machine slows down, and then the order of the rounds is not quite exchangeable.
+"""
+ENOUGH_ROUNDS = 16
 """Rounds of a cell that the test needs: with fewer, too few orders differ for a chance as low as its level."""
 PERMUTATIONS = (1000, 20_000)
 """Random orders of the first look, and of the second one, which only a chance of CLEAR or less gets."""
@@ -59,14 +63,13 @@ def unstable(arms: Sequence[Arm], workloads: Sequence[Workload], played: Sequenc
     a pair and makes no ratio wrong. An arm that nothing is compared with drifts if its own numbers do. A baseline
     drifts if the ratios of all its arms do, since then it may be the one that changed.
 
-    The level of each test is FALSE_ALARMS over the number of tests in the report (Bonferroni), so that the whole report
-    has at most FALSE_ALARMS.
+    The level of each test is LEVEL over the number of tests in the report (Bonferroni).
     """
     held_against = baselines(arms)
     named = {arm.name: arm for arm in arms}
     partners = {arm.name: named.get(held_against.get(arm.name, "")) for arm in arms}
     tested = [arm for arm in arms if partners[arm.name] or arm not in partners.values()]
-    level = FALSE_ALARMS / max(1, len(tested) * len(workloads) * len(METRICS))
+    level = LEVEL / max(1, len(tested) * len(workloads) * len(METRICS))
     return list(chain.from_iterable(_drifts(tested, partners, workload, played, level) for workload in workloads))
 
 

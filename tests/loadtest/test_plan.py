@@ -73,8 +73,8 @@ def test_rounds_are_as_long_as_the_requests_ask_for(
     assert timing(settings(duration=20.0), workload, p50) == Timing(max(0.25, p50), seconds, rounds)
 
 
-def test_a_continuous_run_has_fifteen_long_blocks() -> None:
+def test_a_continuous_run_has_sixteen_long_blocks() -> None:
     """A closed workload of the same run keeps its short rounds."""
-    options = settings(duration=600.0, continuous=True)
-    assert timing(options, Workload(rate=50), 0.01) == Timing(0.25, 40.0, 15)
-    assert timing(options, ONE, 0.01) == Timing(0.25, 1.0, 600)
+    options = settings(duration=640.0, continuous=True)
+    assert timing(options, Workload(rate=50), 0.01) == Timing(0.25, 40.0, 16)
+    assert timing(options, ONE, 0.01) == Timing(0.25, 1.0, 640)
