@@ -11,6 +11,7 @@ from loadtest.slo.level import Slo
 from loadtest.slo.level import parse as parse_slo
 
 EXIT_CODES = """If the service asks for an API key, give one in the environment variable LOADTEST_API_KEY.
+If it has a certificate of your own authority, name the authority's file in SSL_CERT_FILE.
 
 To compare two reports: python -m loadtest diff a.json b.json (see its --help)
 
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--url", required=True, action="append", metavar="[LABEL=]URL", help=URL_HELP)
+    p.add_argument("--url", required=True, type=target, action="append", metavar="[LABEL=]URL", help=URL_HELP)
     p.add_argument("--variants", type=names, default=(), help="comma-separated (default: all that are ready)")
     p.add_argument("--concurrency", type=counts, default=(), metavar="N,...", help=CONCURRENCY_HELP)
     p.add_argument("--rate", type=rates, default=(), metavar="R,...", help=RATE_HELP)
@@ -102,14 +103,24 @@ def level(text: str) -> Slo:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def labelled(urls: list[str]) -> tuple[Target, ...]:
-    """Return the label and URL in each text such as `old=http://a`.
+def target(text: str) -> Target:
+    """Return the label and the URL in a text such as `old=http://host:8000`; the label may be missing."""
+    label, url = text.split("=", 1) if "=" in text.split("://", maxsplit=1)[0] else ("", text)
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good or parts.query or parts.fragment or not url.isprintable() or " " in url:
+        raise argparse.ArgumentTypeError(f"expected a URL such as http://127.0.0.1:8000, got {url}")
+    return Target(label, url.rstrip("/"))
 
-    A URL without a label gets its host as the label if there are several URLs, else an empty label.
-    """
-    split = [url.split("=", 1) if "=" in url.split("://")[0] else ["", url] for url in urls]
-    several = len(urls) > 1
-    return tuple(Target(label or (urlsplit(url).netloc if several else ""), url.rstrip("/")) for label, url in split)
+
+def labelled(targets: list[Target]) -> tuple[Target, ...]:
+    """Return the targets; if there are several, each has a label, which is the host if the user gave none."""
+    if len(targets) == 1:
+        return tuple(targets)
+    return tuple(Target(each.label or urlsplit(each.url).netloc, each.url) for each in targets)
 
 
 def count(text: str) -> int:

@@ -27,14 +27,18 @@ class Scrape:
         return Scrape({key: value for key, value in self.values.items() if ("variant", variant) in key[1]})
 
     def total(self, name: str, **labels: str) -> float:
-        """Return the sum of the samples of this name with these labels; 0 without samples."""
-        wanted = set(labels.items())
-        return math.fsum(value for key, value in self.values.items() if key[0] == name and wanted <= key[1])
+        """Return the sum of the samples of this name with these labels.
+
+        It is 0 without samples, or if one of them is NaN or infinite: then the service does not state the sum.
+        """
+        added = self._added(name, labels)
+        return added if math.isfinite(added) else 0.0
 
     def mean(self, histogram: str, **labels: str) -> float | None:
-        """Return the mean of a histogram's observations; None without observations."""
-        count = self.total(histogram + "_count", **labels)
-        return self.total(histogram + "_sum", **labels) / count if count > 0 else None
+        """Return the mean of a histogram's observations; None without observations, or if a sample is NaN."""
+        count, added = (self._added(histogram + part, labels) for part in ("_count", "_sum"))
+        mean = added / count if count > 0 else math.nan
+        return mean if math.isfinite(mean) else None
 
     def label_values(self, name: str, label: str) -> list[str]:
         """Return the sorted values of `label` among the samples of this name."""
@@ -54,6 +58,10 @@ class Scrape:
                 return None if math.isinf(edge) else lower + (edge - lower) * (rank - below) / (count - below)
             below, lower = count, edge
         return None
+
+    def _added(self, name: str, labels: Mapping[str, str]) -> float:
+        wanted = set(labels.items())
+        return sum(value for key, value in self.values.items() if key[0] == name and wanted <= key[1])
 
 
 def parse(text: str) -> Scrape:

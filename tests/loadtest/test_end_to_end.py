@@ -123,6 +123,17 @@ def test_a_service_that_dies_is_an_error(serve, images, loadtest, tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
+def test_metrics_that_are_no_numbers_leave_a_report(serve, images, loadtest, tmp_path: Path) -> None:
+    """A gauge and a counter of the service are NaN; the report lacks them and holds the times."""
+    url = serve({"fp32": {"memory": "nan", "strange": "nan"}})
+    flags = ("--concurrency", 1, "--duration", 0.5, "--out", tmp_path / "out")
+    done = loadtest("--url", url, "--images", images, *flags, *QUICK)
+    assert done.returncode in SOUND_OR_NOISY, done.stderr
+    (cell,) = read(tmp_path / "out" / "report.json").cells
+    assert cell.server.memory.process is None
+    assert cell.latency.p50 > 0
+
+
 def test_contended_arrivals_are_independent(serve, images, loadtest, tmp_path: Path) -> None:
     """Each arm gets a Poisson stream of its own at the whole rate, so no two requests are due at once."""
     url, out = serve({"fp32": {}, "int8": {}}), tmp_path / "out"
