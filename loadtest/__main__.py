@@ -8,6 +8,11 @@ if __name__ == "__main__":
 
         raise SystemExit(diff.main(sys.argv[2:]))
 
+    if sys.argv[1:2] == ["report"]:
+        from loadtest import recover
+
+        raise SystemExit(recover.main(sys.argv[2:]))
+
     from gevent import monkey
 
     monkey.patch_all()

@@ -1,33 +1,40 @@
 """The course of a run: warm up, play rounds until they are stable, read the service's metrics around each of them."""
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 from loadtest.analysis.stability import unstable
 from loadtest.analysis.statistics import quantile
 from loadtest.client.generator import Generator
 from loadtest.client.scrape import Scrape
 from loadtest.client.server import Service
+from loadtest.journal import Journal
 from loadtest.options import Options
 from loadtest.plan import Arm, Round, Workload, blocks
 from loadtest.progress import Progress
 from loadtest.records import Played
-from loadtest.slo.level import Level
-from loadtest.slo.turns import Search, Stopped
+from loadtest.slo.level import Level, Slo
+from loadtest.slo.search import sizes
+from loadtest.slo.turns import PEAK_SHARE, Search, Stopped, lasting
 
 LONGEST_SETTLE = 5.0
 """Seconds that a round settles at most."""
 
 
 class Drive:
-    """One run. `played` and `levels` grow while it goes on, so an early end leaves the results until then.
+    """One run. `played`, `levels` and the journal grow while it goes on, so an early end leaves the results until then.
 
     `stop` is asked between two rounds whether the user stopped the run.
     """
 
     def __init__(
-        self, options: Options, arms: Sequence[Arm], services: Sequence[Service], stop: Callable[[], bool]
+        self,
+        options: Options,
+        arms: Sequence[Arm],
+        services: Sequence[Service],
+        journal: Journal,
+        stop: Callable[[], bool],
     ) -> None:
-        self._options, self._stop = options, stop
+        self._options, self._journal, self._stop = options, journal, stop
         self._arms = tuple(arms)
         self._services = {service.url: service for service in services}
         self._together = [self._arms] if options.contended else [(arm,) for arm in self._arms]
@@ -35,6 +42,9 @@ class Drive:
         self.progress = Progress(self._block * (options.rounds + 1))
         self.played: list[Played] = []
         self.levels: list[Level] = []
+        self._searches = 0.0
+        """The steps of progress that stand for the search of the service level until it begins."""
+        self._expect(dict.fromkeys(self._arms, 1 / options.slo.seconds if options.slo else 1.0))
 
     def play(self, generator: Generator) -> None:
         """Play the rounds, then search for the service level if the options name one.
@@ -57,12 +67,23 @@ class Drive:
         )
         for planned in self._until_stable(plan):
             self._check()
-            played = self._round(planned, generator)
-            self.played += played
-            self.progress.step(running(played, options.images_per_request))
+            self._keep(self._round(planned, generator))
         if options.slo:
+            self.progress.extend(-self._searches)
             for level in Search(options, generator, self.progress, self._check).levels(options.slo, self._arms):
                 self.levels.append(level)
+                self._journal.level(level)
+
+    def _keep(self, played: Sequence[Played]) -> None:
+        self.played += played
+        self._journal.add(played)
+        self.progress.step(running(played, self._options.images_per_request))
+
+    def _expect(self, capacities: Mapping[Arm, float]) -> None:
+        """Plan the search of the service level for arms that answer so many requests per second."""
+        slo, before = self._options.slo, self._searches
+        self._searches = sum(searching(slo, each) for each in capacities.values()) / self._options.round if slo else 0.0
+        self.progress.extend(self._searches - before)
 
     def _check(self) -> None:
         if self._stop():
@@ -74,15 +95,20 @@ class Drive:
         They settle for the p50 of the slowest arm at least: all users start together, and nobody has an answer before.
         """
         settle = dict.fromkeys(self._options.workloads, self._options.settle)
+        answered = dict.fromkeys(self._arms, 1.0)
         for workload in self._options.workloads if self._options.warm_up else ():
             for arms in self._together:
                 self._check()
                 stretch = generator.play(Round(arms, workload, -1, 0.0, self._options.warm_up, self._options.seed))
-                for requests in stretch.requests.values():
+                for arm in arms:
+                    requests = stretch.requests[arm.name]
+                    answered[arm] = max(answered[arm], len(requests) / self._options.warm_up)
                     p50 = quantile([request.latency for request in requests], 0.5) or 0.0
                     settle[workload] = min(LONGEST_SETTLE, max(settle[workload], p50))
                 self.progress.step(f"warmed up {', '.join(arm.name for arm in arms)}, {workload.name}")
         generator.rewind()
+        if self._options.warm_up:
+            self._expect(answered)
         return settle
 
     def _until_stable(self, plan: Iterator[list[Round]]) -> Iterator[Round]:
@@ -115,6 +141,11 @@ class Drive:
             )
             for arm in planned.arms
         ]
+
+
+def searching(slo: Slo, capacity: float) -> float:
+    """Return the seconds that the search for a service level takes about, for an arm of this many requests a second."""
+    return sum(lasting(requests, PEAK_SHARE * capacity) for requests in sizes(slo))
 
 
 def foreign(added: Scrape, variants: Set[str]) -> int:

@@ -14,12 +14,17 @@ EXIT_CODES = """If the service asks for an API key, give one in the environment 
 If it has a certificate of your own authority, name the authority's file in SSL_CERT_FILE.
 
 To compare two reports: python -m loadtest diff a.json b.json (see its --help)
+To make a report of a run that was killed: python -m loadtest report FOLDER
+
+The first Ctrl-C ends the run after the current round; a second one, SIGTERM and SIGHUP drop that round. The report
+of the rounds until then is marked partial. A third Ctrl-C ends the process without a report.
 
 exit codes:
   0    measured, and the numbers hold
   2    nothing could be measured: wrong flags, no images, no service, no variant that is ready
   3    the report was written but marked INVALID; it says why
-  130  stopped with Ctrl-C; the report was written from what was measured until then
+  129, 130, 143
+       stopped by SIGHUP, Ctrl-C or SIGTERM; the report was written from the rounds until then, if there was one
 """
 URL_HELP = (
     "base URL of the service, such as http://127.0.0.1:8000; to compare several services: --url old=URL --url new=URL"

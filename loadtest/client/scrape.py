@@ -1,19 +1,34 @@
 """One reading of the service's `/metrics`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import PlainSerializer, PlainValidator
 
 Key = tuple[str, frozenset[tuple[str, str]]]
+Sample = tuple[str, list[tuple[str, str]], str]
+
+
+def _samples(values: Mapping[Key, float]) -> list[Sample]:
+    """Return the values as JSON can hold them. A number is a text, since JSON has no NaN."""
+    return [(name, sorted(labels), repr(value)) for (name, labels), value in values.items()]
+
+
+def _values(samples: Iterable[Sample]) -> dict[Key, float]:
+    return {(name, frozenset((k, v) for k, v in labels)): float(value) for name, labels, value in samples}
+
+
+Values = Annotated[Mapping[Key, float], PlainSerializer(_samples), PlainValidator(_values)]
 
 
 @dataclass(frozen=True)
 class Scrape:
     """Sample values by name and labels. `later - earlier` is the increase in between; `+` adds two increases."""
 
-    values: Mapping[Key, float]
+    values: Values
 
     def __sub__(self, earlier: "Scrape") -> "Scrape":
         return Scrape({key: value - earlier.values.get(key, 0.0) for key, value in self.values.items()})
