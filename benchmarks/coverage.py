@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tabulate import tabulate
 
+from benchmarks.apart import apart_table
 from benchmarks.simulated import Server, arm, play
 from loadtest.analysis.statistics import mean_ratio
 from loadtest.plan import Arm, Workload
@@ -101,6 +102,8 @@ def main() -> None:
     seeds = range(parser.parse_args().seeds)
     print(f"Throughput in closed workloads: percent covered / detected / inverted, {len(seeds)} runs each\n")
     print(throughput_table(seeds))
+    print(f"\nRuns apart (diff): percent for throughput / p50 / p95 / p99, {len(seeds)} pairs of runs each\n")
+    print(apart_table(seeds))
 
 
 if __name__ == "__main__":

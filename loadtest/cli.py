@@ -2,8 +2,10 @@
 
 import sys
 
+from loadtest.analysis.differences import missing, paired
 from loadtest.client.images import ImagesError
 from loadtest.client.server import ServerError
+from loadtest.conditions import judge
 from loadtest.console import tell
 from loadtest.flags import parse
 
@@ -13,7 +15,7 @@ NOTHING = "stopped before the first round ended: there is nothing to report"
 def main(argv: list[str] | None = None) -> int:
     """Run the load test and return its exit code; loadtest/flags.py lists them."""
     arguments = sys.argv[1:] if argv is None else argv
-    options, folder = parse(arguments)
+    options, folder, conditions = parse(arguments)
     command = ("python", "-m", "loadtest", *arguments)
     from loadtest.report.build import build  # noqa: PLC0415 - locust patches the sockets when it is imported
     from loadtest.report.publish import publish  # noqa: PLC0415
@@ -32,7 +34,9 @@ def main(argv: list[str] | None = None) -> int:
         return _nothing(NOTHING, stopped)
     report = build(measured, options, command)
     publish(report, folder)
-    return stopped or (3 if report.invalid else 0)
+    judgement = judge(conditions, paired(report), missing(report))
+    tell("\n".join((*judgement.undecided, *judgement.failed)), sys.stdout)
+    return stopped or (3 if report.invalid else judgement.code)
 
 
 def _nothing(why: str, code: int) -> int:

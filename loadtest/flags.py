@@ -5,12 +5,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from loadtest.client.images import KINDS
+from loadtest.conditions import GRAMMAR, Condition, condition
 from loadtest.options import Options, Target
 from loadtest.plan import Workload
 from loadtest.slo.level import Slo
 from loadtest.slo.level import parse as parse_slo
 
-EXIT_CODES = """If the service asks for an API key, give one in the environment variable LOADTEST_API_KEY.
+EXIT_CODES = f"""{GRAMMAR}
+With several services, each variant is judged against the same variant of the first service; else against its reference.
+The rounds take turns, so their intervals are paired.
+
+If the service asks for an API key, give one in the environment variable LOADTEST_API_KEY.
 If it has a certificate of your own authority, name the authority's file in SSL_CERT_FILE.
 
 To compare two reports: python -m loadtest diff a.json b.json (see its --help)
@@ -20,9 +25,10 @@ The first Ctrl-C ends the run after the current round; a second one, SIGTERM and
 of the rounds until then is marked partial. A third Ctrl-C ends the process without a report.
 
 exit codes:
-  0    measured, and the numbers hold
+  0    measured, the numbers hold, and no condition failed
+  1    a condition of --fail-on failed; it is named
   2    nothing could be measured: wrong flags, no images, no service, no variant that is ready
-  3    the report was written but marked INVALID; it says why
+  3    the report was written but marked INVALID, or a condition could not be judged; a line says why
   129, 130, 143
        stopped by SIGHUP, Ctrl-C or SIGTERM; the report was written from the rounds until then, if there was one
 """
@@ -35,8 +41,8 @@ SLO_HELP = "afterwards, find the highest load per variant that keeps this servic
 DEFAULT = Options(urls=())
 
 
-def parse(argv: list[str] | None) -> tuple[Options, Path]:
-    """Return the options that the command line states, and the folder for the report.
+def parse(argv: list[str] | None) -> tuple[Options, Path, tuple[Condition, ...]]:
+    """Return the options that the command line states, the folder for the report, and the conditions to fail on.
 
     Exits with code 2 and a reason if the command line is wrong.
     """
@@ -44,7 +50,7 @@ def parse(argv: list[str] | None) -> tuple[Options, Path]:
     fields = {name: value for name, value in vars(flags).items() if name in Options.__dataclass_fields__}
     closed = flags.concurrency or (() if flags.rate else (1, 8))
     workloads = [*(Workload(concurrency=n) for n in closed), *(Workload(rate=rate) for rate in flags.rate)]
-    return Options(urls=labelled(flags.url), workloads=tuple(workloads), **fields), flags.out
+    return Options(urls=labelled(flags.url), workloads=tuple(workloads), **fields), flags.out, tuple(flags.fail_on)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
         choices=("rate", "concurrency"),
         default="rate",
         help="kind of load that --slo varies (default %(default)s)",
+    )
+    p.add_argument(
+        "--fail-on", type=condition, action="append", default=[], metavar="CONDITION", help="may be repeated; see below"
     )
     for flag, kind, text in NUMBERS:
         default = getattr(DEFAULT, flag[2:].replace("-", "_"))

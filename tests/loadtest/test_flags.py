@@ -45,5 +45,5 @@ def test_a_malformed_url_is_a_sentence(url: str, capsys: pytest.CaptureFixture[s
 )
 def test_a_url_may_have_a_label(urls: list[str], targets: list[Target]) -> None:
     """Without one, the host is the label, if there are several services."""
-    options, _ = parse([flag for url in urls for flag in ("--url", url)])
+    options, *_ = parse([flag for url in urls for flag in ("--url", url)])
     assert list(options.urls) == targets
