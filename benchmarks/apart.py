@@ -20,8 +20,8 @@ ROUNDS = 20
 SLOWER = 1.1
 """Service times of the run that is truly slower, over those of the other one."""
 DRIFTS = (0.0, 0.0017, 0.05)
-"""Steps of the machine's pace from round to round. With the second, identical runs differ in about 31 % of comparisons
-whose intervals take rounds as independent."""
+"""Steps of the machine's pace from round to round. With the second, about a third of identical runs differ if intervals
+take rounds as independent."""
 SERVICES = {
     "20 ms a request, 8 users": (Server(0.02), Workload(concurrency=8)),
     "80 ms a batch of 16, 32 users": (Server(0.08, batch=16), Workload(concurrency=32)),

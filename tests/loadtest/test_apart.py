@@ -10,7 +10,7 @@ ROUNDS = 20
 NOISE = 0.01
 """Standard deviation of the logarithm of a round's pace, besides the walk."""
 DRIFTS = (0.0, 0.0017, 0.05)
-"""Steps of the walk. With the second, intervals that ignore it find a difference in 31 % of identical pairs."""
+"""Steps of the walk. With the second, intervals that ignore it find a difference in a third of identical pairs."""
 
 
 def paces(rng: np.random.Generator, drift: float) -> Floats:
@@ -42,7 +42,7 @@ def test_identical_runs_rarely_differ_in_latency(drift: float) -> None:
 
 
 def test_a_slower_build_is_found() -> None:
-    """At a drift that misleads intervals of independent rounds, a tenth less throughput is found, and a p50 of 1.2 x."""
+    """At a drift that misleads intervals of independent rounds, 1.1 x in throughput and 1.2 x in p50 are found."""
     rng = np.random.default_rng(0)
     means = [mean_ratio(paces(rng, 0.0017), 1.1 * paces(rng, 0.0017)) for _ in range(40)]
     p50s = [quantile_ratio(times(rng, 0.0017, 1.2), times(rng, 0.0017), 0.5) for _ in range(40)]
