@@ -8,6 +8,7 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks import drifting, searches, stalls
+from benchmarks.apart import apart_table
 from benchmarks.simulated import Server, arm, play
 from loadtest.analysis.statistics import mean_ratio
 from loadtest.plan import Arm, Workload
@@ -108,6 +109,8 @@ def main() -> None:
     print(drifting.table(seeds))
     print(f"\nA service that stalls for 5 s in every minute, 20 requests/s: means of {len(seeds)} runs of two arms\n")
     print(stalls.table(seeds))
+    print(f"\nRuns apart (diff): percent for throughput / p50 / p95 / p99, {len(seeds)} pairs of runs each\n")
+    print(apart_table(seeds))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ STOP_SECONDS = 30
 POLL_SECONDS = 0.2
 """Seconds between two checks of whether the service is ready."""
 HOST = "127.0.0.1"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOADTEST = (sys.executable, "-m", "loadtest")
 DROPPED = ("PRECISION_API_KEYS", "PRECISION_API_KEY_FILE", "PRECISION_SSL_CERTFILE", "PRECISION_SSL_KEYFILE")
 """Settings that the service does not get: it listens on loopback only, so it needs no keys and certificates."""
@@ -66,7 +67,7 @@ def wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
 
 def stop(service: subprocess.Popen[bytes]) -> None:
     """End the service and every process of its group. Further signals do not interrupt this."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     service.terminate()
     with suppress(subprocess.TimeoutExpired):
@@ -100,6 +101,19 @@ def running_service(flags: list[str], log: Path) -> Iterator[str]:
         stop(service)
 
 
+def compare(command: list[str]) -> int:
+    """Run the load test to its end and return its exit code, which is 128 + N if signal N ended it.
+
+    Signals go on to the load test, which writes its report before it ends. It has a process group of its own, so that
+    it gets Ctrl-C once and not twice.
+    """
+    with subprocess.Popen(command, process_group=0) as loadtest:
+        for signum in SIGNALS:
+            signal.signal(signum, lambda received, _: loadtest.send_signal(received))
+        code = loadtest.wait()
+    return code if code >= 0 else 128 - code
+
+
 def main(argv: list[str]) -> int:
     """Run the comparison and return the load test's exit code; 1 if the service did not start."""
     if {"-h", "--help"} & set(argv):
@@ -116,7 +130,7 @@ def main(argv: list[str]) -> int:
         signal.signal(signum, lambda received, _: sys.exit(128 + received))
     try:
         with running_service(["--variants", known.variants] if known.variants else [], log) as url:
-            return subprocess.run([*LOADTEST, "--url", url, *argv], check=False).returncode
+            return compare([*LOADTEST, "--url", url, *argv])
     except RuntimeError as error:
         print(*log.read_text(errors="replace").splitlines()[-20:], f"error: {error}", sep="\n", file=sys.stderr)
         return 1

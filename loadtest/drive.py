@@ -8,27 +8,34 @@ from loadtest.analysis.statistics import quantile
 from loadtest.client.generator import Generator
 from loadtest.client.scrape import Scrape
 from loadtest.client.server import Service
+from loadtest.journal import Journal
 from loadtest.options import Options
 from loadtest.plan import Arm, Round, Timing, Workload, blocks, planned
 from loadtest.progress import Progress
 from loadtest.records import Played, Stretch
-from loadtest.slo.level import Level
-from loadtest.slo.turns import Search, Stopped
+from loadtest.slo.level import Level, Slo
+from loadtest.slo.search import sizes
+from loadtest.slo.turns import PEAK_SHARE, Search, Stopped, lasting
 from loadtest.timing import is_continuous, timing
 
 NOTHING = Scrape({})
 
 
 class Drive:
-    """One run. `played` and `levels` grow while it goes on, so an early end leaves the results until then.
+    """One run. `played`, `levels` and the journal grow while it goes on, so an early end leaves the results until then.
 
     `stop` is asked between two rounds whether the user stopped the run.
     """
 
     def __init__(
-        self, options: Options, arms: Sequence[Arm], services: Sequence[Service], stop: Callable[[], bool]
+        self,
+        options: Options,
+        arms: Sequence[Arm],
+        services: Sequence[Service],
+        journal: Journal,
+        stop: Callable[[], bool],
     ) -> None:
-        self._options, self._stop = options, stop
+        self._options, self._journal, self._stop = options, journal, stop
         self._arms = tuple(arms)
         self._services = {service.url: service for service in services}
         self._together = [self._arms] if options.contended else [(arm,) for arm in self._arms]
@@ -36,6 +43,9 @@ class Drive:
         self.progress = Progress(self._block * (options.rounds + 1))
         self.played: list[Played] = []
         self.levels: list[Level] = []
+        self._searches = 0.0
+        """The steps of progress that stand for the search of the service level until it begins."""
+        self._expect(dict.fromkeys(self._arms, 1 / options.slo.seconds if options.slo else 1.0))
 
     def play(self, generator: Generator) -> None:
         """Play the rounds, then search for the service level if the options name one.
@@ -54,14 +64,26 @@ class Drive:
         for one in self._until_stable(by_round) if by_round else ():
             self._check()
             played = self._round(one, generator)
-            self.played += played
+            self._keep(played)
             self._step(one, running(played, options.images_per_request))
         for workload, own in on_end.items():
-            self.played += self._continuous(workload, own, generator)
+            self._continuous(workload, own, generator)
             self._check()
         if options.slo:
+            self.progress.extend(-self._searches)
             for level in Search(options, generator, self.progress, self._check).levels(options.slo, self._arms):
                 self.levels.append(level)
+                self._journal.level(level)
+
+    def _keep(self, played: Sequence[Played]) -> None:
+        self.played += played
+        self._journal.add(played)
+
+    def _expect(self, capacities: Mapping[Arm, float]) -> None:
+        """Plan the search of the service level for arms that answer so many requests per second."""
+        slo, before = self._options.slo, self._searches
+        self._searches = sum(searching(slo, each) for each in capacities.values()) / self._options.round if slo else 0.0
+        self.progress.extend(self._searches - before)
 
     def _check(self) -> None:
         if self._stop():
@@ -80,15 +102,20 @@ class Drive:
     def _warm_up(self, generator: Generator) -> dict[Workload, Timing]:
         """Load every cell once, uncounted, and return the rounds of each workload that follow from it."""
         slowest = dict.fromkeys(self._options.workloads, 0.0)
+        answered = dict.fromkeys(self._arms, 1.0)
         for workload in self._options.workloads if self._options.warm_up else ():
             for arms in self._together:
                 self._check()
                 stretch = generator.play(Round(arms, workload, -1, 0.0, self._options.warm_up, self._options.seed))
-                for requests in stretch.requests.values():
+                for arm in arms:
+                    requests = stretch.requests[arm.name]
+                    answered[arm] = max(answered[arm], len(requests) / self._options.warm_up)
                     p50 = quantile([request.latency for request in requests if not request.error], 0.5) or 0.0
                     slowest[workload] = max(slowest[workload], p50)
                 self.progress.step(f"warmed up {', '.join(arm.name for arm in arms)}, {workload.name}")
         generator.rewind()
+        if self._options.warm_up:
+            self._expect(answered)
         return {workload: timing(self._options, workload, p50) for workload, p50 in slowest.items()}
 
     def _until_stable(self, timings: Mapping[Workload, Timing]) -> Iterator[Round]:
@@ -109,12 +136,16 @@ class Drive:
         stretch = generator.play(one)
         return recorded([(one, stretch)], before, self._scrapes(one.arms))
 
-    def _continuous(self, workload: Workload, own: Timing, generator: Generator) -> list[Played]:
+    def _continuous(self, workload: Workload, own: Timing, generator: Generator) -> None:
         """Play the rounds of one workload on end, or those until the user stops the run."""
         rounds = chain.from_iterable(islice(self._blocks({workload: own}), own.rounds))
         before = self._scrapes(self._arms)
-        played = generator.play_on(self._announced(takewhile(lambda _: not self._stop(), rounds)))
-        return recorded(played, before, self._scrapes(self._arms))
+        played: list[tuple[Round, Stretch]] = []
+        try:
+            played.extend(generator.play_on(self._announced(takewhile(lambda _: not self._stop(), rounds))))
+        finally:
+            if played:
+                self._keep(recorded(played, before, self._scrapes(self._arms)))
 
     def _announced(self, rounds: Iterable[Round]) -> Iterator[Round]:
         """Yield the rounds, and count each as done when the next one is asked for."""
@@ -152,6 +183,11 @@ def recorded(
                 )
             )
     return made
+
+
+def searching(slo: Slo, capacity: float) -> float:
+    """Return the seconds that the search for a service level takes about, for an arm of this many requests a second."""
+    return sum(lasting(requests, PEAK_SHARE * capacity) for requests in sizes(slo))
 
 
 def foreign(added: Scrape, variants: Set[str]) -> int:

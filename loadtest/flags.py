@@ -5,20 +5,32 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from loadtest.client.images import KINDS
+from loadtest.conditions import GRAMMAR, Condition, condition
 from loadtest.options import Options, Target
 from loadtest.plan import Workload
 from loadtest.slo.level import Slo
 from loadtest.slo.level import parse as parse_slo
 
-EXIT_CODES = """If the service asks for an API key, give one in the environment variable LOADTEST_API_KEY.
+EXIT_CODES = f"""{GRAMMAR}
+With several services, each variant is judged against the same variant of the first service; else against its reference.
+The rounds take turns, so their intervals are paired.
+
+If the service asks for an API key, give one in the environment variable LOADTEST_API_KEY.
+If it has a certificate of your own authority, name the authority's file in SSL_CERT_FILE.
 
 To compare two reports: python -m loadtest diff a.json b.json (see its --help)
+To make a report of a run that was killed: python -m loadtest report FOLDER
+
+The first Ctrl-C ends the run after the current round; a second one, SIGTERM and SIGHUP drop that round. The report
+of the rounds until then is marked partial. A third Ctrl-C ends the process without a report.
 
 exit codes:
-  0    measured, and the numbers hold
+  0    measured, the numbers hold, and no condition failed
+  1    a condition of --fail-on failed; it is named
   2    nothing could be measured: wrong flags, no images, no service, no variant that is ready
-  3    the report was written, and it or a cell of it is INVALID; it says why
-  130  stopped with Ctrl-C; the report was written from what was measured until then
+  3    the report was written, and it or a cell of it is INVALID, or a condition could not be judged; it says why
+  129, 130, 143
+       stopped by SIGHUP, Ctrl-C or SIGTERM; the report was written from the rounds until then, if there was one
 """
 URL_HELP = (
     "base URL of the service, such as http://127.0.0.1:8000; to compare several services: --url old=URL --url new=URL"
@@ -33,8 +45,8 @@ SLO_HELP = "afterwards, find the highest load per variant that keeps this servic
 DEFAULT = Options(urls=())
 
 
-def parse(argv: list[str] | None) -> tuple[Options, Path]:
-    """Return the options that the command line states, and the folder for the report.
+def parse(argv: list[str] | None) -> tuple[Options, Path, tuple[Condition, ...]]:
+    """Return the options that the command line states, the folder for the report, and the conditions to fail on.
 
     Exits with code 2 and a reason if the command line is wrong.
     """
@@ -45,7 +57,7 @@ def parse(argv: list[str] | None) -> tuple[Options, Path]:
     fields = {name: value for name, value in vars(flags).items() if name in Options.__dataclass_fields__}
     closed = flags.concurrency or (() if flags.rate else (1, 8))
     workloads = [*(Workload(concurrency=n) for n in closed), *(Workload(rate=rate) for rate in flags.rate)]
-    return Options(urls=labelled(flags.url), workloads=tuple(workloads), **fields), flags.out
+    return Options(urls=labelled(flags.url), workloads=tuple(workloads), **fields), flags.out, tuple(flags.fail_on)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--url", required=True, action="append", metavar="[LABEL=]URL", help=URL_HELP)
+    p.add_argument("--url", required=True, type=target, action="append", metavar="[LABEL=]URL", help=URL_HELP)
     p.add_argument("--variants", type=names, default=(), help="comma-separated (default: all that are ready)")
     p.add_argument("--concurrency", type=counts, default=(), metavar="N,...", help=CONCURRENCY_HELP)
     p.add_argument("--rate", type=rates, default=(), metavar="R,...", help=RATE_HELP)
@@ -80,6 +92,9 @@ def parser() -> argparse.ArgumentParser:
         choices=("rate", "concurrency"),
         default="rate",
         help="kind of load that --slo varies (default %(default)s)",
+    )
+    p.add_argument(
+        "--fail-on", type=condition, action="append", default=[], metavar="CONDITION", help="may be repeated; see below"
     )
     for flag, kind, text in NUMBERS:
         default = getattr(DEFAULT, flag[2:].replace("-", "_"))
@@ -110,14 +125,24 @@ def level(text: str) -> Slo:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def labelled(urls: list[str]) -> tuple[Target, ...]:
-    """Return the label and URL in each text such as `old=http://a`.
+def target(text: str) -> Target:
+    """Return the label and the URL in a text such as `old=http://host:8000`; the label may be missing."""
+    label, url = text.split("=", 1) if "=" in text.split("://", maxsplit=1)[0] else ("", text)
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good or parts.query or parts.fragment or not url.isprintable() or " " in url:
+        raise argparse.ArgumentTypeError(f"expected a URL such as http://127.0.0.1:8000, got {url}")
+    return Target(label, url.rstrip("/"))
 
-    A URL without a label gets its host as the label if there are several URLs, else an empty label.
-    """
-    split = [url.split("=", 1) if "=" in url.split("://")[0] else ["", url] for url in urls]
-    several = len(urls) > 1
-    return tuple(Target(label or (urlsplit(url).netloc if several else ""), url.rstrip("/")) for label, url in split)
+
+def labelled(targets: list[Target]) -> tuple[Target, ...]:
+    """Return the targets; if there are several, each has a label, which is the host if the user gave none."""
+    if len(targets) == 1:
+        return tuple(targets)
+    return tuple(Target(each.label or urlsplit(each.url).netloc, each.url) for each in targets)
 
 
 def count(text: str) -> int:

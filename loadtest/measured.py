@@ -1,5 +1,6 @@
 """The raw result of a run, before any statistics."""
 
+import signal
 from dataclasses import dataclass
 
 from loadtest.client.description import Description
@@ -33,4 +34,6 @@ class Measured:
     """Events that make the run INVALID."""
     partial: bool = False
     """True if the run ended before its plan did."""
+    stopped_by: signal.Signals | None = None
+    """The signal that ended the run early."""
     seconds: float = 0.0

@@ -5,6 +5,8 @@ import sys
 import time
 from typing import TextIO
 
+from loadtest.console import tell
+
 BAR = 20
 """Characters of the bar."""
 LOG_EVERY = 10.0
@@ -35,7 +37,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line that stays."""
         self.clear()
-        print(text, file=self._stream, flush=True)
+        tell(text, self._stream)
 
     def step(self, text: str, size: float = 1.0) -> None:
         """Count a step as done, or one as long as `size` steps, and show its result `text`."""
@@ -46,15 +48,16 @@ class Progress:
         if self._stream.isatty():
             bar = "█" * round(share * BAR) + "░" * (BAR - round(share * BAR))
             line = f"{bar} {share:4.0%}  {left} left  {text}"
-            self._stream.write("\r" + line.ljust(self._width)[: max(20, shutil.get_terminal_size().columns - 1)])
+            tell(
+                "\r" + line.ljust(self._width)[: max(20, shutil.get_terminal_size().columns - 1)], self._stream, end=""
+            )
             self._width = len(line)
-            self._stream.flush()
         elif passed - self._logged >= LOG_EVERY:
             self._logged = passed
-            print(f"{share:4.0%}, {left} left: {text}", file=self._stream, flush=True)
+            tell(f"{share:4.0%}, {left} left: {text}", self._stream)
 
     def clear(self) -> None:
         """Remove the rewritten line."""
         if self._stream.isatty() and self._width:
-            self._stream.write("\r" + " " * min(self._width, shutil.get_terminal_size().columns - 1) + "\r")
+            tell("\r" + " " * min(self._width, shutil.get_terminal_size().columns - 1) + "\r", self._stream, end="")
             self._width = 0

@@ -1,16 +1,16 @@
 """A whole run: ask the services what they offer, play the plan, check that the services are still the same."""
 
-import signal
 import time
 from collections.abc import Sequence
-
-import gevent
+from pathlib import Path
 
 from loadtest.client.description import VariantInfo
 from loadtest.client.generator import Generator
 from loadtest.client.images import bodies, read
 from loadtest.client.server import ServerError, Service, choose
 from loadtest.drive import Drive
+from loadtest.interrupt import Interrupt
+from loadtest.journal import Journal, Started
 from loadtest.measured import Measured, Subjects
 from loadtest.options import Options, Target
 from loadtest.plan import Arm
@@ -21,27 +21,11 @@ class NothingToMeasure(Exception):
     """No variant can be measured; the text says why."""
 
 
-class Interrupt:
-    """A handler of Ctrl-C. The first one ends the run after the current round, the second one ends it at once."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._handler = gevent.signal_handler(signal.SIGINT, self._ask)
-
-    def asked(self) -> bool:
-        """Return whether the user pressed Ctrl-C."""
-        return self._asked
-
-    def _ask(self) -> None:
-        self._asked = True
-        self._handler.cancel()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def measure(options: Options) -> Measured:
-    """Play the whole plan, or the part of it that comes before Ctrl-C.
+def measure(options: Options, command: Sequence[str], folder: Path) -> Measured:
+    """Play the whole plan, or the part of it that comes before a signal, and write the raw files into `folder`.
 
     Raises:
+        OSError: the folder cannot be written.
         ImagesError: there are no images to send.
         ServerError: a service cannot be reached, or its answer is not understood.
         NothingToMeasure: no wanted variant is ready.
@@ -51,12 +35,14 @@ def measure(options: Options) -> Measured:
     sent = bodies(images, options.payload, options.images_per_request, options.seed)
     subjects = discover(options.urls, options.variants)
     services = [service for service, _ in subjects.services]
-    drive = Drive(options, subjects.arms, services, Interrupt().asked)
+    journal = Journal(folder, Started(tuple(command), options, subjects))
+    interrupt = Interrupt()
+    drive = Drive(options, subjects.arms, services, journal, interrupt.asked)
     for excluded in subjects.excluded:
         drive.progress.say(f"left out: {excluded.name} ({excluded.reason})")
     urls = list(dict.fromkeys(service.url for service in services))
     generator = Generator(sent, urls, users_needed(options, len(subjects.arms)), options.timeout)
-    problems, partial = _play(drive, generator, subjects)
+    problems, partial = _play(drive, generator, subjects, interrupt)
     return Measured(
         subjects,
         images,
@@ -65,15 +51,17 @@ def measure(options: Options) -> Measured:
         levels=tuple(drive.levels),
         problems=problems,
         partial=partial,
+        stopped_by=interrupt.signum if partial and not problems else None,
         seconds=time.perf_counter() - began,
     )
 
 
-def _play(drive: Drive, generator: Generator, subjects: Subjects) -> tuple[tuple[str, ...], bool]:
+def _play(drive: Drive, generator: Generator, subjects: Subjects, interrupt: Interrupt) -> tuple[tuple[str, ...], bool]:
     """Play the plan. Return the problems that make the run INVALID, and whether it ended early."""
     try:
-        generator.start()
-        drive.play(generator)
+        with interrupt.ending():
+            generator.start()
+            drive.play(generator)
         return restarted(subjects.arms, [service for service, _ in subjects.services]), False
     except Stopped:
         return (), True

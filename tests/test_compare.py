@@ -22,7 +22,16 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
 """
 BROKEN_SERVICE = "raise SystemExit('the checkpoint is damaged')"
 LOADTEST = "import sys; open('loadtest-flags', 'w').write(' '.join(sys.argv[1:])); sys.exit({status})"
-ENDLESS_LOADTEST = "import signal; print('started', flush=True); signal.pause()"
+ENDLESS_LOADTEST = """
+import signal, sys
+def report(signum, frame):
+    open("report", "w")
+    sys.exit(128 + signum)
+for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(signum, report)
+print("started", flush=True)
+signal.pause()
+"""
 
 
 def start(folder: Path, *flags: str, service: str = SERVICE, loadtest: str = "") -> subprocess.Popen[str]:
@@ -86,11 +95,12 @@ def test_service_that_does_not_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(tmp_path: Path, signum: signal.Signals) -> None:
-    """Ctrl-C, SIGTERM and a closed terminal in the middle of the load test leave no process behind."""
+    """Ctrl-C, SIGTERM and a closed terminal leave the load test's report, and no process behind."""
     script = start(tmp_path, loadtest=ENDLESS_LOADTEST)
     assert script.stdout is not None
     assert any(line == "started\n" for line in script.stdout)
     script.send_signal(signum)
     _, err = script.communicate(timeout=60)
     assert (script.returncode, running(tmp_path)) == (128 + signum, [])
+    assert (tmp_path / "report").exists()
     assert "Traceback" not in err

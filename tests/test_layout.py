@@ -27,8 +27,7 @@ PATCH = "gevent patches the sockets before anything else is imported"
 ENVIRONMENT = "prometheus_client reads the environment when it is imported"
 LATE_IMPORTS = {
     ("loadtest.cli", "loadtest.report.build"): PATCH,
-    ("loadtest.cli", "loadtest.report.table"): PATCH,
-    ("loadtest.cli", "loadtest.report.write"): PATCH,
+    ("loadtest.cli", "loadtest.report.publish"): PATCH,
     ("loadtest.cli", "loadtest.run"): PATCH,
     ("models.checkpoint", "safetensors.torch"): TORCH,
     ("models.checkpoint", "torch"): TORCH,

@@ -1,4 +1,4 @@
-"""The differences between two reports, cell by cell. The runs were apart, so their rounds are not paired."""
+"""The differences between two sides: two reports, whose runs were apart, or the paired arms of one report."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,11 @@ import numpy as np
 
 from common.statistics import Interval, paired_difference
 from loadtest.analysis.accuracy import discordant
-from loadtest.analysis.statistics import difference, mean_ratio, quantile_ratio
+from loadtest.analysis.apart import mean_ratio, quantile_ratio
+from loadtest.analysis.statistics import difference
 from loadtest.analysis.words import accuracy_words, points, ratio_words, times
 from loadtest.report.cells import QUANTILES, Cell
-from loadtest.report.document import Report
+from loadtest.report.document import Comparison, Report
 
 METRICS = ("images_per_second", *QUANTILES, "accuracy")
 INVALID = "not comparable, one of the cells is INVALID"
@@ -18,16 +19,21 @@ SATURATED = "not comparable, the rate was more than it can hold"
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of one cell in report B compared with report A."""
+    """One metric of one cell in report B compared with report A, or compared with its baseline in the same report."""
 
     arm: str
     workload: str
     """Empty for accuracy, which is counted over all workloads."""
     metric: str
     interval: Interval | None
-    """The ratio B / A, or for accuracy B - A; None if the data give none."""
+    """The ratio to the other side, or for accuracy the difference to it; None if the data give none."""
     reason: str = ""
     """Why there is no interval, if that is known."""
+
+    @property
+    def place(self) -> str:
+        """The arm and the workload."""
+        return ", ".join(filter(None, (self.arm, self.workload)))
 
     @property
     def words(self) -> str:
@@ -57,6 +63,45 @@ def differences(old: Report, new: Report) -> list[Difference]:
     return speed + [Difference(arm, "", "accuracy", accuracy(old, new, arm)) for arm in arms]
 
 
+def paired(report: Report) -> list[Difference]:
+    """Return every metric of every arm compared with its baseline in the same report.
+
+    In a report of several services, only those arms count whose baseline is the same variant of another service.
+    """
+    variants = {arm.name: arm.variant for arm in report.arms}
+    several = len(report.servers) > 1
+    speed = [
+        Difference(c.arm, c.workload, metric, *_paired(report, c, metric))
+        for c in report.comparisons
+        for metric in METRICS[:-1]
+        if not several or variants[c.arm] == variants[c.baseline]
+    ]
+    held = [(row.arm, row.against) for row in report.accuracy if row.against]
+    return speed + [
+        Difference(arm, "", "accuracy", against.difference)
+        for arm, against in held
+        if not several or variants[arm] == variants[against.baseline]
+    ]
+
+
+def _paired(report: Report, found: Comparison, metric: str) -> tuple[Interval | None, str]:
+    cells = report.sides(found)
+    if any(cell.invalid for cell in cells):
+        return None, INVALID
+    if metric in QUANTILES and any(cell.saturated for cell in cells):
+        return None, SATURATED
+    return getattr(found.ratios, metric), ""
+
+
+def missing(report: Report) -> list[str]:
+    """Return a line for each variant that the user asked for, or that another service offers, and that was left out."""
+    asked = [e for e in report.excluded if e.name.split(" @ ")[0] in report.settings.variants]
+    offered = {(arm.variant, arm.name.partition(" @ ")[2]) for arm in report.arms}
+    labels = {server.label for server in report.servers}
+    lacking = sorted({(variant, label) for variant, _ in offered for label in labels} - offered)
+    return [f"MISSING: {e.name} ({e.reason})" for e in asked] + [f"MISSING: {v} @ {label}" for v, label in lacking]
+
+
 def _cell_difference(a: Cell, b: Cell, metric: str) -> Difference:
     if a.invalid or b.invalid:
         return Difference(b.arm, b.workload, metric, None, INVALID)
@@ -69,9 +114,9 @@ def ratio(a: Cell, b: Cell, metric: str) -> Interval | None:
     """Return the metric of cell `b` over that of cell `a`."""
     if metric == "images_per_second":
         rates = [np.array([r.answered / r.seconds for r in cell.rounds]) for cell in (b, a)]
-        return mean_ratio(rates[0], rates[1], paired=False)
+        return mean_ratio(rates[0], rates[1])
     latencies = [[np.array(r.latencies) for r in cell.rounds] for cell in (b, a)]
-    return quantile_ratio(latencies[0], latencies[1], QUANTILES[metric], paired=False)
+    return quantile_ratio(latencies[0], latencies[1], QUANTILES[metric])
 
 
 def accuracy(old: Report, new: Report, arm: str) -> Interval | None:

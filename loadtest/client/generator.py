@@ -1,9 +1,12 @@
 """The load generator: locust's environment and runner, which live from the first round to the last."""
 
+import gc
 import logging
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -54,6 +57,22 @@ class _Running:
         return Stretch(self.opened, self.closed, self.requests, self.lateness, self.starved, cpu)
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Collect garbage first and then not until the end, so that no collection delays a request.
+
+    A frozen object is not looked at again, so the collection is short however many records there are. A request leaves
+    no garbage that needs the collector.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 class Generator:
     """Plays rounds with users that are started, and connected, once."""
 
@@ -92,25 +111,30 @@ class Generator:
         """Let every arm begin with the first request again."""
         self._sequences.clear()
 
+    @uncollected()
     def play(self, planned: Round) -> Stretch:
         """Play one round to its last answer."""
         running, used = self._send(planned, time.perf_counter())
         self._drain(running)
         return running.stretch(used)
 
-    def play_on(self, rounds: Iterable[Round]) -> list[tuple[Round, Stretch]]:
-        """Play rounds of open workloads on end. Each begins as the one before it closes; answers are awaited last.
+    def play_on(self, rounds: Iterable[Round]) -> Iterator[tuple[Round, Stretch]]:
+        """Play rounds of open workloads on end, and yield each one in its turn once its last answer is there.
 
-        A pause for the answers would come whenever the service stalls, and no request would be due in it. So rounds
-        with pauses meet fewer stalls than there are (coordinated omission).
+        A round begins as the one before it closes. A pause for the answers would come whenever the service stalls, and
+        no request would be due in it, so rounds with pauses meet fewer stalls than there are (coordinated omission).
         """
-        began, sent = time.perf_counter(), []
-        for planned in rounds:
-            running, used = self._send(planned, began)
-            sent.append((planned, running, used))
-            began = running.closed
-        self._drain(*(running for _, running, _ in sent))
-        return [(planned, running.stretch(used)) for planned, running, used in sent]
+        began = time.perf_counter()
+        sent: deque[tuple[Round, _Running, float]] = deque()
+        with uncollected():
+            for planned in rounds:
+                running, used = self._send(planned, began)
+                sent.append((planned, running, used))
+                began = running.closed
+                while sent and not sent[0][1].outstanding:
+                    yield _ended(*sent.popleft())
+            self._drain(*(running for _, running, _ in sent))
+            yield from (_ended(*each) for each in sent)
 
     def _send(self, planned: Round, began: float) -> tuple[_Running, float]:
         """Send the requests of a round that begins at `began`. Return its record and the CPU seconds per second."""
@@ -184,6 +208,10 @@ class Generator:
         for running in rounds:
             for turn in list(running.outstanding.values()):
                 running.lose(turn, UNANSWERED)
+
+
+def _ended(planned: Round, running: _Running, cpu: float) -> tuple[Round, Stretch]:
+    return planned, running.stretch(cpu)
 
 
 def _wait(rounds: Sequence[_Running], seconds: float) -> None:

@@ -1,19 +1,34 @@
 """One reading of the service's `/metrics`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import PlainSerializer, PlainValidator
 
 Key = tuple[str, frozenset[tuple[str, str]]]
+Sample = tuple[str, list[tuple[str, str]], str]
+
+
+def _samples(values: Mapping[Key, float]) -> list[Sample]:
+    """Return the values as JSON can hold them. A number is a text, since JSON has no NaN."""
+    return [(name, sorted(labels), repr(value)) for (name, labels), value in values.items()]
+
+
+def _values(samples: Iterable[Sample]) -> dict[Key, float]:
+    return {(name, frozenset((k, v) for k, v in labels)): float(value) for name, labels, value in samples}
+
+
+Values = Annotated[Mapping[Key, float], PlainSerializer(_samples), PlainValidator(_values)]
 
 
 @dataclass(frozen=True)
 class Scrape:
     """Sample values by name and labels. `later - earlier` is the increase in between; `+` adds two increases."""
 
-    values: Mapping[Key, float]
+    values: Values
 
     def __sub__(self, earlier: "Scrape") -> "Scrape":
         return Scrape({key: value - earlier.values.get(key, 0.0) for key, value in self.values.items()})
@@ -27,14 +42,18 @@ class Scrape:
         return Scrape({key: value for key, value in self.values.items() if ("variant", variant) in key[1]})
 
     def total(self, name: str, **labels: str) -> float:
-        """Return the sum of the samples of this name with these labels; 0 without samples."""
-        wanted = set(labels.items())
-        return math.fsum(value for key, value in self.values.items() if key[0] == name and wanted <= key[1])
+        """Return the sum of the samples of this name with these labels.
+
+        It is 0 without samples, or if one of them is NaN or infinite: then the service does not state the sum.
+        """
+        added = self._added(name, labels)
+        return added if math.isfinite(added) else 0.0
 
     def mean(self, histogram: str, **labels: str) -> float | None:
-        """Return the mean of a histogram's observations; None without observations."""
-        count = self.total(histogram + "_count", **labels)
-        return self.total(histogram + "_sum", **labels) / count if count > 0 else None
+        """Return the mean of a histogram's observations; None without observations, or if a sample is NaN."""
+        count, added = (self._added(histogram + part, labels) for part in ("_count", "_sum"))
+        mean = added / count if count > 0 else math.nan
+        return mean if math.isfinite(mean) else None
 
     def label_values(self, name: str, label: str) -> list[str]:
         """Return the sorted values of `label` among the samples of this name."""
@@ -54,6 +73,10 @@ class Scrape:
                 return None if math.isinf(edge) else lower + (edge - lower) * (rank - below) / (count - below)
             below, lower = count, edge
         return None
+
+    def _added(self, name: str, labels: Mapping[str, str]) -> float:
+        wanted = set(labels.items())
+        return sum(value for key, value in self.values.items() if key[0] == name and wanted <= key[1])
 
 
 def parse(text: str) -> Scrape:

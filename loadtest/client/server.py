@@ -1,7 +1,9 @@
 """The client of a service's `GET /variants` and `GET /metrics`."""
 
+import http.client
 import json
 import os
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -54,7 +56,7 @@ class Service:
         """
         try:
             return parse(_get(self.url + "/metrics"))
-        except ValueError as error:
+        except (ValueError, LookupError) as error:
             raise ServerError(f"{self.url}/metrics cannot be read ({error})") from None
 
 
@@ -74,9 +76,15 @@ def _get(url: str) -> str:
     except urllib.error.HTTPError as error:
         hint = f"give its key in {KEY_VARIABLE}" if error.code == 401 else "is this the service?"
         raise ServerError(f"{url} answered {error.code} {error.reason}: {hint}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise ServerError(f"{url} cannot be reached ({reason}): start the service with `make serve`") from None
+        raise ServerError(f"{url} cannot be reached ({reason}): {_hint(reason)}") from None
+
+
+def _hint(reason: object) -> str:
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return "name the file of its certificate authority in SSL_CERT_FILE"
+    return "start the service with `make serve`"
 
 
 def choose(service: Service, described: Description, wanted: Sequence[str]) -> tuple[list[Arm], list[Excluded]]:

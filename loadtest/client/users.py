@@ -2,11 +2,14 @@
 
 import json
 import math
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
+from gevent import Timeout
 from gevent.event import AsyncResult
 from locust import FastHttpUser, task
 
@@ -76,6 +79,9 @@ class LoadUser(FastHttpUser):
     """A user that sends labelled images to the arm of its turn, over connections that stay open."""
 
     abstract = True
+    insecure = False
+    ssl_context_factory = staticmethod(cache(ssl.create_default_context))
+    """The context verifies certificates, as the client of `/variants` does; all users share it."""
     desk: Desk
     urls: tuple[str, ...]
 
@@ -112,7 +118,7 @@ class LoadUser(FastHttpUser):
         with self.client.post(url, name=turn.arm.name, data=body, headers=headers, catch_response=True) as response:
             end = time.perf_counter()
             status = int(response.status_code or 0)
-            request = _request(sequence, status, response.content, getattr(response, "error", None))
+            request = _request(sequence, status, response.content, response.request_meta.get("exception"))
             if request.error:
                 response.failure(request.error)
             else:
@@ -123,27 +129,39 @@ class LoadUser(FastHttpUser):
 def _request(sequence: int, status: int, content: bytes | None, failure: object) -> Request:
     """Return the answer as a record without the times of the request."""
     empty = EMPTY._replace(sequence=sequence, status=status)
-    if status != 200:
+    if status != 200 or failure:
         return empty._replace(error=_error(status, content, failure))
     try:
         answer = json.loads(content or b"")
-        classes = tuple(int(prediction["class_index"]) for prediction in answer["predictions"])
-    except (ValueError, KeyError, TypeError):
+        timing = answer.get("timing") or {}
+        return empty._replace(
+            answer=tuple(int(prediction["class_index"]) for prediction in answer["predictions"]),
+            batch_size=_number(answer.get("batch_size")),
+            server_total=_number(timing.get("total_seconds")),
+            server_queue=_number(timing.get("queue_seconds")),
+            server_inference=_number(timing.get("inference_seconds")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return empty._replace(error="200 with an answer that cannot be read")
-    timing = answer.get("timing") or {}
-    return empty._replace(
-        answer=classes,
-        batch_size=float(answer.get("batch_size", math.nan)),
-        server_total=float(timing.get("total_seconds", math.nan)),
-        server_queue=float(timing.get("queue_seconds", math.nan)),
-        server_inference=float(timing.get("inference_seconds", math.nan)),
-    )
+
+
+def _number(stated: Any) -> float:
+    """Return a number that an answer states; NaN if it states none or an infinite one."""
+    number = math.nan if stated is None else float(stated)
+    return number if math.isfinite(number) else math.nan
 
 
 def _error(status: int, content: bytes | None, failure: object) -> str:
-    """Return words that are the same for like errors: status and title of the problem, or why there is no answer."""
-    if status == 0:
-        return f"no answer: {type(failure).__name__}"
+    """Return words that are the same for like errors: status and title of the problem, or why there is no answer.
+
+    geventhttpclient wraps a timeout in RetriesExceeded. With a failure, a status of 200 belongs to an answer whose body
+    broke off.
+    """
+    cause = getattr(failure, "original", None) or failure
+    if isinstance(cause, TimeoutError | Timeout):
+        return "timeout"
+    if status in (0, 200):
+        return f"no answer: {type(cause).__name__}"
     try:
         return f"{status} {json.loads(content or b'')['title']}"
     except (ValueError, KeyError, TypeError):

@@ -19,6 +19,7 @@ import pytest
 HERE = Path(__file__).parent
 SCHEMA = HERE.parents[1] / "loadtest" / "report" / "report.schema.json"
 Spec = dict[str, dict[str, Any]]
+Serve = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -36,16 +37,19 @@ def written_reports_fit_the_schema(tmp_path: Path, schema: jsonschema_rs.Validat
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Spec], str]]:
-    """A function that starts a fake service and returns its URL; the services end with the test."""
+def serve() -> Iterator[Serve]:
+    """A function that starts a fake service and returns its URL; the services end with the test.
+
+    With the files of a certificate and its key the service speaks HTTPS.
+    """
     with ExitStack() as stack:
 
-        def start(spec: Spec) -> str:
-            command = [sys.executable, str(HERE / "fake_server.py"), json.dumps(spec)]
+        def start(spec: Spec, *tls: Path) -> str:
+            command = [sys.executable, str(HERE / "fake_server.py"), json.dumps(spec), *map(str, tls)]
             process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             stack.callback(process.kill)
             assert process.stdout is not None
-            return f"http://127.0.0.1:{int(process.stdout.readline())}"
+            return f"http{'s' if tls else ''}://127.0.0.1:{int(process.stdout.readline())}"
 
         yield start
 

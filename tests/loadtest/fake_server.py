@@ -1,8 +1,12 @@
-"""A service with known delays and known mistakes that answers as the real one documents: `python fake_server.py JSON`.
+"""A service with known delays and known mistakes that answers as the real one documents.
 
-The JSON names the variants: `{"fp32": {"delay": 0.01, "serial": true, "wrong_below": 0, "fail_every": 0, "stall_at": 0,
-"stall_every": 0, "stall_seconds": 0, "die_at": 0, "info": {...}}}`. The right class of an image is its first byte
-modulo 10; a variant is wrong where the second byte is below `wrong_below`. The server prints its port as soon as it
+    python fake_server.py JSON [CERTIFICATE KEY]
+
+The JSON names the variants: `{"fp32": {"delay": 0.01, "serial": true, "wrong_below": 0, "fail_every": 0,
+"stall_at": 0, "stall_every": 0, "stall_seconds": 0, "die_at": 0, "memory": 2e8, "strange": 0, "info": {...}}}`. The
+right class of an image is its first byte modulo 10; a variant is wrong where the second byte is below `wrong_below`.
+`memory` and `strange` (a counter of requests) are values of metrics, and may be "nan". The server prints its port as
+soon as it
 accepts connections.
 """
 
@@ -52,7 +56,8 @@ class Variant:
         self.name, self.spec, self.metrics = name, spec, metrics
         self.count = 0
         self.lock = asyncio.Lock()
-        metrics.memory.labels(name, "rss").set(2e8)
+        metrics.memory.labels(name, "rss").set(float(spec.get("memory", 2e8)))
+        metrics.requests.labels(name, "strange").inc(float(spec.get("strange", 0)))
         metrics.model.labels(name, "parameters").set(4.4e7)
 
     async def predict(self, pixels: NDArray[np.uint8], received: float) -> tuple[int, dict[str, Any]]:
@@ -165,7 +170,15 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         print(sock.getsockname()[1], flush=True)
         app = App(json.loads(sys.argv[1]))
-        config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
+        certificate, key = sys.argv[2:] or (None, None)
+        config = uvicorn.Config(
+            app,
+            log_level="critical",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+        )
         uvicorn.Server(config).run(sockets=[sock])
 
 

@@ -1,5 +1,7 @@
 """The reading of Prometheus metrics; prometheus_client writes them."""
 
+import math
+
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
@@ -41,6 +43,23 @@ def test_a_quantile_is_interpolated_inside_its_bucket(q: float, expected: float)
 def test_a_quantile_past_the_last_edge_is_not_stated() -> None:
     """The bucket to infinity has no upper edge to interpolate to."""
     assert reading([9]).quantile("h_seconds", 0.5) is None
+
+
+@pytest.mark.parametrize("strange", [math.nan, math.inf])
+def test_a_sample_that_is_no_number_is_not_stated(strange: float) -> None:
+    """Sums with it are 0 and means None, whether it is there before or after; other samples still count."""
+    odd = Scrape(
+        {
+            ("c_total", frozenset({("variant", "int8")})): strange,
+            ("c_total", frozenset({("variant", "fp32")})): 2.0,
+            ("h_seconds_sum", frozenset()): strange,
+            ("h_seconds_count", frozenset()): 2.0,
+        }
+    )
+    for found in (odd, odd - Scrape({}), odd - odd, odd + odd):
+        assert found.total("c_total", variant="int8") == 0
+        assert found.mean("h_seconds") is None
+    assert odd.total("c_total", variant="fp32") == 2
 
 
 def test_about_keeps_one_variant() -> None:
