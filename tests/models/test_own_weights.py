@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torchvision.models import ResNet
 
 from common import machine
-from models import calibration, cifar10, loading, preprocess, reference, selftest
+from models import calibration, checkpoint, cifar10, loading, preprocess, reference, selftest
 from models.card import Preparation
 from models.checkpoint import inspect
 from models.files import CheckpointError
@@ -46,15 +46,24 @@ def net(request: pytest.FixtureRequest) -> ResNet:
     return net.eval()
 
 
-@pytest.fixture(params=["own.safetensors", "own.pt"])
-def path(net: ResNet, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """Return a file with the network as a user saves it, without a card."""
-    place = tmp_path / request.param
-    if place.suffix == ".pt":
-        torch.save(net.state_dict(), place)
-    else:
-        save_file(net.state_dict(), place)
-    return place
+FORMATS = {"own.safetensors": save_file, "own.pt": torch.save}
+
+
+@pytest.fixture
+def path(net: ResNet, tmp_path: Path) -> Path:
+    """Return a file with the network as a user saves it, without a card; each stem comes in another format."""
+    name = "own.pt" if net.stem == "plain" else "own.safetensors"
+    FORMATS[name](net.state_dict(), tmp_path / name)
+    return tmp_path / name
+
+
+def test_both_formats_are_read_alike(net: ResNet, tmp_path: Path) -> None:
+    """A .safetensors and a .pt of one network give the same tensors."""
+    for name, save in FORMATS.items():
+        save(net.state_dict(), tmp_path / name)
+    first, second = (checkpoint.load(tmp_path / name)[0] for name in FORMATS)
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(array, second[name]) for name, array in first.items())
 
 
 def expected_logits(net: ResNet, images: np.ndarray, preparation: Preparation) -> np.ndarray:
@@ -75,7 +84,7 @@ def test_the_table_of_tensors_is_torchvisions(stem: str) -> None:
 @pytest.mark.parametrize("side", [32, 45, 64])
 @pytest.mark.parametrize(("name", "tolerance"), [("fp32-cpu", 1e-4), ("int8-dynamic", 0.1)])
 def test_it_answers_as_torchvision(net: ResNet, path: Path, side: int, name: str, tolerance: float) -> None:
-    """With both stems, both file formats and odd sizes, logits equal torchvision's within rounding."""
+    """With both stems and odd sizes, logits equal torchvision's within rounding."""
     preparation = Preparation(side, IMAGENET.mean, IMAGENET.std)
     engine = loading.load(name, threads=1, checkpoint=path, preparation=preparation)
     images = preprocess.resized(cifar10.sample()[0][:6], side)

@@ -38,16 +38,16 @@ def net() -> ResNet:
     return net.eval()
 
 
-@pytest.fixture(scope="module", params=["own.safetensors", "own.pt"])
-def service(net: ResNet, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def service(net: ResNet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("own")
-    place = folder / request.param
-    (torch.save if place.suffix == ".pt" else save_file)(net.state_dict(), place)
+    place = folder / "own.pt"
+    torch.save(net.state_dict(), place)
     place.with_suffix(".json").write_text(json.dumps({"classes": CLASSES}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
-        flags = ("--variants", "fp32,int8", "--max-batch-size", "4", "--checkpoint", str(place), *PREPARATION)
-        with running(*flags) as service:
+        flags = ("--variants", "fp32,int8", "--threads", "1", "--max-batch-size", "4")
+        with running(*flags, "--checkpoint", str(place), *PREPARATION) as service:
             yield service
 
 
