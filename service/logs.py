@@ -31,6 +31,8 @@ STDERR = 2
 """The file descriptor of standard error."""
 MAX_WAITING = 10_000
 """Texts that may wait to be written, 5 MB of lines of predictions. Further ones are dropped."""
+PAUSE_SECONDS = 0.02
+"""The pause of the thread whenever it has written everything, so that a busy service does not wake it for each line."""
 END_SECONDS = 1.0
 """The time that a process has at its end to write what waits."""
 
@@ -73,6 +75,8 @@ class Output(io.TextIOBase):
         """Write until `finish`. Texts that wait are written together, as long as a pipe takes them in one piece."""
         is_over = False
         while not is_over:
+            if self._waiting.empty():
+                time.sleep(PAUSE_SECONDS)
             texts = [self._waiting.get()]
             while sum(map(len, filter(None, texts))) < select.PIPE_BUF // 2 and not self._waiting.empty():
                 texts.append(self._waiting.get())
