@@ -6,6 +6,7 @@ Each must be answered with 200 or a documented refusal. Afterwards the service s
 import argparse
 import io
 import random
+import re
 import struct
 import time
 import zlib
@@ -24,6 +25,9 @@ from tests.service.processes import Service, running
 ALLOWED = {200, 400, 422}
 FLAT_BYTES = 32 * 2**20
 """The growth that the HTTP process may show after the first quarter: allocators keep this much, a leak exceeds it."""
+PIECE = re.compile(rb"....(?:IHDR|PLTE|tRNS|eXIf|IDAT|fcTL|fdAT)|\xff[\xc0-\xfe]|VP8[ LX]|ANMF|EXIF", re.DOTALL)
+"""The beginning of a piece of a file: a chunk of a PNG or WebP, a segment of a JPEG."""
+MOST_REPEATED_BYTES = 2**21
 TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
@@ -70,10 +74,10 @@ def mutants(seed: int) -> Iterator[tuple[str, bytes]]:
 
 
 def _damage(data: bytearray, choose: random.Random) -> None:
-    """Make one random change: a bit, a byte, a number, a cut, a copy or a removed piece."""
+    """Make one random change: a bit, a byte, a number, a cut, a copy, a removed part or a piece repeated many times."""
     at = choose.randrange(max(1, len(data)))
     size = choose.choice((1, 2, 4, 32, 500))
-    match choose.randrange(7):
+    match choose.randrange(8):
         case 0 if data:
             data[at % len(data)] ^= 1 << choose.randrange(8)
         case 1:
@@ -87,8 +91,20 @@ def _damage(data: bytearray, choose: random.Random) -> None:
             data[at:at] = data[at : at + size]
         case 5:
             del data[at : at + size]
+        case 6 if choose.random() < 0.1:
+            _repeat(data, choose)
         case _:
             data[at : at + size] = choose.randbytes(size)
+
+
+def _repeat(data: bytearray, choose: random.Random) -> None:
+    """Repeat a piece of the file, or a small part of it, up to 100,000 times."""
+    starts = [found.start() for found in PIECE.finditer(data)] or [0]
+    first = choose.choice(starts)
+    last = next((start for start in starts if start > first), len(data))
+    piece = data[first : choose.choice((last, first + 4, first + 12))]
+    count = min(choose.choice((100, 10_000, 100_000)), MOST_REPEATED_BYTES // max(1, len(piece)))
+    data[first:first] = piece * count
 
 
 def _with_right_checksums(data: bytearray) -> bytes:
