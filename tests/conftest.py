@@ -28,8 +28,9 @@ NEEDS = {
 
 
 def pytest_configure() -> None:
-    """A shell that starts the suite in the background ignores Ctrl-C; processes under test would inherit that."""
+    """A shell in the background ignores Ctrl-C, and nohup a closed terminal; processes under test would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

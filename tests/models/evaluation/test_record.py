@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import cifar10, evaluate, files
+from common import machine
+from models import cifar10, evaluate, files, loading
 from models.card import Card
 from models.evaluation import record as evaluation
 from models.files import CheckpointError
@@ -54,10 +55,10 @@ def test_int8_gives_the_same_answers(name: str, entries: dict[str, evaluation.En
 
 @pytest.mark.slow
 @pytest.mark.dataset
-def test_int8_is_as_good_as_its_record_says(entries: dict[str, evaluation.Entry], load: Load) -> None:
+def test_int8_is_as_good_as_its_record_says(entries: dict[str, evaluation.Entry]) -> None:
     """On all test images int8 has the recorded accuracy within 0.2 points, which instruction sets may differ in."""
     images, labels = cifar10.read(files.data_root(), "test")
-    engine = load("int8")
+    engine = loading.load("int8", threads=machine.available_cores())
     found = np.concatenate(
         [engine.run(np.ascontiguousarray(images[i : i + 250])).logits for i in range(0, 10_000, 250)]
     )
