@@ -28,7 +28,7 @@ NEEDS = {
 
 
 def pytest_configure() -> None:
-    """A shell in the background ignores Ctrl-C, and nohup a closed terminal; processes under test would inherit that."""
+    """Processes under test would inherit that a shell in the background ignores Ctrl-C, and nohup a closed terminal."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
