@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         description=f"time that a batch that is not full waits for more images, seconds{PER_VARIANT} int8=0.002,fp32=0",
     )
     max_queue_wait: float = Field(
-        1.0, gt=0, description="longest expected wait in a variant's queue, seconds; beyond it, requests get 503"
+        0.8, gt=0, description="longest expected wait in a variant's queue, seconds; beyond it, requests get 503"
     )
     max_waiting_images: int = Field(
         1024,

@@ -14,6 +14,8 @@ from service.schemas import PredictQuery, PredictResponse
 from service.validation import first_mistake
 
 JSON = {"Content-Type": "application/json"}
+NO_QUERY = PredictQuery()
+"""The query of most requests, made once."""
 
 
 def router() -> APIRouter:
@@ -53,7 +55,7 @@ def query_of(request: Request) -> PredictQuery:
         ServiceError: `unacceptable`.
     """
     if not request.scope["query_string"]:
-        return PredictQuery()
+        return NO_QUERY
     try:
         return PredictQuery.model_validate(dict(request.query_params))
     except ValidationError as error:

@@ -86,6 +86,7 @@ class Worker:
         self._owner = owner
         self._held: list[Entry] = []
         self._held_since = 0.0
+        self._held_images = 0
         self._transport: asyncio.WriteTransport
         self._link_is_up = False
         self._hang_timer: asyncio.TimerHandle | None = None
@@ -98,11 +99,12 @@ class Worker:
     @property
     def held_images(self) -> int:
         """The number of images in the batch that the worker executes."""
-        return sum([len(entry.pixels) for entry in self._held])
+        return self._held_images if self._held else 0
 
     def execute(self, batch: list[Entry]) -> None:
         """Send a batch to the idle worker. Its entries end when the worker answers or is lost."""
         self._held, self._held_since = batch, time.perf_counter()
+        self._held_images = sum(len(entry.pixels) for entry in batch)
         self._transport.write(wire.frame(wire.BATCH, b"".join(entry.pixels.tobytes() for entry in batch)))
         self._expect_within(self.settings.hang_timeout, "the worker hung: no answer")
 
