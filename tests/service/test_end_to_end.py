@@ -153,7 +153,7 @@ def test_a_scrape_holds_what_is_documented(service: Service) -> None:
             name = family.name + ("_total" if family.type == "counter" else "")
             if name.startswith("precision_") and not sample.name.endswith("_created"):
                 found.setdefault(name, set()).update(set(sample.labels) - {"le"})
-    rows = re.findall(r"^\| `(precision_\w+)` \| ([\w, ]*) \|", DOCUMENT.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(precision_\w+)` \|([\w, ]*)\|", DOCUMENT.read_text(), re.MULTILINE)
     documented = {name: set(re.findall(r"\w+", labels)) for name, labels in rows}
     assert found == {name: labels for name, labels in documented.items() if name not in ONLY_ON_A_GPU}
 
