@@ -1,7 +1,7 @@
 """What each by-pass of a library's usual way brings: `python -m benchmarks.bypasses`. Needs `wrk`.
 
-A by-pass stays only where it brings more than 5 % of int8's throughput, or a function that the library lacks. The
-counters without locks were taken out, and are measured here so that the decision can be checked.
+A by-pass stays only where it brings more than 5 % of the throughput, or a function that the library lacks. Parts of the
+service that use public interfaces only, and are there for their speed, are measured as well.
 
 All are measured within one process, in short rounds of random order, with one PNG a request. Ratios of the throughput
 are medians of the ratios within a round, with 95 % intervals. The processor time that a by-pass saves, as a share of
@@ -24,7 +24,7 @@ BYPASSES = {
     # by-pass: the arms with and without it
     "short cut around FastAPI": (AS_SERVED, "through FastAPI's routing"),
     "limits for slow clients": (AS_SERVED, "uvicorn's own protocol"),
-    "counters without locks": ("counters without locks", AS_SERVED),
+    "histograms without locks": (AS_SERVED, "prometheus_client's histograms"),
 }
 
 

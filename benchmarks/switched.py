@@ -11,7 +11,6 @@ import random
 import signal
 import socket
 import sys
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,6 +28,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from benchmarks.noop import NoopAPI
 from benchmarks.wrk import Contender, Rounds, free_port, measure, png, process, wait_until_it_answers
 from service import logs
+from service.histograms import Series
+from service.metric_rows import SECONDS
 from service.metrics import Metrics
 from service.server import build_server
 from service.settings import Settings
@@ -45,8 +46,8 @@ class Arm:
     """True if predictions by-pass FastAPI's middleware and routing."""
     has_limits: bool = True
     """True if connections have the limits of service/http/slow_clients.py; uvicorn's own protocol has none."""
-    has_locks: bool = True
-    """True if prometheus_client counts; else its values are added to without its locks and checks."""
+    has_own_histograms: bool = True
+    """True if service/histograms.py counts observations; else prometheus_client does."""
 
 
 AS_SERVED = "as served"
@@ -56,7 +57,7 @@ ARMS = {
     "without metrics": Arm(has_metrics=False),
     "through FastAPI's routing": Arm(has_short_cut=False),
     "uvicorn's own protocol": Arm(has_limits=False),
-    "counters without locks": Arm(has_locks=False),
+    "prometheus_client's histograms": Arm(has_own_histograms=False),
 }
 
 
@@ -102,31 +103,35 @@ class SwitchedFront:
         await (self.front if Switch.arm.has_short_cut else self.app)(scope, receive, send)
 
 
+class Unlimited(HttpToolsProtocol):
+    """uvicorn's own protocol. It tells the server of its loss, as the server expects of every connection."""
+
+    _on_loss: Callable[[], None] | None = None
+
+    def when_lost(self, act: Callable[[], None]) -> None:
+        """Call `act` once the connection is lost."""
+        self._on_loss = act
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the server."""
+        super().connection_lost(exc)
+        if self._on_loss:
+            self._on_loss()
+
+
 def protocol(limited: Callable[..., asyncio.Protocol], *args: Any, **named: Any) -> asyncio.Protocol:
     """Return the protocol of a new connection."""
-    return limited(*args, **named) if Switch.arm.has_limits else HttpToolsProtocol(*args, **named)
+    return limited(*args, **named) if Switch.arm.has_limits else Unlimited(*args, **named)
 
 
-def _increase(metric: Any, amount: float = 1) -> None:
-    metric._value._value += amount
+THEIRS = prometheus_client.Histogram("seconds", "A histogram of the library.", buckets=SECONDS, registry=None)
 
 
-def _decrease(metric: Any, amount: float = 1) -> None:
-    metric._value._value -= amount
+OBSERVE = Series.observe
 
 
-def _observe(metric: Any, amount: float) -> None:
-    metric._sum._value += amount
-    metric._buckets[bisect_left(metric._upper_bounds, amount)]._value += 1
-
-
-UNLOCKED = (
-    (prometheus_client.Counter, "inc", prometheus_client.Counter.inc, _increase),
-    (prometheus_client.Gauge, "inc", prometheus_client.Gauge.inc, _increase),
-    (prometheus_client.Gauge, "dec", prometheus_client.Gauge.dec, _decrease),
-    (prometheus_client.Histogram, "observe", prometheus_client.Histogram.observe, _observe),
-)
-"""Class, method, prometheus_client's own function, and the one that does without locks and checks."""
+def _observe(_: Series, value: float) -> None:
+    THEIRS.observe(value)
 
 
 def signal_of(arm: str) -> int:
@@ -137,8 +142,7 @@ def signal_of(arm: str) -> int:
 def _switch(number: int, _frame: object) -> None:
     Switch.arm = list(ARMS.values())[number - signal.SIGRTMIN]
     logging.getLogger().setLevel(logging.INFO if Switch.arm.has_log else logging.WARNING)
-    for kind, method, locked, unlocked in UNLOCKED:
-        setattr(kind, method, locked if Switch.arm.has_locks else unlocked)
+    Series.observe = OBSERVE if Switch.arm.has_own_histograms else _observe  # type: ignore[method-assign]
 
 
 def serve(port: int, variant: str = "") -> None:

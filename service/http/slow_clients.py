@@ -11,10 +11,9 @@ without VNNI, 2 cores under other load, uvicorn 0.54.0, OpenVINO 2026.4.1, n = 1
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from service.http.framing import Refused, StrictProtocol
-from service.http.one_write import OneWrite
 
 MAX_UNSENT_BYTES = 65_536
 """The bytes of answers that wait for a client to read before the app has to wait. Under TLS the default is 512 KiB."""
@@ -48,13 +47,13 @@ class TimedProtocol(StrictProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer of the first request."""
-        super().connection_made(cast("asyncio.Transport", OneWrite(transport, self.loop)))
+        super().connection_made(transport)
         transport.set_write_buffer_limits(MAX_UNSENT_BYTES)
         self._on_loss: Callable[[], None] | None = None
         self._is_lost = False
         self._is_arriving = True
         self._head_bytes: int | None = 0  # None while a body arrives
-        self._arrival: asyncio.TimerHandle | None = self.loop.call_later(self.seconds, self.transport.close)
+        self._arrival: asyncio.TimerHandle | None = self.loop.call_later(self.seconds, transport.close)
         self._unread: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:

@@ -110,7 +110,7 @@ def test_a_stall_shows_in_the_open_workload_and_hides_in_the_closed_one(
     loadtest("--url", url, "--images", images, "--variants", "int8", "--concurrency", 1, *once)
     latency = read(out / "report.json").cells[0].latency
     assert latency.max > 1.0
-    assert latency.p95 < 0.4
+    assert latency.p99 < 0.4
 
 
 def test_a_continuous_run_shows_stalls_as_long_as_its_rounds(serve, images, loadtest, tmp_path: Path) -> None:
