@@ -142,7 +142,7 @@ def signal_of(arm: str) -> int:
 def _switch(number: int, _frame: object) -> None:
     Switch.arm = list(ARMS.values())[number - signal.SIGRTMIN]
     logging.getLogger().setLevel(logging.INFO if Switch.arm.has_log else logging.WARNING)
-    Series.observe = OBSERVE if Switch.arm.has_own_histograms else _observe  # type: ignore[method-assign]
+    Series.observe = OBSERVE if Switch.arm.has_own_histograms else _observe  # type: ignore[assignment, method-assign]
 
 
 def serve(port: int, variant: str = "") -> None:
