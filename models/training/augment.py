@@ -1,5 +1,7 @@
 """Training images on their way to the network: crop, flip, cutout, resizing, normalisation."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +15,7 @@ def augment(pixels: Tensor, flip: Tensor, padding: int, cutout: int, side: int, 
 
     Args:
         pixels: `[N, 3, 32, 32] uint8`.
-        flip: `[N] bool`, True for the images to mirror, left to right.
+        flip: `[N] bool` on the CPU, True for the images to mirror, left to right.
         padding: reflected border in pixels that the 32x32 crop may reach into.
         cutout: side of the square, anywhere within the image, that becomes the training set's mean; 0 for none.
         side: height and width of the result in pixels.
@@ -31,26 +33,35 @@ def augment(pixels: Tensor, flip: Tensor, padding: int, cutout: int, side: int, 
 
 
 def _cropped(pixels: Tensor, flip: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    count, window = len(pixels), torch.arange(SIDE)
+    count, device = len(pixels), pixels.device
+    window = torch.arange(SIDE, device=device)
     padded = F.pad(pixels.float(), (padding,) * 4, mode="reflect")
-    offsets = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator)
-    columns = torch.where(flip[:, None], offsets[1] + window.flip(0), offsets[1] + window)
-    rows, columns = (offsets[0] + window).to(pixels.device), columns.to(pixels.device)
-    index = torch.arange(count, device=pixels.device)[:, None, None, None]
-    channel = torch.arange(3, device=pixels.device)[None, :, None, None]
+    offsets = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator).to(device, non_blocking=True)
+    rows = offsets[0] + window
+    columns = torch.where(flip.to(device, non_blocking=True)[:, None], offsets[1] + window.flip(0), offsets[1] + window)
+    index = torch.arange(count, device=device)[:, None, None, None]
+    channel = torch.arange(3, device=device)[None, :, None, None]
     return padded[index, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def _cut_out(images: Tensor, cutout: int, generator: torch.Generator) -> Tensor:
-    window = torch.arange(SIDE)
+    device = images.device
+    window = torch.arange(SIDE, device=device)
     corners = torch.randint(0, SIDE - cutout + 1, (2, len(images), 1), generator=generator)
+    corners = corners.to(device, non_blocking=True)
     down, across = ((window >= corner) & (window < corner + cutout) for corner in corners)
-    square = (down[:, None, :, None] & across[:, None, None, :]).to(images.device)
-    return torch.where(square, torch.tensor(cifar10.MEAN, device=images.device).view(3, 1, 1) * 255, images)
+    square = down[:, None, :, None] & across[:, None, None, :]
+    return torch.where(square, _mean_and_std(device)[0], images)
 
 
 def normalise(pixels: Tensor) -> Tensor:
     """Return `[N, 3, H, W]` pixels of 0 to 255 as float32 with the training set's mean 0 and standard deviation 1."""
-    mean = torch.tensor(cifar10.MEAN, device=pixels.device).view(3, 1, 1) * 255
-    std = torch.tensor(cifar10.STD, device=pixels.device).view(3, 1, 1) * 255
+    mean, std = _mean_and_std(pixels.device)
     return (pixels.float() - mean) / std
+
+
+@functools.cache
+def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the mean and standard deviation of each channel, on the scale 0 to 255, each `[3, 1, 1] float32`."""
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) * 255 for values in (cifar10.MEAN, cifar10.STD))
+    return mean, std

@@ -15,6 +15,8 @@ from models.training.recipe import Recipe
 from models.training.run import Run, start_of
 
 BAR = "{percentage:5.1f} % of {total} epochs [{elapsed}<{remaining}{postfix}]"
+SHOW_LOSS_EVERY = 50
+"""Steps between two updates of the loss beside the progress bar."""
 SPLIT_SEED = 12345
 """Orders the training set; its last images are the held-out ones."""
 
@@ -34,6 +36,7 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device, save_ever
     images, labels = (torch.from_numpy(a[order]).to(device) for a in (pixels, classes))
     run = begun(recipe, device, kept, out / "last.pt")
     out.mkdir(parents=True, exist_ok=True)
+    torch.backends.cudnn.benchmark = True  # the shapes never change, so that a search for the fastest kernels pays
     began, saved, smooth = time.perf_counter() - run.seconds, time.perf_counter(), None
     with tqdm(total=recipe.epochs, unit="epoch", mininterval=2, bar_format=BAR) as bar:
         while not run.is_over:
@@ -41,7 +44,8 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device, save_ever
             smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
             run.seconds = time.perf_counter() - began
             bar.update(run.progress * recipe.epochs - bar.n)
-            bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
+            if run.step % SHOW_LOSS_EVERY == 0:  # it waits for the device
+                bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
             if run.position == 0 and recipe.held_out:
                 bar.write(f"epoch {run.epoch}: held-out {accuracy(run.net, images[kept:], labels[kept:]):.4f}")
             if time.perf_counter() - saved > save_every or run.is_over:

@@ -54,7 +54,8 @@ class Run:
         self.position = 0
         share = self.recipe.pruned if self.progress < self.recipe.pruned_until else 0.0
         seeded = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
-        self.order, self.weights = (part.to(self.device) for part in self.infobatch.epoch(share, seeded))
+        self.order, weights = self.infobatch.epoch(share, seeded)
+        self.weights = weights.to(self.device)
 
     @property
     def steps(self) -> int:
@@ -72,10 +73,15 @@ class Run:
         """Return whether every epoch is done."""
         return self.epoch >= self.recipe.epochs
 
-    def train_step(self, images: Tensor, labels: Tensor) -> float:
-        """Make one optimiser step on the next batch and return its mean loss."""
+    def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Make one optimiser step on the next batch and return its mean loss `[] float32`, without waiting for it.
+
+        A step reads nothing back from the device, so that a GPU works on one step while the CPU prepares the next.
+        """
         chosen = self.order[self.position * self.recipe.batch_size :][: self.recipe.batch_size]
-        inputs = self._inputs(images[chosen], chosen)
+        flip = self._flip(chosen)
+        chosen = chosen.to(self.device, non_blocking=True)
+        inputs = self._inputs(images[chosen], flip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate_at(self.progress)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=hardware.has_bfloat16(self.device)):
@@ -91,11 +97,15 @@ class Run:
         if self.position == self.steps:
             self.epoch += 1
             self._begin_epoch()
-        return float(losses.detach().mean())
+        return losses.detach().mean()
 
-    def _inputs(self, pixels: Tensor, chosen: Tensor) -> Tensor:
-        """Return the augmented batch. A hash flips half of the images; the next epoch flips the other half."""
-        recipe, flip = self.recipe, (chosen.cpu() * 2_654_435_761 // 2**16 + self.epoch) % 2 == 0
+    def _flip(self, chosen: Tensor) -> Tensor:
+        """Return the images to mirror: a hash flips half of them, and the next epoch flips the other half."""
+        return (chosen * 2_654_435_761 // 2**16 + self.epoch) % 2 == 0
+
+    def _inputs(self, pixels: Tensor, flip: Tensor) -> Tensor:
+        """Return the augmented batch."""
+        recipe = self.recipe
         generator = torch.Generator().manual_seed((recipe.seed + 1) * 1_000_000_007 + self.step)
         side = recipe.resolution_at(self.progress)
         inputs = augment(pixels, flip, recipe.crop_padding, recipe.cutout, side, generator)
@@ -116,6 +126,7 @@ class Run:
         """Continue from a `state` of the same recipe. If its run is over, this machine does not count as one of its."""
         for name in SAVED:
             setattr(self, name, state[name])
+        self.order = self.order.cpu()  # the rest of the state is on the device
         self.infobatch.losses = state["losses"]
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
