@@ -15,7 +15,12 @@ from models.engines.base import Engine, EngineError, OutOfMemory
 from models.engines.device import gpus
 from models.variants import DEFAULT_GPU_BACKEND, GPU_BACKENDS, VARIANTS, VariantUnavailable
 
-pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")]  # torch 2.11, Inductor
+pytestmark = [
+    pytest.mark.gpu,
+    # torch 2.11's Inductor
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated"),
+]
 
 TOLERANCES = {"fp32": 2e-3, "fp32-tf32": 0.05, "fp16": 0.05, "bf16": 0.4}
 """Largest error of a logit. TF32 and FP16 have 10 bits of mantissa, bf16 7; FP32 may use Winograd's convolutions."""
