@@ -13,9 +13,8 @@ from loadtest.options import Options
 from loadtest.plan import Arm, Round, Timing, Workload, blocks, planned
 from loadtest.progress import Progress
 from loadtest.records import Played, Stretch
-from loadtest.slo.level import Level, Slo
-from loadtest.slo.search import sizes
-from loadtest.slo.turns import PEAK_SHARE, Search, Stopped, lasting
+from loadtest.slo.level import Level
+from loadtest.slo.turns import WORK_PER_LEVEL, Search, Stopped, expected
 from loadtest.timing import is_continuous, timing
 
 NOTHING = Scrape({})
@@ -45,7 +44,7 @@ class Drive:
         self.levels: list[Level] = []
         self._searches = 0.0
         """The steps of progress that stand for the search of the service level until it begins."""
-        self._expect(dict.fromkeys(self._arms, 1 / options.slo.seconds if options.slo else 1.0))
+        self._expect(dict.fromkeys(self._arms, WORK_PER_LEVEL / options.slo.seconds if options.slo else 1.0))
 
     def play(self, generator: Generator) -> None:
         """Play the rounds, then search for the service level if the options name one.
@@ -81,8 +80,10 @@ class Drive:
 
     def _expect(self, capacities: Mapping[Arm, float]) -> None:
         """Plan the search of the service level for arms that answer so many requests per second."""
-        slo, before = self._options.slo, self._searches
-        self._searches = sum(searching(slo, each) for each in capacities.values()) / self._options.round if slo else 0.0
+        options, before = self._options, self._searches
+        if options.slo:
+            seconds = [sum(expected(options.slo, capacity, options)) for capacity in capacities.values()]
+            self._searches = sum(seconds) / options.round
         self.progress.extend(self._searches - before)
 
     def _check(self) -> None:
@@ -183,11 +184,6 @@ def recorded(
                 )
             )
     return made
-
-
-def searching(slo: Slo, capacity: float) -> float:
-    """Return the seconds that the search for a service level takes about, for an arm of this many requests a second."""
-    return sum(lasting(requests, PEAK_SHARE * capacity) for requests in sizes(slo))
 
 
 def foreign(added: Scrape, variants: Set[str]) -> int:

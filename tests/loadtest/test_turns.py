@@ -9,7 +9,7 @@ from loadtest.plan import Round
 from loadtest.progress import Progress
 from loadtest.records import NEVER_SENT, Request, Stretch
 from loadtest.slo.level import Slo
-from loadtest.slo.turns import Search, Stopped, judged
+from loadtest.slo.turns import Search, Stopped, judged, lasting
 from tests.loadtest.builders import arm, request, settings, stretch
 
 P99 = Slo("p99", 0.99, 0.1)
@@ -75,6 +75,12 @@ def test_an_answer_is_there_before_the_others_are() -> None:
     assert (first.arm, first.found.load) == ("fp32", None)
     with pytest.raises(Stopped):
         next(levels)
+
+
+def test_a_longer_round_makes_longer_runs() -> None:
+    """200 requests at 100 requests/s take 2 s; `--round 10` makes it ten."""
+    assert lasting(200, 100, settings()) == 2.0
+    assert lasting(200, 100, settings(round=10.0)) == 10.0
 
 
 def sent(late: float, took: float, error: str = "") -> Request:
