@@ -77,8 +77,8 @@ def test_slow_bursts_that_leave_no_load_proven_are_told_as_they_are() -> None:
     answer = result(runs, Limit(Interval(128.0, None, None), None), whole=False)
     assert said(answer, p90) == (
         "int8 is not shown to hold p90 <= 100 ms under any load: 6 of 82 runs were too slow, at 116 to 126 requests/s, "
-        "and the others held it, at 60 to 135 requests/s. Estimate, not proven: every run up to 115 requests/s held it; "
-        "limit about 128, too uncertain for an interval. "
+        "and the others held it, at 60 to 135 requests/s. "
+        "Estimate, not proven: every run up to 115 requests/s held it; limit about 128, too uncertain for an interval. "
         "To prove a load, play longer runs (--round 10), use a quieter machine or give a looser limit"
     )
     assert Level("int8", str(p90), "requests/s", 200.0, answer).limited == ""
