@@ -17,6 +17,7 @@ from loadtest.records import rounds_of
 from loadtest.report.cells import Cell
 from loadtest.report.document import Comparison, Images, Report, ReportedArm, Server
 from loadtest.slo.level import Level, LevelRatio, ratio
+from loadtest.slo.stopped import unfinished
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -45,6 +46,7 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str], unsta
     held_against = baselines(subjects.arms)
     cells = judged(summaries(measured, options), unstable, options.error_limit)
     names = [arm.name for arm in subjects.arms]
+    levels = [*measured.levels, *unfinished(measured.searched, measured.levels, options)]
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=tuple(command),
@@ -66,7 +68,7 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str], unsta
         accuracy=tuple(accuracies(subjects.arms, held_against, measured.images, measured.bodies, measured.played)),
         comparisons=tuple(comparisons(cells, held_against, options.seed)),
         invalid=measured.problems,
-        levels=tuple(sorted(measured.levels, key=lambda level: names.index(level.arm))),
+        levels=tuple(sorted(levels, key=lambda level: names.index(level.arm))),
         level_ratios=tuple(level_ratios(measured.levels, held_against)),
     )
 

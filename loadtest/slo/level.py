@@ -10,6 +10,7 @@ from loadtest.analysis.words import times
 
 NEXT = "To prove a load, play longer runs (--round 10), use a quieter machine or give a looser limit"
 """The advice if some runs held the level and no load is shown to."""
+LOOSER = "Give a looser limit"
 TERM = re.compile(r"p(\d{2}(?:\.\d+)?)=(\d+(?:\.\d+)?)(ms|s)")
 
 
@@ -83,7 +84,8 @@ class Level:
         found, limit = self.found, self.found.limit
         if found.load is None or limit is None:
             why = f"generator limited: {self.limited}" if self.limited else self._unproven()
-            return f"{self.arm} is not shown to hold {self.slo} under any load: {why}"
+            because = "; ".join(part for part in (found.bound, why) if part)
+            return f"{self.arm} is not shown to hold {self.slo} under any load: {because}"
         if found.bound:
             return f"{self.arm} holds {self.slo} at least up to {found.load:g} {self.unit} ({found.bound})"
         requests = sum(trial.requests for trial in found.tried if not trial.limited)
@@ -115,14 +117,17 @@ class Level:
         slow, held = self._slow, self._held
         if not slow and not held:
             return "no run was played"
+        if not slow:
+            return f"all {len(held)} runs held it, at {self._span(held)}"
         said = f"{len(slow)} of {len(slow) + len(held)} runs were too slow, at {self._span(slow)}"
+        advice = "" if self.found.bound else f". {NEXT if held else LOOSER}"
         if not held:
-            return f"{said}. Give a looser limit"
+            return said + advice
         steady = [load for load in held if load < min(slow)]
         estimates = [f"every run up to {max(steady):g} {self.unit} held it"] if steady else []
         estimates += [self._limit] if self._limit else []
         found = f". Estimate, not proven: {'; '.join(estimates)}" if estimates else ""
-        return f"{said}, and the others held it, at {self._span(held)}{found}. {NEXT}"
+        return f"{said}, and the others held it, at {self._span(held)}{found}{advice}"
 
     def _span(self, loads: Sequence[float]) -> str:
         """Return the range of loads in words."""

@@ -117,11 +117,9 @@ class _Search:
         return low
 
     def _run(self, load: float, requests: float) -> Generator[None, None, Trial]:
-        seen = self._probe(load, requests)
-        held = seen.requests > 0 and seen.over <= (1 - self._slo.q) * seen.requests
-        trial = Trial(load, seen.requests, seen.over, held, seen.is_limited)
+        trial = judged(self._slo, load, self._probe(load, requests))
         self._tried.append(trial)
-        if seen.is_limited:
+        if trial.limited:
             self._ceiling = min(self._ceiling, load)
         yield
         return trial
@@ -134,6 +132,12 @@ class _Search:
 
     def _rounded(self, load: float) -> float:
         return float(math.floor(load)) if self._whole else float(f"{load:.3g}")
+
+
+def judged(slo: Slo, load: float, seen: Probe) -> Trial:
+    """Return a run with what it says about the service level."""
+    held = seen.requests > 0 and seen.over <= (1 - slo.q) * seen.requests
+    return Trial(load, seen.requests, seen.over, held, seen.is_limited)
 
 
 def result(tried: Sequence[Trial], found: Limit | None, *, whole: bool) -> Found:

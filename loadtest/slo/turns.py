@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from loadtest.analysis.validity import BUSY
+from loadtest.client.scrape import Scrape
 from loadtest.options import Options
 from loadtest.plan import Arm, Round, Workload
 from loadtest.progress import Progress
-from loadtest.records import NEVER_SENT, Player, Stretch
+from loadtest.records import NEVER_SENT, Played, Player, Stretch
 from loadtest.slo.level import Level, Slo
-from loadtest.slo.search import Probe, Searching, search, sizes
+from loadtest.slo.search import Probe, Searching, judged, search, sizes
+from loadtest.slo.stopped import Searched
 
 SHORTEST, LONGEST = 2.0, 120.0
 """Limits in seconds of one run of the search. A longer `--round` raises both."""
@@ -44,10 +46,21 @@ class _Turns:
 
 
 class Search:
-    """The searches for one service level; `check` is called before each run and may raise Stopped."""
+    """The searches for one service level.
 
-    def __init__(self, options: Options, player: Player, progress: Progress, check: Callable[[], None]) -> None:
-        self._options, self._player, self._progress, self._check = options, player, progress, check
+    `check` is called before each run and may raise Stopped. `keep` gets each run as soon as it ends.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        player: Player,
+        progress: Progress,
+        check: Callable[[], None],
+        keep: Callable[[Searched], None],
+    ) -> None:
+        self._options, self._player, self._progress = options, player, progress
+        self._check, self._keep = check, keep
         self._runs = 0
 
     def levels(self, slo: Slo, arms: Sequence[Arm]) -> Iterator[Level]:
@@ -67,15 +80,11 @@ class Search:
                 except StopIteration as end:
                     searching.remove(one)
                     self._progress.extend(-sum(one.expected) / self._options.round)
-                    yield Level(one.arm.name, str(slo), self._unit, one.capacity, end.value)
+                    yield Level(one.arm.name, str(slo), self._options.slo_unit, one.capacity, end.value)
 
     @property
     def _is_rate(self) -> bool:
         return self._options.slo_load == "rate"
-
-    @property
-    def _unit(self) -> str:
-        return "requests/s" if self._is_rate else "users"
 
     def _capacity(self, arm: Arm) -> float:
         self._check()
@@ -89,25 +98,28 @@ class Search:
         def probe(load: float, requests: float) -> Probe:
             seconds = lasting(requests, load if self._is_rate else per_second, self._options)
             self._progress.extend((seconds - next(left, 0.0)) / self._options.round)
-            workload = Workload(rate=load) if self._is_rate else Workload(concurrency=round(load))
-            return self._probe(slo, arm, workload, seconds)
+            played = self._played(arm, load, seconds)
+            seen = observed(played.stretch, arm, slo)
+            self._keep(Searched(per_second, judged(slo, load, seen), played))
+            text = f"{slo}, {arm.name}, {played.round.workload.name}: {seen.over} of {seen.requests} requests over"
+            self._progress.step(text, seconds / self._options.round)
+            return seen
 
         ceiling = 1.1 * per_second if self._is_rate else float(self._options.users)
         return _Turns(arm, per_second, search(slo, ceiling, probe, whole=not self._is_rate), left)
 
-    def _probe(self, slo: Slo, arm: Arm, workload: Workload, seconds: float) -> Probe:
+    def _played(self, arm: Arm, load: float, seconds: float) -> Played:
+        """Play one run."""
         self._check()
         options = self._options
         self._runs += 1  # each run has its own arrivals: no run replays the one before it
+        workload = Workload(rate=load) if self._is_rate else Workload(concurrency=round(load))
         settle = settling(options.settle, seconds)
-        played = self._player.play(Round((arm,), workload, 0, settle, seconds, options.seed + self._runs))
-        seen = judged(played, arm, slo)
-        text = f"{slo}, {arm.name}, {workload.name}: {seen.over} of {seen.requests} requests over"
-        self._progress.step(text, seconds / options.round)
-        return seen
+        planned = Round((arm,), workload, self._runs, settle, seconds, options.seed + self._runs)
+        return Played(arm, planned, self._player.play(planned), Scrape({}), Scrape({}))
 
 
-def judged(played: Stretch, arm: Arm, slo: Slo) -> Probe:
+def observed(played: Stretch, arm: Arm, slo: Slo) -> Probe:
     """Return what a run says about a service level.
 
     The load generator limited a run that did not hold the level if it was busy, or if the level would have held
