@@ -48,7 +48,7 @@ CHANGES = {
     "50 % slower over the run": Change(1.5),
 }
 """Changes of the last arm."""
-LONG = Simulated("batches of 16 in 80, 88 and 100 ms; 8 users; 300 rounds", BATCHES, CLOSED[1:], 0.0, 300)
+LONG = Simulated("batches of 16 in 80, 88 and 100 ms; 8 users; 200 rounds", BATCHES, CLOSED[1:], 0.0, 200)
 LITTLE = {
     "constant speed": CONSTANT,
     "2 % slower over the run": Change(1.02),
