@@ -122,8 +122,8 @@ PARTS = (
         300,
         drifting.false_table,
     ),
-    Part("drifts", "Drift test, planted drifts: percent of {n} reports with an INVALID cell", 12, drifting.table),
-    Part("long-runs", "Drift test, little changes in a long run: percent of {n} reports", 12, drifting.long_table),
+    Part("drifts", "Drift test, planted drifts: percent of {n} reports with an INVALID cell", 26, drifting.table),
+    Part("long-runs", "Drift test, little changes in a long run: percent of {n} reports", 26, drifting.long_table),
     Part(
         "stalls",
         "A service that stalls for 5 s in every minute, 20 requests/s: means of {n} runs of two arms",
