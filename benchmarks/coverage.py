@@ -1,7 +1,7 @@
 """How often the load test is right about simulated services of known speed: `python -m benchmarks.coverage`."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,21 +96,61 @@ def throughput_table(seeds: Sequence[int]) -> str:
     return tabulate(rows, ("service", "users", *(f"true {ratio:g}" for ratio in RATIOS)), tablefmt="pipe")
 
 
+@dataclass(frozen=True)
+class Part:
+    """One table of docs/compare.md."""
+
+    name: str
+    title: str
+    """What its numbers are. `{n}` stands for the number of experiments."""
+    seeds: int
+    """Experiments for each number, as in docs/compare.md."""
+    table: Callable[[Sequence[int]], str]
+
+
+PARTS = (
+    Part(
+        "throughput",
+        "Throughput in closed workloads: percent covered / detected / inverted, {n} runs each",
+        300,
+        throughput_table,
+    ),
+    Part("searches", "Searches for a service level (--slo): percent of {n} searches", 300, searches.table),
+    Part(
+        "false-alarms",
+        "Drift test, constant speed: percent of {n} reports with an INVALID cell",
+        300,
+        drifting.false_table,
+    ),
+    Part("drifts", "Drift test, planted drifts: percent of {n} reports with an INVALID cell", 26, drifting.table),
+    Part("long-runs", "Drift test, little changes in a long run: percent of {n} reports", 26, drifting.long_table),
+    Part(
+        "stalls",
+        "A service that stalls for 5 s in every minute, 20 requests/s: means of {n} runs of two arms",
+        100,
+        stalls.table,
+    ),
+    Part(
+        "diff", "Runs apart (diff): percent for throughput / p50 / p95 / p99, {n} pairs of runs each", 80, apart_table
+    ),
+)
+
+
 def main() -> None:
     """Print the tables that docs/compare.md quotes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=400, help="experiments per number (default %(default)s)")
-    seeds = range(parser.parse_args().seeds)
-    print(f"Throughput in closed workloads: percent covered / detected / inverted, {len(seeds)} runs each\n")
-    print(throughput_table(seeds))
-    print(f"\nSearches for a service level (--slo): percent of {len(seeds)} searches, seeds 0 to {len(seeds) - 1}\n")
-    print(searches.table(seeds))
-    print(f"\nDrift test: percent of {len(seeds)} reports in which a cell drifted\n")
-    print(drifting.table(seeds))
-    print(f"\nA service that stalls for 5 s in every minute, 20 requests/s: means of {len(seeds)} runs of two arms\n")
-    print(stalls.table(seeds))
-    print(f"\nRuns apart (diff): percent for throughput / p50 / p95 / p99, {len(seeds)} pairs of runs each\n")
-    print(apart_table(seeds))
+    names = [part.name for part in PARTS]
+    parser.add_argument("parts", nargs="*", default=names, metavar="PART", help=f"of {', '.join(names)} (default: all)")
+    parser.add_argument("--seeds", type=int, help="experiments per number (default: as many as docs/compare.md quotes)")
+    flags = parser.parse_args()
+    if unknown := set(flags.parts) - set(names):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    for part in PARTS:
+        if part.name in flags.parts:
+            seeds = range(flags.seeds or part.seeds)
+            print(
+                f"{part.title.format(n=len(seeds))}, seeds 0 to {len(seeds) - 1}\n\n{part.table(seeds)}\n", flush=True
+            )
 
 
 if __name__ == "__main__":

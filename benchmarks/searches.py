@@ -110,6 +110,11 @@ def found(queue: Queue, seed: int) -> Found:
             return result
 
 
+def seconds(result: Found) -> float:
+    """Return the counted seconds of all runs of a search."""
+    return sum(max(SHORTEST, trial.requests / trial.load) for trial in result.tried)
+
+
 @dataclass(frozen=True)
 class Answers:
     """Shares of the searches on one queue, and their length."""

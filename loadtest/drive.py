@@ -1,6 +1,7 @@
 """The course of a run: warm up, play rounds until no cell drifts, read the service's metrics around each of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from itertools import chain, islice, takewhile
 
 from loadtest.analysis.stability import unstable
@@ -14,15 +15,15 @@ from loadtest.plan import Arm, Round, Timing, Workload, blocks, planned
 from loadtest.progress import Progress
 from loadtest.records import Played, Stretch
 from loadtest.slo.level import Level, Slo
-from loadtest.slo.search import sizes
-from loadtest.slo.turns import PEAK_SHARE, Search, Stopped, lasting
+from loadtest.slo.stopped import Searched
+from loadtest.slo.turns import WORK_PER_LEVEL, Search, Stopped, expected
 from loadtest.timing import is_continuous, timing
 
 NOTHING = Scrape({})
 
 
 class Drive:
-    """One run. `played`, `levels` and the journal grow while it goes on, so an early end leaves the results until then.
+    """One run. Its lists of results and the journal grow while it goes on, so an early end leaves what was measured.
 
     `stop` is asked between two rounds whether the user stopped the run.
     """
@@ -42,10 +43,12 @@ class Drive:
         self._block = len(self._together) * len(options.workloads)
         self.progress = Progress(self._block * (options.rounds + 1))
         self.played: list[Played] = []
+        self.searched: list[Searched] = []
+        """The runs of all searches, without their requests."""
         self.levels: list[Level] = []
         self._searches = 0.0
         """The steps of progress that stand for the search of the service level until it begins."""
-        self._expect(dict.fromkeys(self._arms, 1 / options.slo.seconds if options.slo else 1.0))
+        self._expect(dict.fromkeys(self._arms, WORK_PER_LEVEL / options.slo.seconds if options.slo else 1.0))
 
     def play(self, generator: Generator) -> None:
         """Play the rounds, then search for the service level if the options name one.
@@ -70,10 +73,19 @@ class Drive:
             self._continuous(workload, own, generator)
             self._check()
         if options.slo:
-            self.progress.extend(-self._searches)
-            for level in Search(options, generator, self.progress, self._check).levels(options.slo, self._arms):
-                self.levels.append(level)
-                self._journal.level(level)
+            self._search(options.slo, generator)
+
+    def _search(self, slo: Slo, generator: Generator) -> None:
+        self.progress.extend(-self._searches)
+        self.progress.say(f"searching for the highest load that holds {slo}")
+        search = Search(self._options, generator, self.progress, self._check, self._keep_run)
+        for level in search.levels(slo, self._arms):
+            self.levels.append(level)
+            self._journal.level(level)
+
+    def _keep_run(self, run: Searched) -> None:
+        self.searched.append(replace(run, played=run.played.bare))
+        self._journal.search(run)
 
     def _keep(self, played: Sequence[Played]) -> None:
         self.played += played
@@ -81,8 +93,10 @@ class Drive:
 
     def _expect(self, capacities: Mapping[Arm, float]) -> None:
         """Plan the search of the service level for arms that answer so many requests per second."""
-        slo, before = self._options.slo, self._searches
-        self._searches = sum(searching(slo, each) for each in capacities.values()) / self._options.round if slo else 0.0
+        options, before = self._options, self._searches
+        if options.slo:
+            seconds = [sum(expected(options.slo, capacity, options)) for capacity in capacities.values()]
+            self._searches = sum(seconds) / options.round
         self.progress.extend(self._searches - before)
 
     def _check(self) -> None:
@@ -183,11 +197,6 @@ def recorded(
                 )
             )
     return made
-
-
-def searching(slo: Slo, capacity: float) -> float:
-    """Return the seconds that the search for a service level takes about, for an arm of this many requests a second."""
-    return sum(lasting(requests, PEAK_SHARE * capacity) for requests in sizes(slo))
 
 
 def foreign(added: Scrape, variants: Set[str]) -> int:

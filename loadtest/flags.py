@@ -41,7 +41,10 @@ CONTINUOUS_HELP = (
     "play the rounds of --rate on end, in long blocks that wait for no answer: a stall of the service that is longer "
     "than a round then counts in full; with long stalls, raise --duration and --users"
 )
-SLO_HELP = "afterwards, find the highest load per variant that keeps this service level, such as p99=20ms"
+SLO_HELP = (
+    "afterwards, find the highest load per variant that keeps this service level, such as p99=20ms; "
+    "a run of the search lasts 2 s or a --round at least"
+)
 DEFAULT = Options(urls=())
 
 

@@ -1,7 +1,9 @@
-"""The raw files of a run, which grow with each round. A run that is killed loses the current round at most.
+"""The raw files of a run, which grow with each round, and with each run of a search for a service level.
+
+A run that is killed loses the current round at most.
 
 `requests.csv.gz` holds a row per request. `rounds.jsonl.gz` holds the rest in JSON, a line each: what is measured, then
-every round and every service level. `python -m loadtest report FOLDER` makes a report of both files.
+every round, every run of a search and every service level. `python -m loadtest report FOLDER` makes a report of both.
 """
 
 import csv
@@ -20,10 +22,13 @@ from loadtest.measured import Subjects
 from loadtest.options import Options
 from loadtest.records import Played, Request
 from loadtest.slo.level import Level
+from loadtest.slo.stopped import Searched
 
 REQUESTS, ROUNDS = "requests.csv.gz", "rounds.jsonl.gz"
 REPORTS = ("report.json", "report.md", "report.html")
 """The files of a report. The first round of a run removes those of the run before it."""
+SEARCH = "search: "
+"""The start of the workload of a request that belongs to a search; its block is the number of the run."""
 COMPRESSION = 4
 """gzip's level: four times as fast as the default, for files a tenth larger."""
 
@@ -46,15 +51,26 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A run of a search. Its `requests` requests are the next rows of the other file, and not in `searched`."""
+
+    requests: int
+    searched: Searched
+
+
+@dataclass(frozen=True)
 class Record:
     """The content of the raw files."""
 
     started: Started
     played: tuple[Played, ...]
+    searched: tuple[Searched, ...]
+    """The runs of searches, without their requests."""
     levels: tuple[Level, ...]
 
 
-LINE: TypeAdapter[Started | Kept | Level] = TypeAdapter(Started | Kept | Level)
+Line = Started | Kept | Tried | Level
+LINE: TypeAdapter[Line] = TypeAdapter(Line)
 REQUEST = TypeAdapter(Request)
 
 
@@ -82,8 +98,12 @@ class Journal:
         if not self._begun:
             self._begin()
         self._append(REQUESTS, "".join(_csv(_rows(played)) for played in rounds))
-        bare = [replace(p, stretch=replace(p.stretch, requests={})) for p in rounds]
-        self._append(ROUNDS, "".join(_line(Kept(len(p.requests), b)) for p, b in zip(rounds, bare, strict=True)))
+        self._append(ROUNDS, "".join(_line(Kept(len(played.requests), played.bare)) for played in rounds))
+
+    def search(self, run: Searched) -> None:
+        """Write a run of a search."""
+        self._append(REQUESTS, _csv(_rows(run.played, SEARCH)))
+        self._append(ROUNDS, _line(Tried(len(run.played.requests), replace(run, played=run.played.bare))))
 
     def level(self, level: Level) -> None:
         """Write a service level."""
@@ -101,12 +121,12 @@ class Journal:
             file.write(gzip.compress(text.encode(), COMPRESSION))
 
 
-def _line(content: Started | Kept | Level) -> str:
+def _line(content: Line) -> str:
     return LINE.dump_json(content).decode() + "\n"
 
 
-def _rows(played: Played) -> Iterator[tuple[object, ...]]:
-    cell = (played.arm.name, played.round.workload.name, played.round.block)
+def _rows(played: Played, prefix: str = "") -> Iterator[tuple[object, ...]]:
+    cell = (played.arm.name, prefix + played.round.workload.name, played.round.block)
     for request in played.requests:
         values = request._asdict() | {"answer": " ".join(map(str, request.answer))}
         yield (*cell, int(played.stretch.counts(request)), *values.values())
@@ -133,7 +153,8 @@ def read(folder: Path) -> Record:
         raise NoRecord(f"{folder / ROUNDS} does not begin with the start of a run")
     requests = _requests(folder / REQUESTS)
     played = tuple(_with(line, islice(requests, line.requests)) for line in lines if isinstance(line, Kept))
-    return Record(lines[0], played, tuple(line for line in lines if isinstance(line, Level)))
+    searched = tuple(line.searched for line in lines if isinstance(line, Tried))
+    return Record(lines[0], played, searched, tuple(line for line in lines if isinstance(line, Level)))
 
 
 def _with(kept: Kept, requests: Iterator[Request]) -> Played:

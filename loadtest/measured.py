@@ -9,6 +9,7 @@ from loadtest.client.server import Excluded, Service
 from loadtest.plan import Arm
 from loadtest.records import Played
 from loadtest.slo.level import Level
+from loadtest.slo.stopped import Searched
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Measured:
     bodies: Bodies
     played: tuple[Played, ...]
     levels: tuple[Level, ...] = ()
-    """The highest load within the service level per arm, if it was searched for."""
+    """The highest load within the service level per arm, if it was searched for to the end."""
+    searched: tuple[Searched, ...] = ()
+    """The runs of all searches, without their requests."""
     problems: tuple[str, ...] = ()
     """Events that make the run INVALID."""
     partial: bool = False

@@ -56,6 +56,11 @@ class Options:
     """The load that the search for `slo` varies: `rate` or `concurrency`."""
 
     @property
+    def slo_unit(self) -> str:
+        """The unit of the load that the search for `slo` varies."""
+        return "requests/s" if self.slo_load == "rate" else "users"
+
+    @property
     def rounds(self) -> int:
         """The planned rounds of each arm and workload."""
         return max(1, round(self.duration / self.round))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from loadtest.client.scrape import Scrape
@@ -115,6 +115,11 @@ class Played:
     """The variant's metrics after the round."""
     foreign: int = 0
     """Predictions that the service counted meanwhile for variants outside of this round."""
+
+    @property
+    def bare(self) -> "Played":
+        """The same without its requests."""
+        return replace(self, stretch=replace(self.stretch, requests={}))
 
     @property
     def requests(self) -> Sequence[Request]:

@@ -60,6 +60,8 @@ def recovered(record: Record) -> Measured:
         bodies(images, options.payload, options.images_per_request, options.seed),
         record.played,
         record.levels,
+        record.searched,
         partial=True,
-        seconds=record.played[-1].stretch.closed - record.played[0].stretch.opened,
+        seconds=[*record.played, *(run.played for run in record.searched)][-1].stretch.closed
+        - record.played[0].stretch.opened,
     )

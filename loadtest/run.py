@@ -49,6 +49,7 @@ def measure(options: Options, command: Sequence[str], folder: Path) -> Measured:
         sent,
         played=tuple(drive.played),
         levels=tuple(drive.levels),
+        searched=tuple(drive.searched),
         problems=problems,
         partial=partial,
         stopped_by=interrupt.signum if partial and not problems else None,

@@ -23,10 +23,16 @@ ENOUGH_ROUNDS = 16
 PERMUTATIONS = (1000, 20_000)
 """Random orders of the first look, and of the second one, which only a chance of CLEAR or less gets."""
 CLEAR = 0.02
+SMALL = 0.02
+"""Distance of a third's mean from the mean of all rounds below which a drift is named and leaves the cell valid.
+
+The more rounds, the smaller is a drift that the test finds. A small one moves a ratio by less than 2 %.
+"""
 SATURATED = 0.95
 """Share of the due requests: an arm that answers fewer in time cannot hold an open workload."""
 QUANTILES = {"p50": 0.50, "p95": 0.95}
 METRICS = ("throughput", *QUANTILES)
+EVERY = "drift: every ratio to this cell drifted, so it may be the one that changed"
 HALF = 0.5
 """Answers that a round without any counts as, since its logarithm has to be finite."""
 
@@ -38,6 +44,16 @@ class Drift:
     arm: str
     workload: str
     reason: str
+    is_small: bool
+    """True if every third of the rounds lies within SMALL of the mean, so that the cell stays valid."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A change over the rounds that chance does not explain, in words."""
+
+    text: str
+    is_small: bool
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,12 @@ class Side:
 
 
 def unstable(arms: Sequence[Arm], workloads: Sequence[Workload], played: Sequence[Played]) -> list[Drift]:
-    """Return the cells that drifted.
+    """Return the cells that drifted so much that their numbers must not be used."""
+    return [drift for drift in drifts(arms, workloads, played) if not drift.is_small]
+
+
+def drifts(arms: Sequence[Arm], workloads: Sequence[Workload], played: Sequence[Played]) -> list[Drift]:
+    """Return the cells that drifted, also by little.
 
     An arm with a baseline drifts if its ratio to the baseline does: a change of the machine's speed hits both rounds of
     a pair and makes no ratio wrong. An arm that nothing is compared with drifts if its own numbers do. A baseline
@@ -83,12 +104,13 @@ def _drifts(
     """Return the cells of one workload that drifted."""
     sides = {arm.name: side(arm, workload, played) for arm in [*tested, *filter(None, partners.values())]}
     pairs = [(arm, partners[arm.name]) for arm in tested]
-    reasons = {a.name: drift(sides[a.name], sides[b.name] if b else None, level) for a, b in pairs}
-    found = {name: reason for name, reason in reasons.items() if reason}
-    for baseline in dict.fromkeys(b for _, b in pairs if b and b.name not in reasons):
-        if all(reasons[a.name] for a, b in pairs if b == baseline):
-            found[baseline.name] = "drift: every ratio to this cell drifted, so it may be the one that changed"
-    return [Drift(name, workload.name, reason) for name, reason in found.items()]
+    moves = {a.name: drift(sides[a.name], sides[b.name] if b else None, level) for a, b in pairs}
+    found = {name: move for name, move in moves.items() if move}
+    for baseline in dict.fromkeys(b for _, b in pairs if b and b.name not in moves):
+        own = [found.get(a.name) for a, b in pairs if b == baseline]
+        if all(own):
+            found[baseline.name] = Move(EVERY, any(move.is_small for move in own if move))
+    return [Drift(name, workload.name, move.text, move.is_small) for name, move in found.items()]
 
 
 def side(arm: Arm, workload: Workload, played: Sequence[Played]) -> Side:
@@ -96,8 +118,8 @@ def side(arm: Arm, workload: Workload, played: Sequence[Played]) -> Side:
     return Side(arm, {p.round.block: p for p in rounds_of(played, arm, workload)})
 
 
-def drift(own: Side, baseline: Side | None, level: float) -> str | None:
-    """Return what moved between the thirds of the rounds; None if chance explains it.
+def drift(own: Side, baseline: Side | None, level: float) -> Move | None:
+    """Return what moved between the thirds of the rounds, a small move only if none is large; None if nothing moved.
 
     The statistic is the largest distance of a third's mean from the mean of all rounds, of the logarithms. A
     permutation test gives its distribution: rounds start afresh, so at a constant speed their order is exchangeable
@@ -106,23 +128,24 @@ def drift(own: Side, baseline: Side | None, level: float) -> str | None:
     blocks = sorted(own.rounds.keys() & baseline.rounds.keys() if baseline else own.rounds)
     sides = [own, *([baseline] if baseline else [])]
     is_saturated = any(saturated(list(one.rounds.values())) for one in sides)
+    moves = []
     for metric in METRICS[:1] if is_saturated else METRICS:
         values = np.array([own.logarithm(metric, block) for block in blocks])
         if baseline:
             values -= np.array([baseline.logarithm(metric, block) for block in blocks])
-        if moved := movement(values[np.isfinite(values)], level):
-            subject = f"{metric} relative to {baseline.arm.name}" if baseline else metric
-            return f"drift: {subject} changed, {moved}"
-    return None
+        subject = f"{metric} relative to {baseline.arm.name}" if baseline else metric
+        moves.append(movement(subject, values[np.isfinite(values)], level))
+    return min((move for move in moves if move), key=lambda move: move.is_small, default=None)
 
 
-def movement(values: Floats, level: float) -> str | None:
-    """Return the means of the thirds of logarithms in words, if a random order explains them at most at `level`."""
+def movement(subject: str, values: Floats, level: float) -> Move | None:
+    """Return how the means of the thirds of logarithms moved, if a random order explains it at most at `level`."""
     if len(values) < PARTS or chance(values) > level:
         return None
     moves = np.expm1([part.mean() - values.mean() for part in np.array_split(values, PARTS)])
     percent = ", ".join(f"{100 * move:+.1f} %" for move in moves)
-    return f"the thirds of the rounds lie {percent} from the mean, which has a chance below {100 * level:.2g} %"
+    text = f"the thirds of the rounds lie {percent} from the mean, which has a chance below {100 * level:.2g} %"
+    return Move(f"drift: {subject} changed, {text}", bool(np.abs(moves).max() < SMALL))
 
 
 def chance(values: Floats) -> float:

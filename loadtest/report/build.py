@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from loadtest.analysis.accuracy import accuracies
-from loadtest.analysis.stability import unstable
+from loadtest.analysis.stability import SMALL, Drift, drifts
 from loadtest.analysis.summary import summarise
 from loadtest.analysis.validity import invalid, notes
 from loadtest.analysis.verdicts import baselines, compare, verdicts
@@ -17,28 +17,36 @@ from loadtest.records import rounds_of
 from loadtest.report.cells import Cell
 from loadtest.report.document import Comparison, Images, Report, ReportedArm, Server
 from loadtest.slo.level import Level, LevelRatio, ratio
+from loadtest.slo.stopped import unfinished
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def build(measured: Measured, options: Options, command: Sequence[str]) -> Report:
     """Return the report of a run that `command` started."""
-    numbers = _numbers(measured, options, command)
+    found = drifts(measured.subjects.arms, options.workloads, measured.played)
+    numbers = _numbers(measured, options, command, [drift for drift in found if not drift.is_small])
     words = tuple(verdicts(numbers))
+    small = [
+        f"{d.arm}, {d.workload}: {d.reason}. It is less than {100 * SMALL:.0f} %, so the cell stays valid."
+        for d in found
+        if d.is_small
+    ]
     return replace(
         numbers,
-        notes=tuple(notes(numbers)),
+        notes=(*notes(numbers), *small),
         verdicts=words,
         summary=tuple(verdict.sentence for verdict in words),
     )
 
 
-def _numbers(measured: Measured, options: Options, command: Sequence[str]) -> Report:
+def _numbers(measured: Measured, options: Options, command: Sequence[str], unstable: Sequence[Drift]) -> Report:
     """Return the report without what is concluded from it."""
     subjects = measured.subjects
     held_against = baselines(subjects.arms)
-    cells = judged(summaries(measured, options), measured, options)
+    cells = judged(summaries(measured, options), unstable, options.error_limit)
     names = [arm.name for arm in subjects.arms]
+    levels = [*measured.levels, *unfinished(measured.searched, measured.levels, options)]
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=tuple(command),
@@ -60,7 +68,7 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str]) -> Re
         accuracy=tuple(accuracies(subjects.arms, held_against, measured.images, measured.bodies, measured.played)),
         comparisons=tuple(comparisons(cells, held_against, options.seed)),
         invalid=measured.problems,
-        levels=tuple(sorted(measured.levels, key=lambda level: names.index(level.arm))),
+        levels=tuple(sorted(levels, key=lambda level: names.index(level.arm))),
         level_ratios=tuple(level_ratios(measured.levels, held_against)),
     )
 
@@ -75,12 +83,11 @@ def summaries(measured: Measured, options: Options) -> list[Cell]:
     ]
 
 
-def judged(cells: Sequence[Cell], measured: Measured, options: Options) -> list[Cell]:
+def judged(cells: Sequence[Cell], unstable: Sequence[Drift], error_limit: float) -> list[Cell]:
     """Return the cells with the reasons that make them INVALID."""
-    moving = unstable(measured.subjects.arms, options.workloads, measured.played)
-    drifts = {(drift.arm, drift.workload): (drift.reason,) for drift in moving}
+    reasons = {(drift.arm, drift.workload): (drift.reason,) for drift in unstable}
     return [
-        replace(cell, invalid=(*invalid(cell, options.error_limit), *drifts.get((cell.arm, cell.workload), ())))
+        replace(cell, invalid=(*invalid(cell, error_limit), *reasons.get((cell.arm, cell.workload), ())))
         for cell in cells
     ]
 

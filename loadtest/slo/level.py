@@ -2,11 +2,15 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.statistics import Interval
 from loadtest.analysis.words import times
 
+NEXT = "To prove a load, play longer runs (--round 10), use a quieter machine or give a looser limit"
+"""The advice if some runs held the level and no load is shown to."""
+LOOSER = "Give a looser limit"
 TERM = re.compile(r"p(\d{2}(?:\.\d+)?)=(\d+(?:\.\d+)?)(ms|s)")
 
 
@@ -64,24 +68,71 @@ class Level:
 
     @property
     def limited(self) -> str:
-        """Why the load generator was the limit; empty if it was not."""
-        failed = [trial.load for trial in self.found.tried if trial.limited]
-        if not failed or (self.found.load and not self.found.bound):
+        """Why the load generator was the limit; empty if it was not.
+
+        The generator is not to blame if the search found a limit, or if no load is shown to hold the level and runs
+        that were sent in time were too slow.
+        """
+        unsent = [trial.load for trial in self.found.tried if trial.limited]
+        blamed = self.found.bound if self.found.load else not self._slow
+        if not (unsent and blamed):
             return ""
-        return f"it could not put {min(failed):g} {self.unit} on the service in time: give more --users"
+        return f"it could not put {min(unsent):g} {self.unit} on the service in time: give more --users"
 
     def sentence(self) -> str:
-        """Return the result as one sentence."""
+        """Return the result as one sentence, or as a few if no load is shown to hold the level."""
         found, limit = self.found, self.found.limit
         if found.load is None or limit is None:
-            least = min((trial.load for trial in found.tried), default=0.0)
-            why = f"generator limited: {self.limited}" if self.limited else f"the least: {least:g} {self.unit}"
-            return f"{self.arm} was not shown to hold {self.slo} under any load that was tried ({why})"
+            why = f"generator limited: {self.limited}" if self.limited else self._unproven()
+            because = "; ".join(part for part in (found.bound, why) if part)
+            return f"{self.arm} is not shown to hold {self.slo} under any load: {because}"
         if found.bound:
             return f"{self.arm} holds {self.slo} at least up to {found.load:g} {self.unit} ({found.bound})"
         requests = sum(trial.requests for trial in found.tried if not trial.limited)
-        interval = f"limit {limit.estimate:.3g} [{limit.low:.3g}, {limit.high:.3g}], {requests:,} requests"
-        return f"{self.arm} holds {self.slo} up to {found.load:g} {self.unit} ({interval})"
+        return f"{self.arm} holds {self.slo} up to {found.load:g} {self.unit} ({self._limit}, {requests:,} requests)"
+
+    @property
+    def _slow(self) -> list[float]:
+        """The loads of the runs that were sent in time and did not hold the level."""
+        return [trial.load for trial in self.found.tried if not (trial.held or trial.limited)]
+
+    @property
+    def _held(self) -> list[float]:
+        """The loads of the runs that held the level."""
+        return [trial.load for trial in self.found.tried if trial.held and not trial.limited]
+
+    @property
+    def _limit(self) -> str:
+        """The estimate of the limit with its interval, or without one if the runs show none; empty if unknown."""
+        limit, loads = self.found.limit, self._slow + self._held
+        if limit is None:
+            return ""
+        if limit.low is not None and limit.high is not None:
+            return f"limit {limit.estimate:.3g} [{limit.low:.3g}, {limit.high:.3g}]"
+        is_inside = min(loads) <= limit.estimate <= max(loads)
+        return f"limit about {limit.estimate:.3g}, too uncertain for an interval" if is_inside else ""
+
+    def _unproven(self) -> str:
+        """Return what the runs showed, and what to do, if they prove no load."""
+        slow, held = self._slow, self._held
+        if not slow and not held:
+            return "no run was played"
+        if not slow:
+            return f"all {len(held)} runs held it, at {self._span(held)}"
+        said = f"{len(slow)} of {len(slow) + len(held)} runs were too slow, at {self._span(slow)}"
+        advice = "" if self.found.bound else f". {NEXT if held else LOOSER}"
+        if not held:
+            return said + advice
+        steady = [load for load in held if load < min(slow)]
+        estimates = [f"every run up to {max(steady):g} {self.unit} held it"] if steady else []
+        estimates += [self._limit] if self._limit else []
+        found = f". Estimate, not proven: {'; '.join(estimates)}" if estimates else ""
+        return f"{said}, and the others held it, at {self._span(held)}{found}{advice}"
+
+    def _span(self, loads: Sequence[float]) -> str:
+        """Return the range of loads in words."""
+        low, high = min(loads), max(loads)
+        return f"{low:g} {self.unit}" if low == high else f"{low:g} to {high:g} {self.unit}"
 
 
 @dataclass(frozen=True)
@@ -101,14 +152,14 @@ class LevelRatio:
 
 
 def ratio(level: Level, baseline: Level) -> LevelRatio | None:
-    """Return the ratio of two limits, with its 95 % interval; None unless both are known.
+    """Return the ratio of two limits, with its 95 % interval; None unless both arms hold a load and were the limit.
 
     The interval follows from those of the two limits, on a logarithmic scale: MOVER (Zou and Donner, "Construction of
     confidence limits about effect measures: a general approach", 2008). The arms took turns, so a slow minute hit both;
     the interval treats them as independent, which makes it too wide if anything.
     """
     ours, theirs = level.found.limit, baseline.found.limit
-    if ours is None or theirs is None or level.found.bound or baseline.found.bound:
+    if ours is None or theirs is None or not all(one.found.load and not one.found.bound for one in (level, baseline)):
         return None
     estimate = ours.estimate / theirs.estimate
     low = high = None

@@ -15,6 +15,8 @@ HALVINGS = 6
 """Short runs that halve the searched range, which narrow it to 1/64."""
 LEAST_RUNS, MOST_RUNS = 12, 30
 """Runs around the limit: fewer tell too little about their own spread, and more take too long."""
+TYPICAL_RUNS = 20
+"""Runs around the limit in a search of median length: 16 to 28 on the queues of `benchmarks.searches`."""
 OVER_PER_RUN = 20
 """Requests over the level that one run at the limit has on average. A run needs several busy periods."""
 PRECISE = 1.06
@@ -115,11 +117,9 @@ class _Search:
         return low
 
     def _run(self, load: float, requests: float) -> Generator[None, None, Trial]:
-        seen = self._probe(load, requests)
-        held = seen.requests > 0 and seen.over <= (1 - self._slo.q) * seen.requests
-        trial = Trial(load, seen.requests, seen.over, held, seen.is_limited)
+        trial = judged(self._slo, load, self._probe(load, requests))
         self._tried.append(trial)
-        if seen.is_limited:
+        if trial.limited:
             self._ceiling = min(self._ceiling, load)
         yield
         return trial
@@ -134,12 +134,17 @@ class _Search:
         return float(math.floor(load)) if self._whole else float(f"{load:.3g}")
 
 
+def judged(slo: Slo, load: float, seen: Probe) -> Trial:
+    """Return a run with what it says about the service level."""
+    held = seen.requests > 0 and seen.over <= (1 - slo.q) * seen.requests
+    return Trial(load, seen.requests, seen.over, held, seen.is_limited)
+
+
 def result(tried: Sequence[Trial], found: Limit | None, *, whole: bool) -> Found:
     """Return the result that the runs support, but no higher load than was tried."""
-    sound = [trial.load for trial in tried if not trial.limited]
     if found is None or not found.safe:
-        return Found(None, None, "the load generator was too slow" if len(sound) < len(tried) else "", tuple(tried))
-    top = max(sound)
+        return Found(None, found.interval if found else None, "", tuple(tried))
+    top = max(trial.load for trial in tried if not trial.limited)
     bound = ""
     if found.safe >= top or found.interval.estimate > top:
         is_limited = any(trial.limited for trial in tried)
@@ -161,5 +166,5 @@ def per_run(slo: Slo) -> float:
 
 
 def sizes(slo: Slo) -> list[float]:
-    """Return the requests of each run of the longest search."""
-    return [enough(slo.q) / 3] * HALVINGS + [per_run(slo)] * MOST_RUNS
+    """Return the requests of each run of a typical search."""
+    return [enough(slo.q) / 3] * HALVINGS + [per_run(slo)] * TYPICAL_RUNS

@@ -1,5 +1,7 @@
 """The verdicts on simulated services of known speed: the fast form of `python -m benchmarks.coverage`."""
 
+import statistics
+
 import pytest
 
 from benchmarks import searches
@@ -8,6 +10,7 @@ from benchmarks.drifting import ALL, BATCHED, alarms
 from benchmarks.simulated import CONSTANT, Change, Server
 from benchmarks.stalls import Stalling, means
 from loadtest.options import Options
+from loadtest.slo.turns import expected
 
 SEEDS = range(30)
 
@@ -39,6 +42,14 @@ def test_a_search_for_a_service_level_is_close_to_the_truth_and_rarely_above(que
     answers = searches.answers(queue, range(30))
     assert answers.close >= 24 / 30
     assert answers.above <= 6 / 30
+
+
+@pytest.mark.parametrize("queue", searches.QUEUES, ids=lambda queue: queue.name)
+def test_the_time_of_a_search_is_estimated_at_half_as_long_again_at_most(queue: searches.Queue) -> None:
+    """The estimate of the time left starts with a typical duration and not with that of the longest search."""
+    took = statistics.median(searches.seconds(searches.found(queue, seed)) for seed in range(20))
+    estimate = sum(expected(queue.slo, queue.capacity, Options(urls=())))
+    assert took / 1.5 <= estimate <= 1.5 * took
 
 
 def test_a_constant_speed_is_rarely_called_a_drift() -> None:

@@ -1,16 +1,19 @@
 """Runs that end early: signals to a real process, and what a killed process leaves."""
 
+import csv
+import gzip
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from loadtest import recover
+from loadtest import journal, recover
 from loadtest.report.schema import read
 
 pytestmark = pytest.mark.slow
@@ -92,6 +95,26 @@ def test_a_killed_run_leaves_its_rounds(serve, images, tmp_path: Path) -> None:
     assert report.partial
     assert report.cells[0].rounds
     assert report.cells[0].requests > 0
+
+
+def test_a_signal_during_a_search_leaves_its_runs(serve, images, tmp_path: Path) -> None:
+    """The partial report tells what the runs of `--slo` showed. So does the report that is made of the raw files."""
+    flags = ("--round", "0.1", "--duration", "0.1", "--max-duration", "0.1", "--slo", "p90=500ms")
+    with running(serve, images, tmp_path, *flags) as process:
+        wait_for(process, "searching for the highest load that holds p90 <= 500 ms")
+        deadline = time.monotonic() + 30
+        while not journal.read(tmp_path).searched and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 143, err
+    (level,) = read(tmp_path / "report.json").levels
+    assert " under any load: the search was stopped after " in level.sentence()
+    with gzip.open(tmp_path / "requests.csv.gz", "rt") as rows:
+        searched = [row for row in csv.DictReader(rows) if row["workload"].startswith("search: ")]
+    assert sum(int(row["counted"]) for row in searched) == sum(trial.requests for trial in level.found.tried)
+    recover.main([os.fspath(tmp_path)])
+    assert read(tmp_path / "report.json").levels == (level,)
 
 
 def test_a_folder_without_a_run_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

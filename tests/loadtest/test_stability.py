@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from loadtest.analysis.stability import chance, saturated, unstable
+from loadtest.analysis.stability import chance, drifts, saturated, unstable
 from loadtest.plan import Arm, Workload
 from loadtest.records import Played
 from tests.loadtest import builders
@@ -69,6 +69,31 @@ def test_a_baseline_with_one_steady_ratio_holds() -> None:
     """fp16 keeps its ratio to fp32, so it is int8 that changed."""
     steady = [*changing(0.01, 0.01, 0.01), *changing(0.01, 0.01, 0.01, of=FP16)]
     assert moves([*steady, *changing(0.01, 0.01, 0.02, of=INT8)]) == ["int8: drift: p50 relative to fp32 changed"]
+
+
+def test_a_small_drift_is_named_and_makes_no_cell_invalid() -> None:
+    """The ratio of int8 moves by 1.5 % in the last third, and every other round of a third is the same."""
+    rounds = [*changing(0.01, 0.01, 0.01), *changing(0.01, 0.01, 0.01015, of=INT8)]
+    assert moves(rounds) == []
+    named = [(drift.arm, drift.is_small) for drift in drifts([FP32, INT8], [OPEN], rounds)]
+    assert named == [("int8", True), ("fp32", True)]
+    made = builders.report(rounds, builders.settings(workloads=(OPEN,)))
+    assert not any("drift" in reason for reason in made.reasons)
+    assert any(
+        note.startswith("int8, 50 requests/s: drift: p50 relative to fp32 changed")
+        and note.endswith("so the cell stays valid.")
+        for note in made.notes
+    )
+
+
+def test_a_large_drift_of_one_number_outweighs_a_small_one_of_another() -> None:
+    """p50 moves by 1.5 %, and p95 by half."""
+    rounds = []
+    for block in range(18):
+        latencies = [0.01, 0.02] if block < 12 else [0.01015, 0.03]
+        records = [request(0.01 * i, latencies[i >= 40], i) for i in range(50)]
+        rounds.append(builders.played(FP32, records, OPEN, block))
+    assert moves(rounds) == ["fp32: drift: p95 changed"]
 
 
 def test_two_rounds_cannot_drift() -> None:

@@ -9,7 +9,8 @@ from loadtest.plan import Round
 from loadtest.progress import Progress
 from loadtest.records import NEVER_SENT, Request, Stretch
 from loadtest.slo.level import Slo
-from loadtest.slo.turns import Search, Stopped, judged
+from loadtest.slo.stopped import Searched, unfinished
+from loadtest.slo.turns import Search, Stopped, lasting, observed
 from tests.loadtest.builders import arm, request, settings, stretch
 
 P99 = Slo("p99", 0.99, 0.1)
@@ -38,12 +39,14 @@ class Queues:
         return stretch({loaded.name: requests}, planned.seconds)
 
 
-def search(queues: Queues, most_runs: int = 1000) -> Search:
+def search(queues: Queues, most_runs: int = 1000, kept: list[Searched] | None = None) -> Search:
+    """Return a search that is stopped after so many runs, and that adds its runs to `kept`."""
+
     def check() -> None:
         if len(queues.played) >= most_runs:
             raise Stopped
 
-    return Search(settings(slo=P99), queues, Progress(1, io.StringIO()), check)
+    return Search(settings(slo=P99), queues, Progress(1, io.StringIO()), check, ([] if kept is None else kept).append)
 
 
 def test_the_arms_take_turns_and_each_gets_its_answer() -> None:
@@ -67,6 +70,21 @@ def test_a_search_can_be_stopped_between_two_runs() -> None:
     assert len(queues.played) == 5
 
 
+def test_a_stopped_search_tells_what_its_runs_showed() -> None:
+    """Both arms have half of the runs, and no load is stated. The arm whose search ended is not told again."""
+    kept: list[Searched] = []
+    with pytest.raises(Stopped):
+        list(search(Queues(), most_runs=20, kept=kept).levels(P99, ARMS))
+    fp32, int8 = unfinished(kept, [], settings(slo=P99))
+    assert [(level.arm, level.found.load, len(level.found.tried)) for level in (fp32, int8)] == [
+        ("fp32", None, 10),
+        ("int8", None, 10),
+    ]
+    start = "int8 is not shown to hold p99 <= 100 ms under any load: the search was stopped after 10 runs; "
+    assert int8.sentence().startswith(start)
+    assert [level.arm for level in unfinished(kept, [fp32], settings(slo=P99))] == ["int8"]
+
+
 def test_an_answer_is_there_before_the_others_are() -> None:
     """The result that fp32 is too slow at any rate comes before the search for int8 is stopped."""
     queues = Queues(CAPACITIES | {"fp32": 30.0})
@@ -75,6 +93,12 @@ def test_an_answer_is_there_before_the_others_are() -> None:
     assert (first.arm, first.found.load) == ("fp32", None)
     with pytest.raises(Stopped):
         next(levels)
+
+
+def test_a_longer_round_makes_longer_runs() -> None:
+    """200 requests at 100 requests/s take 2 s; `--round 10` makes it ten."""
+    assert lasting(200, 100, settings()) == 2.0
+    assert lasting(200, 100, settings(round=10.0)) == 10.0
 
 
 def sent(late: float, took: float, error: str = "") -> Request:
@@ -98,4 +122,4 @@ def sent(late: float, took: float, error: str = "") -> Request:
 def test_a_run_blames_the_service_only_for_its_own_time(requests: list[Request], cpu: float, is_limited: bool) -> None:
     """The generator limited a run that holds the level counted from when the requests were sent."""
     played = stretch({"fp32": requests}, cpu=cpu)
-    assert judged(played, ARMS[0], P99).is_limited == is_limited
+    assert observed(played, ARMS[0], P99).is_limited == is_limited
