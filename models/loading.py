@@ -1,11 +1,8 @@
-"""From a row of VARIANTS to a loaded engine."""
+"""From a row of VARIANTS to a loaded engine. Imports no torch, unless the engine runs on it."""
 
-import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-
-import torch
 
 from common import machine
 from models import files
@@ -45,10 +42,8 @@ def load(
         VariantUnavailable: the machine lacks what the variant needs.
         models.files.CheckpointError: the weights, or files derived from them, are missing, damaged or mismatched.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps torch's profiler, which measures memory, off stderr
     variant, threads = VARIANTS[name], threads or machine.available_cores()
     gpu = choose(variant, device, gpus())
-    torch.set_num_threads(threads)
     path = checkpoint or files.default_path()
     order = Order(variant, path, preparation, threads, gpu, gpu_backend or DEFAULT_GPU_BACKEND)
     return builder(variant, on_gpu=gpu is not None)(order)

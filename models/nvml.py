@@ -2,12 +2,18 @@
 
 import os
 from functools import cache
+from importlib.util import find_spec
 
 import pynvml
 
 
 def count() -> int:
-    """Return how many CUDA GPUs this process may use, CUDA_VISIBLE_DEVICES considered; 0 without a driver."""
+    """Return how many CUDA GPUs this process may use, CUDA_VISIBLE_DEVICES considered.
+
+    0 without a driver, or without torch, which runs every engine on a GPU.
+    """
+    if find_spec("torch") is None:
+        return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     allowed = None if visible is None else [name for name in visible.split(",") if name.strip() not in ("", "-1")]
     try:

@@ -2,7 +2,7 @@
 
 The sample (`models/weights/sample.npz`) holds 30 official test images of each class: images, labels and their indices
 in the test set. The logits (`NAME.sample.npz` beside the checkpoint) are the reference of the self-test: torchvision's
-network in FP32 on the CPU, not folded, not fused.
+network in FP32, not folded, not fused (models.oracle).
 """
 
 import argparse
