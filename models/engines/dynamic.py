@@ -40,11 +40,14 @@ def build(order: Order) -> CpuEngine:
     state, card = checkpoint.load(order.path, order.preparation)
     network = fold(state, card)
     limit = FULL_LIMIT if machine.has_vnni() else SAFE_LIMIT
-    function = with_integer_head(openvino.features(network, order.threads), network, limit)
+    features = openvino.features(network, order.threads)
+    function = with_integer_head(features, network, limit)
     resident = Resident(function.parameter_bytes, function.buffer_bytes)
     origin = Origin(card.sha256, serialized_bytes(state))
     note = "only the linear layer is INT8: 5,120 of 11.2 million weights"
-    return CpuEngine(order.variant, describe(order, network, origin, resident, "openvino", note), function)
+    found = features.convolution_precision
+    info = describe(order, network, origin, resident, "openvino", note, convolution_precision=found)
+    return CpuEngine(order.variant, info, function)
 
 
 def with_integer_head(features: ArrayFunction, network: Network[FoldedLayer], limit: int) -> ArrayFunction:

@@ -36,6 +36,8 @@ class ArrayFunction:
     """Resident weights and biases, as packed for the backend."""
     buffer_bytes: int = 0
     """Resident constants that are not learnt."""
+    convolution_precision: str = ""
+    """The precision in which the convolutions run, see `EngineInfo`."""
     activation_peak: Callable[[Callable[[], object]], int] = measure.activation_peak
     """Returns the most bytes that a call of the function needs at once beyond the resident ones."""
 
