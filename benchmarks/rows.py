@@ -21,6 +21,7 @@ from models import cifar10, reference
 from models.card import read_card
 from models.loading import load
 from models.logits import agreement, sqnr
+from models.variants import VariantUnavailable
 
 WARM_UP = 3
 """Untimed calls after a batch size was prepared."""
@@ -39,7 +40,7 @@ class Row:
 
     name: str
     dtype: str
-    """`float32` or `int8`."""
+    """`float32`, `bfloat16`, `float16` or `int8`."""
     family: str
     """The toolbox; this project's rows are compared with the best of each."""
     builder: str
@@ -61,6 +62,8 @@ ROWS = {
         Row("ONNX Runtime fp32", "float32", "onnxruntime", "benchmarks.runtimes:onnxruntime_fp32"),
         Row("OpenVINO fp32", "float32", "openvino", "benchmarks.runtimes:openvino_fp32"),
         Row("this project, fp32-cpu", "float32", OURS, "fp32-cpu"),
+        Row("this project, bf16-cpu", "bfloat16", OURS, "bf16-cpu"),
+        Row("this project, fp16-cpu", "float16", OURS, "fp16-cpu"),
         Row("dynamic int8 (linear only)", "int8", TORCH, "benchmarks.peers:dynamic"),
         Row("oneDNN operators int8", "int8", TORCH, "benchmarks.onednn:int8"),
         Row("FX static int8", "int8", TORCH, "benchmarks.peers:fx"),
@@ -151,6 +154,8 @@ def main(name: str, threads: int, folder: Path) -> None:
         try:
             toolbox = toolbox or (Floor if row.family == FLOOR else Toolbox)(row, threads, folder)
             result: dict[str, Any] = {"value": getattr(toolbox, command)(*arguments)}
+        except VariantUnavailable as unavailable:
+            result = {"reason": f"unavailable: {unavailable}"}
         except Exception as error:  # noqa: BLE001 - any error of a toolbox is the reason why its row is missing
             result = {"reason": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
         print(json.dumps(result), file=answers)

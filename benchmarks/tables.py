@@ -21,7 +21,7 @@ BARS = (
     ("float32", TORCH_FP32, (1, 8, 32), (1, 2), 1.0),
     ("float32", ("ONNX Runtime fp32", "OpenVINO fp32"), (1, 8, 32), (1, 2), 0.9),
 )  # fmt: skip
-"""The project's goals for its own two rows."""
+"""The project's goals for its own rows in FP32 and INT8."""
 
 
 def rounds(run: MachineRun, name: str, size: str) -> np.ndarray | None:
@@ -39,8 +39,12 @@ def times_as_fast(run: MachineRun, name: str, other: str, size: str) -> float | 
 
 
 def floor_share(run: MachineRun, name: str, size: str) -> float | None:
-    """Return the share of the floor's best rate in any round that a row reaches; 1 is the floor itself."""
-    ours, floor = rounds(run, name, size), run["rows"].get(FLOOR_NAMES[ROWS[name].dtype], {}).get("seconds", {})
+    """Return the share of the floor's best rate in any round that a row reaches; 1 is the floor itself.
+
+    It is None for a row in half precision, which has no floor.
+    """
+    ours = rounds(run, name, size)
+    floor = run["rows"].get(FLOOR_NAMES.get(ROWS[name].dtype), {}).get("seconds", {})
     if ours is None or not floor:
         return None
     best: float = min(seconds / int(known) for known, turns in floor.items() for turn in turns for seconds in turn)

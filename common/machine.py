@@ -9,11 +9,21 @@ from pathlib import Path
 
 from common.cgroup import cpu_quota
 
-ISA_FLAGS = ("amx_int8", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
-"""The kernel's names of the instruction sets that decide the speed of a precision, best first."""
+ISA_FLAGS = (
+    "amx_fp16", "amx_bf16", "amx_int8", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2",
+    "asimdhp",
+)  # fmt: skip
+"""The kernel's names of the instruction sets that decide the speed of a precision, best first. `asimdhp` is ARM's."""
 VNNI_FLAGS = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
-ONEDNN_CAPS_WITHOUT_VNNI = frozenset({"SSE41", "AVX", "AVX2", "AVX512_CORE"})
-"""Values of ONEDNN_MAX_CPU_ISA below VNNI: https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html"""
+BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+FP16_FLAGS = frozenset({"amx_fp16", "avx512_fp16"})
+HIDDEN_BY_CAP = {
+    **dict.fromkeys(("SSE41", "AVX", "AVX2", "AVX512_CORE"), VNNI_FLAGS | BF16_FLAGS | FP16_FLAGS),
+    **dict.fromkeys(("AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE_VNNI"), BF16_FLAGS | FP16_FLAGS),
+    "AVX512_CORE_BF16": FP16_FLAGS,
+}
+"""The flags that oneDNN leaves unused, by the value of ONEDNN_MAX_CPU_ISA; higher values hide none of them:
+https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html"""
 
 
 def available_cores() -> int:
@@ -71,10 +81,15 @@ def isa() -> str:
     return "+".join(flag for flag in ISA_FLAGS if flag in flags()) or "baseline"
 
 
+def usable_flags() -> frozenset[str]:
+    """Return the CPU's feature flags without those that ONEDNN_MAX_CPU_ISA keeps oneDNN from using."""
+    cap = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    return flags() - HIDDEN_BY_CAP.get(cap.upper(), frozenset())
+
+
 def has_vnni() -> bool:
     """Return whether u8 x s8 products are summed in 32 bits. Without VNNI, sums of pairs in 16 bits can saturate."""
-    cap = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
-    return cap.upper() not in ONEDNN_CAPS_WITHOUT_VNNI and not VNNI_FLAGS.isdisjoint(flags())
+    return not VNNI_FLAGS.isdisjoint(usable_flags())
 
 
 def name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

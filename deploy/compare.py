@@ -2,8 +2,10 @@
 
     python deploy/compare.py --out DIR [--variants fp32,int8] [any other flag of `python -m loadtest`]
 
-`--help` shows the help of the load test. The service takes its PRECISION_* variables, except keys and certificates, and
-writes its log to DIR/service.log. The script leaves no process of the service behind, whatever ends it.
+Without `--variants` and PRECISION_VARIANTS the service loads its default variants, and `bf16-cpu` and `fp16-cpu` if the
+CPU computes natively in them. `--help` shows the help of the load test. The service takes its PRECISION_* variables,
+except keys and certificates, and writes its log to DIR/service.log. The script leaves no process of the service behind,
+whatever ends it.
 """
 
 import argparse
@@ -17,6 +19,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from common import machine
+from models.variants import DEFAULT_VARIANTS, native_variants
 
 START_SECONDS = 600
 """Seconds that the service may take until it is ready."""
@@ -114,6 +119,13 @@ def compare(command: list[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
+def served(asked: str | None) -> list[str]:
+    """Return the flags that choose the service's variants; none if PRECISION_VARIANTS chooses them."""
+    if not asked and os.environ.get("PRECISION_VARIANTS"):
+        return []
+    return ["--variants", asked or ",".join((*DEFAULT_VARIANTS, *native_variants(machine.usable_flags())))]
+
+
 def main(argv: list[str]) -> int:
     """Run the comparison and return the load test's exit code; 1 if the service did not start."""
     if {"-h", "--help"} & set(argv):
@@ -121,7 +133,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="deploy/compare.py", allow_abbrev=False, add_help=False)
     parser.add_argument("--out", type=Path, required=True, help="folder for the reports and service.log")
     parser.add_argument(
-        "--variants", help="variants that the service loads, comma-separated (default: those that it loads by itself)"
+        "--variants",
+        help="variants that the service loads, comma-separated (default: its own, and those native to the CPU)",
     )
     known, _ = parser.parse_known_args(argv)
     known.out.mkdir(parents=True, exist_ok=True)
@@ -129,7 +142,7 @@ def main(argv: list[str]) -> int:
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda received, _: sys.exit(128 + received))
     try:
-        with running_service(["--variants", known.variants] if known.variants else [], log) as url:
+        with running_service(served(known.variants), log) as url:
             return compare([*LOADTEST, "--url", url, *argv])
     except RuntimeError as error:
         print(*log.read_text(errors="replace").splitlines()[-20:], f"error: {error}", sep="\n", file=sys.stderr)

@@ -29,7 +29,7 @@ from models.evaluation.report import CLEAN, Report, Result, VariantReport, recor
 from models.flags import add_preparation, device, positive, preparation_of
 from models.loading import load
 from models.logits import Logits
-from models.variants import REFERENCES, VARIANTS
+from models.variants import REFERENCES, VARIANTS, native_variants
 
 LOADS = 3
 """Times that each variant is loaded, to time it."""
@@ -190,7 +190,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--variants",
         type=variants,
-        default="fp32,int8",
+        default=",".join(("fp32", "int8", *native_variants(machine.usable_flags()))),
         help=f"comma-separated, of: {', '.join(VARIANTS)} (%(default)s)",
     )
     add("--data", type=Path, default=files.data_root(), help="holds cifar-10-batches-bin/ (%(default)s)")

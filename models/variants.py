@@ -36,20 +36,23 @@ class Variant:
     """True if only tensor cores make it faster than FP32."""
     gpu_note: str = ""
     """What the info of its engine says on a GPU."""
+    cpu_flags: tuple[str, ...] = ()
+    """The kernel's names of CPU instructions, of which the CPU must have one to compute natively in `dtype`. Others
+    would simulate it. Empty if every CPU will do."""
 
     def place(self, gpus: int) -> str:
         """Return `cpu` or `cuda`: where it runs on a machine with so many GPUs."""
         return ("cuda" if gpus else "cpu") if self.device == "auto" else self.device
 
 
-FP32_CPU = "models.engines.on_cpu:fp32"
+FLOAT_CPU = "models.engines.on_cpu:floating_point"
 EAGER_CPU = "models.engines.eager:build"
 GPU = "models.engines.on_gpu:build"
 VARIANTS = {
     row.name: row
     for row in (
         Variant(
-            "fp32", "float32", "auto", "cudnn, openvino", FP32_CPU, GPU, None, 0.995,
+            "fp32", "float32", "auto", "cudnn, openvino", FLOAT_CPU, GPU, None, 0.995,
             "Single precision, the reference; TF32 off.", gpu_note="TF32 off",
         ),
         Variant(
@@ -61,7 +64,7 @@ VARIANTS = {
             "Static INT8: convolutions, additions and linear layer.",
         ),
         Variant(
-            "fp32-cpu", "float32", "cpu", "openvino", FP32_CPU, None, None, 0.995,
+            "fp32-cpu", "float32", "cpu", "openvino", FLOAT_CPU, None, None, 0.995,
             "Single precision on the CPU, INT8's fair baseline.",
         ),
         Variant(
@@ -77,6 +80,15 @@ VARIANTS = {
             "bf16", "bfloat16", "cuda", "cudnn", EAGER_CPU, GPU, "fp32", 0.97,
             "FP16's size, FP32's range, 8 bits of mantissa.", (8, 0), wants_tensor_cores=True,
         ),
+        Variant(
+            "bf16-cpu", "bfloat16", "cpu", "openvino", FLOAT_CPU, None, "fp32-cpu", 0.97,
+            "bfloat16 on a CPU that computes in it: no calibration.", cpu_flags=("avx512_bf16", "amx_bf16"),
+        ),
+        Variant(
+            "fp16-cpu", "float16", "cpu", "openvino", FLOAT_CPU, None, "fp32-cpu", 0.99,
+            "Half precision on a CPU that computes in it: no calibration.",
+            cpu_flags=("avx512_fp16", "amx_fp16", "asimdhp"),
+        ),
     )
 }  # fmt: skip
 REFERENCES = tuple(name for name, row in VARIANTS.items() if row.reference is None)
@@ -88,6 +100,11 @@ GPU_BACKENDS = ("cudnn", "cudnn-fused", "inductor")
 """How a GPU runs the floating-point variants, always in CUDA graphs: cuDNN's convolutions and torch's own kernels for
 the rest; bias, addition and ReLU fused into the convolutions by cuDNN; or into kernels that torch.compile generates."""
 DEFAULT_GPU_BACKEND = "cudnn"
+
+
+def native_variants(cpu_flags: frozenset[str]) -> tuple[str, ...]:
+    """Return the variants that need special instructions of the CPU, if it has them: see `machine.usable_flags`."""
+    return tuple(name for name, row in VARIANTS.items() if not cpu_flags.isdisjoint(row.cpu_flags))
 
 
 def with_references(names: tuple[str, ...], gpus: int) -> tuple[str, ...]:

@@ -38,6 +38,17 @@ def test_a_bar_without_a_peer_is_not_judged() -> None:
     assert verdicts(rows) == ["**not judged**: OpenVINO fp32 did not run"]
 
 
+def test_half_precision_is_compared_with_eager_alone() -> None:
+    """A row in bfloat16 has no peer and no floor in its dtype; where the CPU lacks it, the row is listed as not run."""
+    name = tables.OUR_NAMES["bfloat16"]
+    run = part(
+        "a",
+        **{tables.REFERENCE: turns(3.0), name: turns(1.5), tables.OUR_NAMES["float16"]: {"reason": "unavailable: why"}},
+    )
+    assert f"| **{name}** | 2.00 / - / - |" in tables.ratios(run)
+    assert tables.missing([run]).splitlines()[2:] == ["- this project, fp16-cpu, 1 thread(s): unavailable: why"]
+
+
 def test_a_row_that_failed_keeps_nothing_of_an_earlier_run() -> None:
     """A row that failed drops its earlier results, and a row that runs again drops its reason."""
     good, bad = {OURS: turns(1.0)}, {OURS: {"reason": "broken"}}

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from common import machine
+from models.variants import native_variants
+
 SCRIPT = Path(__file__).parents[1] / "deploy" / "compare.py"
 SERVICE = """
 import http.server, os, subprocess, sys
@@ -75,6 +78,19 @@ def test_variants_go_to_both(tmp_path: Path) -> None:
     start(tmp_path, "--variants", "fp32,int8", loadtest=LOADTEST.format(status=0)).communicate(timeout=60)
     assert "--variants fp32,int8" in (tmp_path / "service-flags").read_text()
     assert "--variants fp32,int8" in (tmp_path / "loadtest-flags").read_text()
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [("", ",".join(("fp32", "fp16", "int8", *native_variants(machine.usable_flags())))), ("int8", "")],
+)
+def test_the_cpus_native_variants_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: str, expected: str
+) -> None:
+    """By default the service loads its own variants and those native to the CPU; PRECISION_VARIANTS replaces both."""
+    monkeypatch.setenv("PRECISION_VARIANTS", environment)
+    start(tmp_path, loadtest=LOADTEST.format(status=0)).communicate(timeout=60)
+    assert (tmp_path / "service-flags").read_text().partition(" --variants ")[2] == expected
 
 
 def test_help_is_the_load_tests(tmp_path: Path) -> None:

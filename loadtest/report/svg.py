@@ -17,7 +17,7 @@ PAGE = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var
 """The figures' colours, each with the variable of the page that replaces it."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
 """Okabe and Ito's palette: people with any colour vision can tell its colours apart."""
-KNOWN = {"fp32": 0, "int8": 1, "fp16": 2, "int8-dynamic": 3, "fp32-cpu": 4}
+KNOWN = {"fp32": 0, "int8": 1, "fp16": 2, "int8-dynamic": 3, "fp32-cpu": 4, "bf16-cpu": 5, "fp16-cpu": 6}
 """Variants whose colour is the same in every report."""
 STYLE: Any = {
     "svg.fonttype": "none",

@@ -75,6 +75,9 @@ class EngineInfo:
     architecture: str
     calibration_sha256: str = ""
     """The calibration that set the scales of INT8's activations; empty for other variants."""
+    convolution_precision: str = ""
+    """OpenVINO's name of the precision in which the convolutions run, read from the compiled graph: `f32`, `bf16`,
+    `f16`, or `u8` for integers; several are joined with `+`. Empty where OpenVINO runs no convolution."""
     notes: tuple[str, ...] = ()
     """Sentences for people: limits and choices on this machine."""
 

@@ -46,7 +46,13 @@ class Resident:
 
 
 def describe(
-    order: Order, network: Network[Any], origin: Origin, resident: Resident, backend: str, *notes: str
+    order: Order,
+    network: Network[Any],
+    origin: Origin,
+    resident: Resident,
+    backend: str,
+    *notes: str,
+    convolution_precision: str = "",
 ) -> EngineInfo:
     """Return the info of the engine that was built to `order`."""
     gpu = order.gpu
@@ -73,6 +79,7 @@ def describe(
         std=network.input.std,
         architecture=STEMS[network.stem_name],
         calibration_sha256=origin.calibration_sha256,
+        convolution_precision=convolution_precision,
         notes=notes,
     )
 

@@ -33,7 +33,9 @@ def build(order: Order) -> CpuEngine:
     function = with_integer_head(openvino.features(network, order.threads), network)
     origin = Origin(card.sha256, serialized_bytes(state))
     note = "only the linear layer is INT8: 5,120 of 11.2 million weights"
-    return CpuEngine(order.variant, describe(order, network, origin, resident(function), "openvino", note), function)
+    found = function.convolution_precision
+    info = describe(order, network, origin, resident(function), "openvino", note, convolution_precision=found)
+    return CpuEngine(order.variant, info, function)
 
 
 def with_integer_head(features: ArrayFunction, network: Network[FoldedLayer]) -> ArrayFunction:

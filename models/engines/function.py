@@ -23,6 +23,8 @@ class ArrayFunction:
     """Returns the most bytes that a call of the function needs at once beyond the resident ones."""
     buffer_bytes: int = 0
     """Resident constants that are not learnt."""
+    convolution_precision: str = ""
+    """The precision in which the convolutions run, see `EngineInfo`."""
 
     def with_input(self, nbytes: Callable[[], int]) -> ArrayFunction:
         """Return the same function with `nbytes()` added to each peak: the size of an input buffer that it keeps."""

@@ -4,12 +4,13 @@ Imports no torch.
 """
 
 from pathlib import Path
+from typing import Any
 
 from common import machine
 from models import calibrate, calibration, checkpoint, files
 from models.calibration import Calibration
 from models.card import read_card
-from models.engines import openvino, quantized
+from models.engines import openvino, precision, quantized
 from models.engines.building import Order, Origin, Resident, describe
 from models.engines.cpu import CpuEngine
 from models.engines.function import ArrayFunction
@@ -18,13 +19,19 @@ from models.engines.quantized import QuantizedLayer
 from models.topology import Network
 
 
-def fp32(order: Order) -> CpuEngine:
-    """Build the network in FP32 on OpenVINO."""
+def floating_point(order: Order) -> CpuEngine:
+    """Build the network on OpenVINO in the floating-point dtype of its row.
+
+    Raises:
+        VariantUnavailable: the CPU does not compute natively in the dtype, or OpenVINO runs another one.
+    """
+    precision.check_cpu(order.variant)
     state, card = checkpoint.load(order.path, order.preparation)
     network = fold(state, card)
-    function = openvino.fp32(network, order.threads)
-    info = describe(order, network, Origin(card.sha256, card.bytes), resident(function), "openvino")
-    return CpuEngine(order.variant, info, function)
+    hint = precision.HINTS[order.variant.dtype]
+    function = openvino.floating(network, order.threads, hint)
+    size = card.bytes if hint == "f32" else checkpoint.half_precision_bytes(state)
+    return _on_openvino(order, network, Origin(card.sha256, size), function)
 
 
 def int8(order: Order) -> CpuEngine:
@@ -34,8 +41,20 @@ def int8(order: Order) -> CpuEngine:
     if not machine.has_vnni():
         network = quantized.narrowed(network)
         notes = (*notes, "no VNNI on this CPU: weights of 7 bits, so that no sum saturates")
-    function = openvino.int8(network, order.threads)
-    info = describe(order, network, origin, resident(function), "openvino", *notes)
+    return _on_openvino(order, network, origin, openvino.int8(network, order.threads), *notes)
+
+
+def _on_openvino(
+    order: Order, network: Network[Any], origin: Origin, function: ArrayFunction, *notes: str
+) -> CpuEngine:
+    """Return the engine around a compiled graph.
+
+    Raises:
+        VariantUnavailable: OpenVINO does not run its convolutions in the precision of the row.
+    """
+    found = function.convolution_precision
+    precision.check_convolutions(order.variant, found)
+    info = describe(order, network, origin, resident(function), "openvino", *notes, convolution_precision=found)
     return CpuEngine(order.variant, info, function)
 
 

@@ -1,4 +1,4 @@
-"""The network as OpenVINO graphs: FP32, and INT8 that the CPU plugin lowers to oneDNN's integer convolutions.
+"""The network as OpenVINO graphs: in floating point, and in INT8, which the CPU plugin runs in integer convolutions.
 
 A graph is built from the layers and compiled in memory when a variant is loaded, once for every batch size; this needs
 no file, no converter and no C compiler. In INT8 the weights are s8 constants with a scale per channel, and each
@@ -21,6 +21,7 @@ from openvino import opset13 as op
 
 from common import machine
 from models import measure
+from models.engines import precision
 from models.engines.function import ArrayForward, ArrayFunction
 from models.engines.network import FoldedLayer, assemble, mean_and_scale
 from models.engines.quantized import Frame, QuantizedLayer, head_kernel
@@ -33,20 +34,24 @@ LEVELS = 256
 
 
 class Compiled:
-    """A graph compiled for the CPU, and the one request that runs it."""
+    """A graph compiled for the CPU, and the one request that runs it.
 
-    def __init__(self, pixels: Node, result: Node, threads: int) -> None:
+    `hint` is the precision for the layers that are not quantized, one of `precision.HINTS`; the CPU may ignore it.
+    """
+
+    def __init__(self, pixels: Node, result: Node, threads: int, hint: str = "f32") -> None:
         hints = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",  # else some CPUs run the layers that are not quantized in bfloat16
+            "INFERENCE_PRECISION_HINT": hint,  # never left out: some CPUs would run FP32 in bfloat16
             # Without pinning, two threads may share one of two cores for seconds. With it, processes that have fewer
             # threads than there are cores would all run on the first ones.
             "ENABLE_CPU_PINNING": threads >= machine.affinity(),
         }
         model = openvino.Model([result], [pixels], "resnet18")
         self.network = openvino.Core().compile_model(model, "CPU", hints)
+        self.convolution_precision = precision.of_convolutions(self.network)
         self._request = self.network.create_infer_request()
         self._given: NDArray[np.uint8] | None = None
 
@@ -61,8 +66,9 @@ class Compiled:
     @property
     def weight_bytes(self) -> int:
         """Resident bytes of weights and biases. OpenVINO keeps the given ones beside the ones packed for oneDNN."""
-        constants = (node for node in self.network.get_runtime_model().get_ops() if _kind(node) == "Const")
-        return 2 * sum(_nbytes(node) for node in constants)
+        constants = [node for node in self.network.get_runtime_model().get_ops() if _kind(node) == "Const"]
+        packed = precision.BYTES.get(self.convolution_precision)
+        return sum(_nbytes(node) + _nbytes(node, packed) for node in constants)
 
     def activation_peak(self, forward: Callable[[], object]) -> int:
         """Return the bytes by which a batch makes the process grow, after its scratch memory was released."""
@@ -70,22 +76,24 @@ class Compiled:
         return measure.growth(forward)
 
 
-def _nbytes(node: Node) -> int:
-    return int(np.prod(node.get_output_shape(0))) * int(node.get_element_type().size)
+def _nbytes(node: Node, most: int | None = None) -> int:
+    """Return the bytes of a constant, with at most `most` for a value."""
+    size = int(node.get_element_type().size)
+    return int(np.prod(node.get_output_shape(0))) * min(size, most or size)
 
 
 def _kind(node: Node) -> str:
     return str(node.get_rt_info()["layerType"].value)
 
 
-def fp32(network: Network[FoldedLayer], threads: int) -> ArrayFunction:
-    """Return `[N, 3, S, S] uint8` to `[N, 10] float32` logits, in FP32."""
+def floating(network: Network[FoldedLayer], threads: int, hint: str = "f32") -> ArrayFunction:
+    """Return `[N, 3, S, S] uint8` to `[N, 10] float32` logits. `hint` is the precision, see `Compiled`."""
     head = network.head
 
     def classify(averages: Node) -> Node:
         return op.add(op.matmul(averages, op.constant(head.weight), False, True), op.constant(head.bias))
 
-    return _function(Compiled(*_floating(network, classify), threads))
+    return _function(Compiled(*_floating(network, classify), threads, hint))
 
 
 def features(network: Network[FoldedLayer], threads: int) -> ArrayFunction:
@@ -172,7 +180,12 @@ def int8_graph(network: Network[QuantizedLayer], side: int) -> tuple[Node, Node]
 
 def _function(compiled: Compiled, run: ArrayForward | None = None) -> ArrayFunction:
     gc.collect()  # the source graph refers to itself and keeps the weights alive
-    return ArrayFunction(run or compiled, compiled.weight_bytes, activation_peak=compiled.activation_peak)
+    return ArrayFunction(
+        run or compiled,
+        compiled.weight_bytes,
+        convolution_precision=compiled.convolution_precision,
+        activation_peak=compiled.activation_peak,
+    )
 
 
 def _convolution(x: Node, weight: Node, bias: Array, spec: Spec, padding: int) -> Node:

@@ -10,7 +10,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Return whether the device multiplies in bfloat16 faster than in float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= VARIANTS["bf16"].least_capability
-    return not machine.flags().isdisjoint({"avx512_bf16", "amx_bf16"})
+    return not machine.usable_flags().isdisjoint(VARIANTS["bf16-cpu"].cpu_flags)
 
 
 def describe(device: torch.device) -> str:

@@ -47,6 +47,22 @@ def test_vnni_must_be_there_and_allowed(monkeypatch: pytest.MonkeyPatch, flags: 
     assert machine.has_vnni() == expected
 
 
+@pytest.mark.parametrize(
+    ("cap", "expected"),
+    [
+        ("", {"avx2", "avx512_vnni", "avx512_bf16", "avx512_fp16"}),
+        ("AVX512_CORE_BF16", {"avx2", "avx512_vnni", "avx512_bf16"}),
+        ("avx512_core_vnni", {"avx2", "avx512_vnni"}),
+        ("AVX512_CORE", {"avx2"}),
+    ],
+)
+def test_a_cap_of_onednn_hides_flags(monkeypatch: pytest.MonkeyPatch, cap: str, expected: set[str]) -> None:
+    """The usable flags lack the instructions above ONEDNN_MAX_CPU_ISA."""
+    monkeypatch.setattr(machine, "flags", lambda: frozenset({"avx2", "avx512_vnni", "avx512_bf16", "avx512_fp16"}))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
+    assert machine.usable_flags() == expected
+
+
 def test_processes_divide_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes get equal, disjoint shares; more processes than cores get one core each, in turns."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 4, 7})

@@ -10,13 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from models import cifar10, files, loading, reference, variants
+from common import machine
+from models import cifar10, files, loading, reference
 from models.card import Card, read_card
 from models.engines.base import Engine, Execution
+from models.variants import VARIANTS, native_variants
 
 Load = Callable[[str], Engine]
-ON_CPU = tuple(name for name, row in variants.VARIANTS.items() if row.cpu_builder)
-"""The variants that a CPU can run, some of them only for tests."""
+NATIVE = native_variants(machine.usable_flags())
+"""The variants that run because this CPU has special instructions; none on many machines."""
+ON_CPU = tuple(name for name, row in VARIANTS.items() if row.cpu_builder and (not row.cpu_flags or name in NATIVE))
+"""The variants that this CPU can run, some of them only for tests."""
 SLOW = ("fp16", "bf16")
 """Variants that a CPU runs for tests only, slowly."""
 Answers = Callable[[str], np.ndarray]

@@ -19,20 +19,25 @@ from models.engines import openvino, quantized
 from models.engines.network import fold
 from models.logits import agreement, sqnr
 from models.variants import VariantUnavailable
-from tests.models.conftest import ON_CPU, Answers, Load
+from tests.models.conftest import NATIVE, ON_CPU, Answers, Load
 
 TWO = ("int8", "fp32-cpu")
 """The variants that OpenVINO runs whole."""
 
-LARGEST_ERROR = {"fp32": 1e-4, "fp32-cpu": 1e-4, "fp16": 0.03, "bf16": 0.2, "int8-dynamic": 0.2}
+LARGEST_ERROR = {
+    "fp32": 1e-4, "fp32-cpu": 1e-4, "fp16": 0.03, "fp16-cpu": 0.03, "bf16": 0.2, "bf16-cpu": 0.2, "int8-dynamic": 0.2,
+}  # fmt: skip
 """Largest error of a logit, which reaches about 10. float32, float16 and bfloat16 round to 6e-8, 5e-4 and 4e-3 of a
 value, in each of 21 layers."""
-LEAST_AGREEMENT = {"fp32": 1.0, "fp32-cpu": 1.0, "fp16": 0.99, "bf16": 0.95, "int8": 0.97, "int8-dynamic": 0.99}
+LEAST_AGREEMENT = {
+    "fp32": 1.0, "fp32-cpu": 1.0, "fp16": 0.99, "fp16-cpu": 0.99, "bf16": 0.95, "bf16-cpu": 0.97, "int8": 0.97,
+    "int8-dynamic": 0.99,
+}  # fmt: skip
 LEAST_INT8_SQNR = 27.0
 """In dB. 33 to 39 are usual for a good INT8 of this network; a wrong scale or a lost offset costs more than ten."""
 
 
-@pytest.mark.parametrize("name", LARGEST_ERROR)
+@pytest.mark.parametrize("name", [name for name in LARGEST_ERROR if name in ON_CPU])
 def test_logits_are_the_golden_ones(name: str, answers: Answers, golden: np.ndarray) -> None:
     """No logit on the sample is further from the reference than the precision explains."""
     found = answers(name)
@@ -188,7 +193,7 @@ def test_int8_is_a_quarter_of_fp32(load: Load) -> None:
     assert int8.parameter_bytes + int8.buffer_bytes <= 0.26 * fp32.parameter_bytes
 
 
-@pytest.mark.parametrize("variant", ["int8", "fp32-cpu"])
+@pytest.mark.parametrize("variant", ["int8", "fp32-cpu", *NATIVE])
 def test_openvinos_weights_are_what_malloc_gave(variant: str) -> None:
     """The info's parameter bytes are the bytes that a process gains by loading a variant and running a batch."""
     code = (
@@ -203,6 +208,14 @@ def test_openvinos_weights_are_what_malloc_gave(variant: str) -> None:
     )
     found, told = map(int, done.stdout.split())
     assert told < found < 1.25 * told + 2e6
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_half_precision_is_half_of_fp32(name: str, load: Load) -> None:
+    """The file of a half precision variant is half of FP32's; its packed weights are, too, beside those in FP32."""
+    half, fp32 = load(name).info, load("fp32-cpu").info
+    assert 0.49 < half.serialized_bytes / fp32.serialized_bytes < 0.51
+    assert half.parameter_bytes <= 0.76 * fp32.parameter_bytes
 
 
 def test_nothing_is_sent(checkpoint_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_folded_is_the_same_function(way: str, net: torch.nn.Module, state: Stat
     if way == "eager":
         forward = on_arrays(floating.eager(network, torch.device("cpu"), torch.float32)[0])
     else:
-        forward = openvino.fp32(network, 1).forward
+        forward = openvino.floating(network, 1).forward
     with torch.inference_mode():
         expected = net(normalise(torch.from_numpy(pixels))).numpy()
     assert np.abs(expected - forward(pixels)).max() < 1e-5 * np.abs(expected).max()

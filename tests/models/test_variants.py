@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from models.loading import builder
-from models.variants import REFERENCE, VARIANTS, with_references
+from models.variants import REFERENCE, VARIANTS, native_variants, with_references
 
 
 def test_the_reference_is_fp32() -> None:
@@ -37,11 +37,30 @@ def test_every_builder_is_a_function(name: str, on_gpu: bool) -> None:
         (("int8", "fp16"), 1, ("int8", "fp16")),
         (("fp32-cpu", "fp32", "int8"), 1, ("fp32-cpu", "fp32", "int8")),
         (("fp32", "int8-dynamic"), 2, ("fp32", "int8-dynamic", "fp32-cpu")),
+        (("fp32", "bf16-cpu"), 0, ("fp32", "bf16-cpu")),
+        (("fp32", "bf16-cpu", "fp16-cpu"), 1, ("fp32", "bf16-cpu", "fp16-cpu", "fp32-cpu")),
     ],
 )
-def test_int8_gets_a_reference_on_its_own_device(names: tuple[str, ...], gpus: int, expected: tuple[str, ...]) -> None:
-    """Beside an fp32 that runs on a GPU the INT8 variants are compared with fp32-cpu; else nothing is added."""
+def test_a_cpu_variant_gets_a_reference_on_its_own_device(
+    names: tuple[str, ...], gpus: int, expected: tuple[str, ...]
+) -> None:
+    """Beside an fp32 that runs on a GPU the CPU's variants are compared with fp32-cpu; else nothing is added."""
     assert with_references(names, gpus) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpu", "expected"),
+    [
+        ("avx2", ()),
+        ("avx2 avx512f avx512_vnni", ()),
+        ("avx512f avx512_bf16", ("bf16-cpu",)),
+        ("avx512_bf16 avx512_fp16 amx_bf16", ("bf16-cpu", "fp16-cpu")),
+        ("asimd asimdhp bf16", ("fp16-cpu",)),
+    ],
+)
+def test_half_precision_belongs_to_cpus_with_its_instructions(cpu: str, expected: tuple[str, ...]) -> None:
+    """A variant is native on a CPU with one of its flags; OpenVINO has no bfloat16 for ARM."""
+    assert native_variants(frozenset(cpu.split())) == expected
 
 
 def test_the_table_needs_no_library() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import tritonclient.http as triton
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from common import machine
 from models import cifar10, files, variants
 from models.card import read_card
 from models.engines.base import Engine
@@ -31,13 +33,14 @@ PROMTOOL = shutil.which("promtool") or ""
 RAW = {"content-type": "application/octet-stream"}
 VARIANTS = ("fp32", "int8", "int8-dynamic")
 """The variants that every machine runs at a speed that tests can wait for; fp16 needs a GPU."""
+HAS_BFLOAT16 = "bf16-cpu" in variants.native_variants(machine.usable_flags())
 ONE_THREAD = ("--threads", "1")
 """Workers that start together on few cores take far longer if their threads spin while they wait for each other."""
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    flags = ("--variants", ",".join((*VARIANTS, "fp16")), "--max-batch-size", "8", *ONE_THREAD)
+    flags = ("--variants", ",".join((*VARIANTS, "fp16", "bf16-cpu")), "--max-batch-size", "8", *ONE_THREAD)
     with running(*flags) as service:
         yield service
 
@@ -65,6 +68,30 @@ def test_each_variant_answers_as_fp32(
     logits = logits_of(service, variant, 64)
     assert np.abs(logits - reference[:64]).max() < tolerance
     assert (logits.argmax(1) == reference[:64].argmax(1)).mean() >= agreement
+
+
+def bfloat16_card(service: Service) -> dict[str, Any]:
+    """Return what GET /variants says of bf16-cpu."""
+    cards: list[dict[str, Any]] = service.client.get("/variants").json()["variants"]
+    return next(card for card in cards if card["name"] == "bf16-cpu")
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="this CPU has no bfloat16")
+def test_bfloat16_is_served_by_a_cpu_that_has_it(service: Service, reference: np.ndarray) -> None:
+    """bf16-cpu answers nearly as the golden logits say, and its card has the precision read from the graph."""
+    assert np.abs(logits_of(service, "bf16-cpu", 64) - reference[:64]).max() < 0.2
+    assert bfloat16_card(service)["convolution_precision"] == "bf16"
+
+
+@pytest.mark.skipif(HAS_BFLOAT16, reason="this CPU has bfloat16")
+def test_bfloat16_is_unavailable_on_a_cpu_without_it(service: Service) -> None:
+    """bf16-cpu is `unavailable`; its card and the answer to a request name the instructions that the CPU lacks."""
+    card = bfloat16_card(service)
+    assert card["state"] == "unavailable"
+    assert card["reason"].startswith("bf16-cpu needs a CPU with avx512_bf16 or amx_bf16, and this one (")
+    answer = service.client.post("/predict/bf16-cpu", content=cifar10.sample()[0][:1].tobytes(), headers=RAW)
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == f"bf16-cpu is unavailable: {card['reason']}"
 
 
 class Untested(PrecisionAPI):

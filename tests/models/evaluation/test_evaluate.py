@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common import machine
 from models import cifar10, evaluate
 from models.engines.base import Engine
 from models.evaluation import answers, batches, sheet, statistics
@@ -21,6 +22,13 @@ def out(tiny_dataset: Path, tmp_path: Path) -> Path:
     """Return the folder of one evaluation on the 20 images of the tiny data set."""
     evaluate.main([*FLAGS.split(), "--data", str(tiny_dataset), "--out", str(tmp_path / "out")])
     return tmp_path / "out"
+
+
+def test_native_variants_are_evaluated_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `--variants`, bf16-cpu is evaluated beside fp32 and int8 on a CPU that computes in bfloat16."""
+    for flags, more in (("avx2", ()), ("avx2 avx512_bf16", ("bf16-cpu",))):
+        monkeypatch.setattr(machine, "flags", lambda flags=flags: frozenset(flags.split()))
+        assert evaluate.parse([]).variants == ("fp32", "int8", *more)
 
 
 def test_everything_is_written(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
