@@ -5,9 +5,13 @@ from functools import cache
 
 import pynvml
 
+from models import needs
+
 
 def count() -> int:
-    """Return how many CUDA GPUs this process may use, CUDA_VISIBLE_DEVICES considered; 0 without a driver."""
+    """Return how many CUDA GPUs this process may use, CUDA_VISIBLE_DEVICES considered; 0 without a driver or torch."""
+    if not needs.has_torch():
+        return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     allowed = None if visible is None else [name for name in visible.split(",") if name.strip() not in ("", "-1")]
     try:

@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models import checkpoint, cifar10, files
+from models import checkpoint, cifar10, files, needs
 from models.command import one_sentence
 from models.flags import add_input, input_of
+
+needs.torch_or_exit("python -m models.sample")
+
 from models.oracle import packed_logits
 from models.reference import SUFFIX
 
