@@ -30,6 +30,7 @@ BIN := $(ENVIRONMENT)/bin
 INSTALLED := $(ENVIRONMENT)/.installed
 LEAN_TESTS := .venv-lean/.tests-installed
 PEERS := .venv-bench/.installed
+MLSERVER := .venv-mlserver/.installed
 LOADTEST = --out $(OUT) $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY)) \
 	$(if $(DURATION),--duration $(DURATION)) $(FLAGS)
 
@@ -72,7 +73,7 @@ compare: $(INSTALLED) ## run the load test over every variant; URL= measures a r
 	@exec $(BIN)/python $(if $(URL),-m loadtest --url $(URL),deploy/compare.py) $(LOADTEST)
 
 .PHONY: bench
-bench: bench-engines bench-serving ## run both benchmarks; takes long and needs an idle machine
+bench: bench-engines bench-serving bench-startup ## run all benchmarks of a CPU; takes long and needs an idle machine
 
 .PHONY: bench-engines
 bench-engines: $(PEERS) ## measure the engines on this CPU beside ONNX Runtime, OpenVINO and torch's toolboxes
@@ -82,10 +83,21 @@ bench-engines: $(PEERS) ## measure the engines on this CPU beside ONNX Runtime, 
 bench-serving: $(INSTALLED) ## measure the overhead of the service beside LitServe and FastAPI; needs wrk
 	$(BIN)/python -m benchmarks.hop $(FLAGS)
 
-# The peers have their own environment, because the service does not need them.
+.PHONY: bench-startup
+bench-startup: $(INSTALLED) $(PEERS) $(MLSERVER) ## measure start-up and memory beside ONNX Runtime, OpenVINO, LitServe and MLServer
+	$(MAKE) --no-print-directory install LEAN=1
+	$(PEERS:/.installed=)/bin/python -m benchmarks.bare prepare 0 runs/startup
+	$(BIN)/python -m benchmarks.startup $(FLAGS)
+
+# The peers have their own environments, because the service does not need them.
 $(PEERS): pyproject.toml constraints.txt benchmarks/requirements-peers.txt
 	[ -x .venv-bench/bin/pip ] || $(PYTHON) -m venv --clear .venv-bench
 	.venv-bench/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[service]' -r benchmarks/requirements-peers.txt
+	@touch $@
+
+$(MLSERVER): benchmarks/requirements-mlserver.txt
+	[ -x .venv-mlserver/bin/pip ] || $(PYTHON) -m venv --clear .venv-mlserver
+	.venv-mlserver/bin/pip install --disable-pip-version-check -r benchmarks/requirements-mlserver.txt
 	@touch $@
 
 .PHONY: gpu-check

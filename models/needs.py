@@ -6,9 +6,8 @@ An installation for serving on a CPU leaves torch out (docs/decisions/0012-servi
 import sys
 from importlib.util import find_spec
 
-INSTALL = (
-    "`make install` or `pip install -c constraints.txt '.[service]'` installs it, and the image `--target gpu` has it"
-)
+INSTALL = "`make install` or `pip install -c constraints.txt '.[service]'` installs it; the image `--target gpu` has it"
+MISSING = f"which is not installed here: {INSTALL}"
 
 
 def has_torch() -> bool:
@@ -18,7 +17,7 @@ def has_torch() -> bool:
 
 def torch_or_sentence(work: str) -> str:
     """Return a sentence that says what to install for `work`, which needs torch; empty if torch is installed."""
-    return "" if has_torch() else f"{work} needs torch, which is not installed here: {INSTALL}"
+    return "" if has_torch() else f"{work} needs torch, {MISSING}"
 
 
 def torch_or_exit(command: str) -> None:
