@@ -48,4 +48,6 @@ async def seconds_away(targets: Mapping[str, Target], variant: str, worker: Call
             await asyncio.wait_for(answered.wait(), LIMIT_SECONDS)
         except TimeoutError:
             answered.set()
+    for target in targets.values():
+        target.close()
     return min(ends, default=math.inf) - killed

@@ -58,12 +58,16 @@ def revivals(server: Server, rounds: int, folder: Path) -> list[float]:
     """Return, of each round, the seconds that INT8 is away after its worker was killed under load."""
     away = []
     for number in range(rounds):
-        with started(server, folder / "log") as (running, _):
-            url = f"http://127.0.0.1:{running.port}"
-            targets = {path: Target(url + path, png(), "image/png") for path in server.paths}
-            away.append(uvloop.run(seconds_away(targets, "/predict/int8", running.worker_of_int8)))
+        away.append(_revival(server, folder))
         print(f"round {number + 1}: {server.name}, INT8 is away for {away[-1]:.1f} s", file=sys.stderr, flush=True)
     return away
+
+
+def _revival(server: Server, folder: Path) -> float:
+    with started(server, folder / "log") as (running, _):
+        url = f"http://127.0.0.1:{running.port}"
+        targets = {path: Target(url + path, png(), "image/png") for path in server.paths}
+        return uvloop.run(seconds_away(targets, "/predict/int8", running.worker_of_int8))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -88,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         killed = {
             server.name: revivals(server, args.kills, Path(name))
             for server in (OURS[-1], *older[-1:])
-            if args.kills and server in servers
+            if args.kills and server in servers and not measured[server.name].reason
         }
     conditions = machine.describe(*PACKAGES) | {"date": f"{datetime.now(UTC):%Y-%m-%d}", "rounds": args.rounds}
     text = startup_tables.document(conditions, measured, killed)
