@@ -26,9 +26,9 @@ from models.card import read_card
 from models.engines import graphs
 from models.engines.base import Engine, EngineError
 from models.engines.device import gpus
-from models.engines.network import mean_and_scale
+from models.engines.tensors import mean_and_scale
 from models.loading import load
-from models.measure import CudaClock
+from models.measure_torch import CudaClock
 from models.resnet import resnet18
 from models.topology import Input
 from models.variants import DEFAULT_GPU_BACKEND, GPU_BACKENDS, VariantUnavailable
@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not gpus():
         sys.exit("error: this machine has no CUDA GPU that torch can use")
-    device = gpus()[0].device
+    device = torch.device(gpus()[0].device)
     ceilings = gpu_ceilings.measure(device)
     torch.cuda.empty_cache()
     cells = []

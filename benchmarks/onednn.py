@@ -13,9 +13,9 @@ from torch import Tensor
 from benchmarks.peers import ForBatch, as_run
 from common import machine
 from models import calibration, checkpoint, files
-from models.engines.function import TensorForward
-from models.engines.network import Layer, ResidualLayer, assemble, fold, max_pool
+from models.engines.network import assemble, fold
 from models.engines.quantized import FULL_LIMIT, Frame, QuantizedLayer, head_kernel, narrowed, quantize
+from models.engines.tensors import Layer, ResidualLayer, TensorForward, max_pool
 from models.topology import Network
 
 
@@ -55,11 +55,14 @@ def forward_of(network: Network[QuantizedLayer]) -> TensorForward:
         is_stem, half, spec = layer is network.stem, layer.weight.shape[2] // 2, layer.spec
         stride, padding = [spec.stride] * 2, [0 if is_stem else half] * 2
         side = spec.side + 2 * half if is_stem else spec.side
-        scale = layer.weight_scale * (reads[spec.name] / layer.output_scale)
+        scale = torch.from_numpy(layer.weight_scale) * (reads[spec.name] / layer.output_scale)
         shape = [1, layer.weight.shape[1], side, side]  # without it some CPUs lay the weights out anew at every call
-        weight = torch.ops.onednn.qconv_prepack(layer.weight, scale, 1.0, 0, stride, padding, [1, 1], 1, shape)
+        weight = torch.ops.onednn.qconv_prepack(
+            torch.from_numpy(layer.weight), scale, 1.0, 0, stride, padding, [1, 1], 1, shape
+        )
         zero = torch.zeros(len(scale), dtype=torch.int32)
-        return Packed(weight, scale, zero, layer.bias / layer.output_scale + lift, stride, padding)
+        bias = torch.from_numpy(layer.bias) / layer.output_scale + lift
+        return Packed(weight, scale, zero, bias, stride, padding)
 
     def plain(layer: QuantizedLayer) -> Layer:
         p, after = pack(layer, layer.offset), "relu" if layer.spec.relu else "none"
@@ -106,14 +109,15 @@ def _inputs(network: Network[QuantizedLayer]) -> tuple[dict[str, float], dict[st
 def _head(head: QuantizedLayer, read: float) -> Layer:
     """Return average and linear layer as one convolution, whose weights are the same at every position."""
     classify = torch.ops.onednn.qconv2d_pointwise.default
-    kernel, side, ones, none = head_kernel(head), head.spec.side, [1, 1], [0, 0]
-    scale, zero = head.weight_scale * (read / side**2), torch.zeros(len(head.bias), dtype=torch.int32)
+    kernel, side, ones, none = torch.from_numpy(head_kernel(head)), head.spec.side, [1, 1], [0, 0]
+    scale, bias = torch.from_numpy(head.weight_scale) * (read / side**2), torch.from_numpy(head.bias)
+    zero = torch.zeros(len(bias), dtype=torch.int32)
     shape = [1, kernel.shape[1], side, side]
     weight = torch.ops.onednn.qconv_prepack(kernel, scale, 1.0, 0, ones, none, ones, 1, shape)
 
     def apply(x: Tensor) -> Tensor:
         logits: Tensor = classify(
-            x, 1.0, 0, weight, scale, zero, head.bias, ones, none, ones, 1, 1.0, 0, torch.float32, "none", [], ""
+            x, 1.0, 0, weight, scale, zero, bias, ones, none, ones, 1, 1.0, 0, torch.float32, "none", [], ""
         )
         return logits.flatten(1)
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from models import checkpoint, cifar10
 from models.engines.floating import eager
-from models.engines.network import fold, mean_and_scale
+from models.engines.network import fold
+from models.engines.tensors import mean_and_scale
 from models.resnet import resnet18
 from models.topology import Input
 

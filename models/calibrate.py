@@ -1,23 +1,28 @@
-"""The calibration of INT8: run the FP32 network on images and choose a range for each convolution's output."""
+"""The calibration of INT8: run the FP32 network on images and choose a range for each convolution's output.
 
-from collections.abc import Callable
+Imports no torch.
+"""
+
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from numpy.typing import NDArray
 
+from common import machine
 from models import calibration, cifar10, files, pictures, preprocess
 from models.calibration import Calibration
-from models.engines.network import FoldedLayer, assemble, max_pool, mean_and_scale
+from models.engines import openvino
+from models.engines.network import FoldedLayer
 from models.files import CheckpointError
 from models.topology import Network
 
 BINS = 2048
 """Of the histogram of each output."""
+BATCH = 16
+"""Images at once; the outputs of an image of 32 pixels take 2.5 MB."""
 SHRINKS = np.linspace(0.3, 1.0, 141)
 """Shares of the observed range that `mse` tries."""
 METHODS = ("mse", "percentile", "minmax")
@@ -29,29 +34,6 @@ Range = tuple[float, float]
 """`(low, high)` of an output's values."""
 
 
-@torch.inference_mode()
-def observe(network: Network[FoldedLayer], images: cifar10.Images, visit: Callable[[str, Tensor], None]) -> None:
-    """Run the FP32 network on `[N, 3, S, S] uint8` images and pass each convolution's output to `visit`."""
-
-    def convolve(layer: FoldedLayer, x: Tensor) -> Tensor:
-        return F.conv2d(x, layer.weight, layer.bias, layer.spec.stride, layer.weight.shape[2] // 2)
-
-    def noted(layer: FoldedLayer, y: Tensor, *, relu: bool) -> Tensor:
-        y = F.relu(y) if relu else y
-        visit(layer.spec.name, y)
-        return y
-
-    features = assemble(
-        network,
-        lambda layer: lambda x: noted(layer, convolve(layer, x), relu=layer.spec.relu),
-        lambda layer: lambda x, accumulator: noted(layer, convolve(layer, x) + accumulator, relu=True),
-        max_pool,
-    )
-    mean, scale = mean_and_scale(network.input)
-    for batch in torch.from_numpy(images).split(64):
-        features((batch.float() - mean) * scale)
-
-
 def calibrate(network: Network[FoldedLayer], images: cifar10.Images, method: str = "mse") -> dict[str, Range]:
     """Return the range of every convolution's output over the images, by name.
 
@@ -61,23 +43,32 @@ def calibrate(network: Network[FoldedLayer], images: cifar10.Images, method: str
         method: `minmax`; `percentile`, which cuts 0.01 % of the values; or `mse`, which minimises the squared error of
             8-bit rounding and clipping.
     """
-    extremes: dict[str, Range] = {}
-    histograms: dict[str, Tensor] = {}
-
-    def widen(name: str, y: Tensor) -> None:
-        low, high = extremes.get(name, (0.0, 0.0))
-        extremes[name] = (min(low, float(y.min())), max(high, float(y.max())))
-
-    def count(name: str, y: Tensor) -> None:
-        low, high = extremes[name]
-        histograms[name] = histograms.get(name, 0) + torch.histc(y, BINS, low, high).double()
-
-    observe(network, images, widen)
+    run = openvino.outputs(network)
+    batches = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
+    extremes = widest([{name: (float(y.min()), float(y.max())) for name, y in run(batch).items()} for batch in batches])
     if method == "minmax":
         return extremes
-    observe(network, images, count)
+    counts = {name: np.zeros(BINS) for name in extremes}
+    for batch in batches:
+        for name, y in run(batch).items():
+            counts[name] += histogram(y, extremes[name])
     choose = {"mse": least_error, "percentile": percentile}[method]
-    return {name: choose(histograms[name].numpy(), extremes[name]) for name in extremes}
+    return {name: choose(counts[name], extremes[name]) for name in extremes}
+
+
+def widest(seen: Sequence[Mapping[str, Range]]) -> dict[str, Range]:
+    """Return, by name, the range that includes 0 and all of the ranges."""
+    return {
+        name: (min(0.0, *(ranges[name][0] for ranges in seen)), max(0.0, *(ranges[name][1] for ranges in seen)))
+        for name in seen[0]
+    }
+
+
+def histogram(values: NDArray[np.float32], extremes: Range) -> NDArray[np.int64]:
+    """Return how many of the values lie in each of BINS equal parts of the range that includes them all."""
+    low, high = extremes
+    position = (values.ravel() - np.float32(low)) * np.float32(BINS / (high - low))
+    return np.bincount(np.minimum(position.astype(np.int32), BINS - 1), minlength=BINS)
 
 
 def percentile(counts: np.ndarray, extremes: Range, cut: float = 1e-4) -> Range:
@@ -118,7 +109,7 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
     images = pictures.read(folder, network.input.side, MOST_IMAGES) if folder else cifar10.sample()[0]
     place = files.place(
         "calibration", ".json", checkpoint=checkpoint_sha256, input=asdict(network.input), method=METHODS[0],
-        bins=BINS, images=files.sha256(images.tobytes()), torch=torch.__version__,
+        bins=BINS, images=files.sha256(images.tobytes()), openvino=machine.version("openvino"),
     )  # fmt: skip
     if place:
         with suppress(CheckpointError, OSError):  # not cached yet, damaged, or in a folder without permission

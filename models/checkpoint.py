@@ -1,29 +1,28 @@
 """Checkpoints: weights and their card, verified by SHA-256 at every load. Only tensors are unpickled.
 
-A checkpoint is `NAME.safetensors`, or `NAME.pt` (a pickled state dict, read with `weights_only`). Its card is
-`NAME.json`, which only the bundled checkpoint must have. Derived files lie beside it: `NAME.int8.json` (calibration),
-`NAME.sample.npz` (reference logits), `NAME.evaluation.json` (the record of an evaluation). The bundled checkpoint is
-used unless an argument (`--checkpoint`) or the environment variable CHECKPOINT names another. torch is imported only
-when weights are read.
+A checkpoint is `NAME.safetensors`, or `NAME.pt` (a pickled state dict, which `models.pickled` converts in a process of
+its own). Its card is `NAME.json`, which only the bundled checkpoint must have. Derived files lie beside it:
+`NAME.int8.json` (calibration), `NAME.sample.npz` (reference logits), `NAME.evaluation.json` (the record of an
+evaluation). The bundled checkpoint is used unless an argument (`--checkpoint`) or the environment variable CHECKPOINT
+names another. Imports no torch.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
-import re
-import struct
-import warnings
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from numpy.typing import DTypeLike, NDArray
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save as serialize
 
+from models import files, needs
 from models.card import AS_IT_SAYS, Card, Preparation, read_card
 from models.files import ARTIFACT_SUFFIX, CheckpointError, beside, default_path, read, sha256, write_all
 from models.topology import STEMS, Input, detect
@@ -31,11 +30,14 @@ from models.topology import STEMS, Input, detect
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-NOT_TORCHS = (
-    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
-    AssertionError, struct.error,
-)  # fmt: skip
-"""The errors of torch.load for files that are damaged or of another kind."""
+DTYPES: dict[str, DTypeLike] = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BOOL": np.bool_,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
+}  # fmt: skip
+"""numpy's dtype for each of safetensors' that numpy has."""
+CONVERTER = "models.pickled"
+"""The module that converts a file of `torch.save`, run as a process."""
 
 State = dict[str, NDArray[np.float32]]
 """A state dict of arrays, with torch's names."""
@@ -69,7 +71,7 @@ def load(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> tup
     if path.name.endswith(ARTIFACT_SUFFIX):
         raise CheckpointError(f"{path} is an INT8 artifact: of the variants, it has int8 only")
     data = verified(path, card.sha256)
-    return tensors(data, path), replace(card, bytes=len(data))
+    return tensors(data, path, card.sha256), replace(card, bytes=len(data))
 
 
 def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
@@ -110,64 +112,62 @@ def verified(path: Path, expected: str) -> bytes:
     return data
 
 
-def tensors(data: bytes, path: Path) -> State:
+def tensors(data: bytes, path: Path, sha256: str) -> State:
     """Return the arrays of a checkpoint's content: floating-point ones as float32, each contiguous in its own memory.
 
     Raises:
         CheckpointError: the content holds no tensors, or one that is sparse, quantized, complex or without values.
     """
-    named = _safetensors(data, path) if path.suffix == ".safetensors" else _state_dict(data, path)
-    return {name: _dense(tensor, f"{path}: {name}") for name, tensor in named.items()}
+    if path.suffix == ".safetensors":
+        return _safetensors(data, path)
+    place = files.place("converted", ".safetensors", checkpoint=sha256)
+    if place:
+        with suppress(CheckpointError):  # not cached yet, or damaged
+            return _safetensors(read(place), place)
+    content = _converted(data, path)
+    files.store(place, content)
+    return _safetensors(content, path)
 
 
-def _dense(tensor: Tensor, what: str) -> NDArray[Any]:
+def _safetensors(data: bytes, path: Path) -> State:
     try:
-        if tensor.is_complex():
-            raise TypeError(f"it is {tensor.dtype}")
-        return array(tensor.float() if tensor.is_floating_point() else tensor)
-    except (RuntimeError, TypeError) as error:
-        raise CheckpointError(f"{what} is no dense tensor of real numbers ({str(error).splitlines()[0]})") from error
+        entries = deserialize(data)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file ({error}); restore it") from error
+    return {name: _array(entry, f"{path}: {name}") for name, entry in entries}
+
+
+def _array(entry: dict[str, Any], what: str) -> NDArray[Any]:
+    """Return the array of an entry of safetensors. A bfloat16 is the upper half of a float32."""
+    dtype, data = entry["dtype"], entry["data"]
+    if dtype == "BF16":
+        flat = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+    elif dtype in DTYPES:
+        flat = np.frombuffer(data, DTYPES[dtype])
+    else:
+        raise CheckpointError(f"{what} is no dense tensor of real numbers (it is {dtype})")
+    is_floating = np.issubdtype(flat.dtype, np.floating)
+    return (flat.astype(np.float32, copy=False) if is_floating else flat).reshape(entry["shape"])
+
+
+def _converted(data: bytes, path: Path) -> bytes:
+    """Return the content of a file of `torch.save` as the content of a safetensors file.
+
+    torch reads it in a process of its own, so that the memory that torch takes ends with that process.
+    """
+    if sentence := needs.torch_or_sentence(f"{path}, which is no .safetensors file,"):
+        raise CheckpointError(sentence)
+    command = [sys.executable, "-m", CONVERTER, str(path)]
+    done = subprocess.run(command, input=data, capture_output=True, check=False)  # noqa: S603 - our own module
+    if done.returncode:
+        raise CheckpointError(done.stderr.decode(errors="replace").strip() or f"{path}: the converter was killed")
+    return done.stdout
 
 
 def array(tensor: Tensor) -> NDArray[Any]:
     """Return a copy of the tensor's values in C order, whatever its strides: channels-last, transposed, expanded."""
     copy: NDArray[Any] = np.array(tensor.detach().cpu().resolve_neg().numpy(), order="C")
     return copy
-
-
-def _safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load as deserialize  # noqa: PLC0415
-
-    try:
-        return deserialize(data)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file ({error}); restore it") from error
-
-
-def _state_dict(data: bytes, path: Path) -> dict[str, Tensor]:
-    """Read a file of `torch.save`: a state dict, alone or under `state_dict` or `model`, also of a DataParallel."""
-    import torch  # noqa: PLC0415 - a process that reads only cards does without torch
-
-    expected = "expected what torch.save(net.state_dict(), FILE) writes, or NAME.safetensors"
-    try:
-        with warnings.catch_warnings(action="ignore"):  # on the pickle's protocol: the file is read or refused anyway
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except NOT_TORCHS as error:
-        raise CheckpointError(f"{path} is no state dict ({_reason(error)}); {expected}") from error
-    if isinstance(content, dict):
-        content = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise CheckpointError(f"{path} is no state dict (it holds other things than tensors); {expected}")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
-
-
-def _reason(error: Exception) -> str:
-    """Return why torch cannot read a file, without its advice to switch `weights_only` off, which could run code."""
-    if forbidden := re.search(r"GLOBAL (\S+)", str(error)):
-        return f"it holds {forbidden[1]}, which is no tensor"
-    if "weights_only" in str(error):
-        return "it is damaged, or holds other things than tensors"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def half_precision_bytes(state: State) -> int:

@@ -1,19 +1,16 @@
-"""From a row of VARIANTS to a loaded engine."""
+"""From a row of VARIANTS to a loaded engine. Imports no torch, unless the engine runs on it."""
 
-import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-import torch
-
 from common import machine
-from models import files
+from models import files, needs
 from models.card import AS_IT_SAYS, Preparation
 from models.engines.base import Engine
 from models.engines.building import Order
 from models.engines.device import choose, gpus
-from models.variants import DEFAULT_GPU_BACKEND, VARIANTS, Variant
+from models.variants import DEFAULT_GPU_BACKEND, VARIANTS, Variant, VariantUnavailable
 
 Builder = Callable[[Order], Engine]
 
@@ -45,17 +42,22 @@ def load(
         VariantUnavailable: the machine lacks what the variant needs.
         models.files.CheckpointError: the weights, or files derived from them, are missing, damaged or mismatched.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps torch's profiler, which measures memory, off stderr
     variant, threads = VARIANTS[name], threads or machine.available_cores()
     gpu = choose(variant, device, gpus())
-    torch.set_num_threads(threads)
     path = checkpoint or files.default_path()
     order = Order(variant, path, preparation, threads, gpu, gpu_backend or DEFAULT_GPU_BACKEND)
     return builder(variant, on_gpu=gpu is not None)(order)
 
 
 def builder(variant: Variant, *, on_gpu: bool) -> Builder:
-    """Return the function that the row names; only its module is imported, and with it the libraries that it needs."""
+    """Return the function that the row names; only its module is imported, and with it the libraries that it needs.
+
+    Raises:
+        VariantUnavailable: one of those libraries is not installed.
+    """
     module, _, function = ((variant.gpu_builder if on_gpu else variant.cpu_builder) or "").partition(":")
-    found: Builder = getattr(import_module(module), function)
+    try:
+        found: Builder = getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise VariantUnavailable(needs.torch_or_sentence(variant.name) or str(error)) from error
     return found

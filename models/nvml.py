@@ -9,7 +9,10 @@ from models import needs
 
 
 def count() -> int:
-    """Return how many CUDA GPUs this process may use, CUDA_VISIBLE_DEVICES considered; 0 without a driver or torch."""
+    """Return how many CUDA GPUs this process may use, CUDA_VISIBLE_DEVICES considered.
+
+    0 without a driver, or without torch, which runs every engine on a GPU.
+    """
     if not needs.has_torch():
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -9,10 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models import calibration, checkpoint, cifar10, files, needs, pictures, preprocess
-
-needs.torch_or_exit("python -m models.quantize")
-
+from models import calibration, checkpoint, cifar10, files, pictures, preprocess
 from models.calibrate import METHODS, MOST_IMAGES, calibrate
 from models.calibration import Calibration
 from models.command import one_sentence

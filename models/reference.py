@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models import checkpoint, cifar10, files
 from models.card import Preparation
 from models.engines.base import EngineInfo
+from models.oracle import packed_logits
 from models.topology import Input
 
 SUFFIX = ".sample.npz"
@@ -52,10 +53,8 @@ def _unpacked(data: bytes) -> tuple[str, Input, NDArray[np.float32]]:
 
 def made_reference(path: Path, info: EngineInfo, preparation: Preparation) -> NDArray[np.float32]:
     """Return the reference logits of a checkpoint that came without: from the cache, or computed and cached."""
-    from models.oracle import packed_logits  # noqa: PLC0415 - imports torch, and most checkpoints do not need it
-
     images, _ = cifar10.sample()
-    depends_on = {"input_size": info.input_size, "mean": info.mean, "std": info.std, "torch": info.torch}
+    depends_on = {"input_size": info.input_size, "mean": info.mean, "std": info.std, "numpy": np.__version__}
     depends_on |= {"images": files.sha256(images.tobytes())}
     place = files.place("reference", ".npz", checkpoint=info.checkpoint_sha256, **depends_on)
     if place:

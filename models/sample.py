@@ -2,7 +2,7 @@
 
 The sample (`models/weights/sample.npz`) holds 30 official test images of each class: images, labels and their indices
 in the test set. The logits (`NAME.sample.npz` beside the checkpoint) are the reference of the self-test: torchvision's
-network in FP32 on the CPU, not folded, not fused.
+network in FP32, not folded, not fused (models.oracle).
 """
 
 import argparse
@@ -12,12 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models import checkpoint, cifar10, files, needs
+from models import checkpoint, cifar10, files
 from models.command import one_sentence
 from models.flags import add_input, input_of
-
-needs.torch_or_exit("python -m models.sample")
-
 from models.oracle import packed_logits
 from models.reference import SUFFIX
 

@@ -43,7 +43,7 @@ class Variant:
 
 
 FP32_CPU = "models.engines.on_cpu:fp32"
-EAGER_CPU = "models.engines.on_cpu:eager"
+EAGER_CPU = "models.engines.eager:build"
 GPU = "models.engines.on_gpu:build"
 VARIANTS = {
     row.name: row

@@ -29,11 +29,10 @@ LATE_IMPORTS = {
     ("loadtest.cli", "loadtest.report.build"): PATCH,
     ("loadtest.cli", "loadtest.report.publish"): PATCH,
     ("loadtest.cli", "loadtest.run"): PATCH,
-    ("models.checkpoint", "safetensors.torch"): TORCH,
-    ("models.checkpoint", "torch"): TORCH,
     ("models.cifar10", "torchvision.datasets.utils"): TORCH,
+    ("models.engines.building", "torch"): TORCH,
+    ("models.engines.device", "torch"): TORCH,
     ("models.engines.gpu_layers", "torch._dynamo"): "seconds that the other ways to run the layers do without",
-    ("models.reference", "models.oracle"): TORCH,
     ("service.__main__", "service.server"): ENVIRONMENT,
     ("service.__main__", "service.tracing"): ENVIRONMENT,
     ("service.tracing", "opentelemetry"): EXTRA,
@@ -41,7 +40,7 @@ LATE_IMPORTS = {
     ("service.tracing", "opentelemetry.sdk.resources"): EXTRA,
     ("service.tracing", "opentelemetry.sdk.trace"): EXTRA,
     ("service.tracing", "opentelemetry.sdk.trace.export"): EXTRA,
-    ("service.workers.api", "models.loading"): TORCH,
+    ("service.workers.api", "models.loading"): "brings OpenVINO, and the HTTP process runs no engine",
     ("service.workers.api", "torch"): TORCH,
 }
 """Module and name of each import inside a function, with its reason."""

@@ -59,6 +59,7 @@ class EngineInfo:
     device_uuid: str
     """The GPU's UUID as the driver writes it (`GPU-...`); empty on the CPU."""
     torch: str
+    """torch's version if it runs layers; empty for the engines of OpenVINO, which do without."""
     checkpoint_sha256: str
     serialized_bytes: int
     """Size of the file that this variant needs: the fp32 checkpoint, the half precision file, the INT8 artifact."""

@@ -1,10 +1,8 @@
-"""What every builder gets (`Order`), and the info that it gives its engine."""
+"""The order that every builder gets, and the info that it gives its engine."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, NamedTuple
 
 from common import machine
 from models.card import Preparation
@@ -52,19 +50,20 @@ def describe(
 ) -> EngineInfo:
     """Return the info of the engine that was built to `order`."""
     gpu = order.gpu
+    runtime = _runtime(backend, on_gpu=gpu is not None)
     return EngineInfo(
         variant=order.variant.name,
-        device=str(gpu.device) if gpu else "cpu",
+        device=gpu.device if gpu else "cpu",
         device_name=gpu.name if gpu else machine.name(),
         dtype=order.variant.dtype,
         backend=backend,
-        backend_version=_backend_version(backend, on_gpu=gpu is not None),
+        backend_version=runtime.layers,
         isa=gpu.isa if gpu else machine.isa(),
         tensor_cores=gpu.has_tensor_cores if gpu else False,
         device_memory_bytes=gpu.memory_bytes if gpu else 0,
         threads=order.threads,
         device_uuid=gpu.uuid if gpu else "",
-        torch=torch.__version__,
+        torch=runtime.torch,
         checkpoint_sha256=origin.checkpoint_sha256,
         serialized_bytes=origin.serialized_bytes,
         parameter_bytes=resident.parameter_bytes,
@@ -78,9 +77,19 @@ def describe(
     )
 
 
-def _backend_version(backend: str, *, on_gpu: bool) -> str:
-    if on_gpu:
-        return f"cuDNN {torch.backends.cudnn.version()}"  # every GPU backend runs cuDNN's convolutions
+class _Runtime(NamedTuple):
+    """The libraries that run an engine, with their versions."""
+
+    layers: str
+    """As `EngineInfo.backend_version`."""
+    torch: str
+    """As `EngineInfo.torch`."""
+
+
+def _runtime(backend: str, *, on_gpu: bool) -> _Runtime:
     if backend == "openvino":
-        return f"OpenVINO {machine.version('openvino')}"
-    return f"torch {torch.__version__}"
+        return _Runtime(f"OpenVINO {machine.version('openvino')}", "")
+    import torch  # noqa: PLC0415 - the engines of OpenVINO do without
+
+    layers = f"cuDNN {torch.backends.cudnn.version()}" if on_gpu else f"torch {torch.__version__}"
+    return _Runtime(layers, torch.__version__)  # every GPU backend runs cuDNN's convolutions

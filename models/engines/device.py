@@ -1,11 +1,10 @@
-"""The GPUs of this machine, and the one that a variant runs on."""
+"""The GPUs of this machine, and the one that a variant runs on. Imports torch only where the driver has a GPU."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
+from models import needs, nvml
 from models.variants import Variant, VariantUnavailable
 
 WITHOUT_TENSOR_CORES = re.compile(r"GTX 16|MX[45]\d0|\bT(400|500|550|600|1000|1200|2000)\b")
@@ -24,8 +23,9 @@ class Gpu:
     memory_bytes: int
 
     @property
-    def device(self) -> torch.device:
-        return torch.device("cuda", self.index)
+    def device(self) -> str:
+        """Its name in torch."""
+        return f"cuda:{self.index}"
 
     @property
     def isa(self) -> str:
@@ -38,6 +38,10 @@ class Gpu:
 
 def gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that torch can use; none without a driver or with a torch that has no CUDA."""
+    if not nvml.count():
+        return ()
+    import torch  # noqa: PLC0415 - a machine without a GPU needs no torch
+
     if not torch.cuda.is_available():
         return ()
     found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
@@ -56,18 +60,19 @@ def choose(variant: Variant, asked: str | None, present: Sequence[Gpu]) -> Gpu |
         VariantUnavailable: the variant cannot run there, or there is no such device.
     """
     wanted = asked or variant.place(len(present))
-    place = torch.device(wanted)
-    if place.type == "cpu":
+    place, _, number = wanted.partition(":")
+    if place == "cpu":
         if variant.cpu_builder is None:
             raise VariantUnavailable(f"{variant.name} needs a CUDA GPU: no CPU computes in {variant.dtype}")
         return None
     if variant.gpu_builder is None:
         raise VariantUnavailable(f"{variant.name} runs on the CPU only, not on {wanted}")
     if not present:
-        raise VariantUnavailable(f"{variant.name} needs a CUDA GPU and this machine has none")
-    if (place.index or 0) >= len(present):
+        without_torch = needs.torch_or_sentence(f"{variant.name}, which runs on a GPU,")
+        raise VariantUnavailable(without_torch or f"{variant.name} needs a CUDA GPU and this machine has none")
+    if int(number or 0) >= len(present):
         raise VariantUnavailable(f"{variant.name} was asked for on {wanted}; this machine has {len(present)} GPU(s)")
-    gpu = present[place.index or 0]
+    gpu = present[int(number or 0)]
     if gpu.capability < variant.least_capability:
         needed = "{}.{}".format(*variant.least_capability)
         raise VariantUnavailable(f"{variant.name} needs compute capability {needed}; {gpu.name} is {gpu.isa}")

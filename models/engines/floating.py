@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.engines.function import TensorFunction
-from models.engines.network import FoldedLayer, Layer, ResidualLayer, assemble, max_pool, mean_and_scale
+from models.engines.network import FoldedLayer, assemble
+from models.engines.tensors import Layer, ResidualLayer, TensorFunction, max_pool, mean_and_scale
 from models.topology import Network
 
 DTYPES = {
@@ -50,7 +50,8 @@ def eager(
 
     def place(layer: FoldedLayer) -> tuple[Tensor, Tensor]:
         layout = torch.channels_last if layer.weight.ndim == 4 else torch.contiguous_format
-        weight, bias = layer.weight.to(device, dtype, memory_format=layout), layer.bias.to(device, dtype)
+        weight = torch.from_numpy(layer.weight).to(device, dtype, memory_format=layout)
+        bias = torch.from_numpy(layer.bias).to(device, dtype)
         weights.extend((weight, bias))
         return weight, bias
 

@@ -18,8 +18,8 @@ from models.engines.base import (
     check_pixels,
     image_shape,
 )
-from models.engines.function import TensorForward
 from models.engines.graphs import Plan, Stream, captured_size
+from models.engines.tensors import TensorForward
 from models.variants import Variant
 
 CUDA_ERROR_MEMORY_ALLOCATION = 2

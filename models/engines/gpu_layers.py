@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from models.engines import floating
-from models.engines.function import TensorFunction
-from models.engines.network import FoldedLayer, Layer, ResidualLayer
+from models.engines.network import FoldedLayer
+from models.engines.tensors import Layer, ResidualLayer, TensorFunction
 from models.topology import Network
 from models.variants import GPU_BACKENDS
 

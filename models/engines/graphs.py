@@ -6,8 +6,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from models.engines.function import TensorForward
-from models.measure import Clock, CudaClock, cuda_memory
+from models.engines.tensors import TensorForward
+from models.measure import Clock
+from models.measure_torch import CudaClock, cuda_memory
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Batch sizes that are captured: powers of two and the sizes halfway between, so that padding adds at most a half."""

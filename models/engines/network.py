@@ -1,4 +1,7 @@
-"""The network that every engine is built from: a stem, eight residual blocks and a head, BatchNorm folded in."""
+"""The network that every engine is built from: a stem, eight residual blocks and a head, BatchNorm folded in.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from models.card import Card
 from models.checkpoint import State
@@ -24,9 +26,9 @@ class FoldedLayer:
     """A convolution with its BatchNorm folded in, `y = conv(x, weight) + bias`; or the linear layer."""
 
     spec: Spec
-    weight: Tensor
+    weight: NDArray[np.float32]
     """`[out, in, k, k] float32`; `[10, 512]` for the head."""
-    bias: Tensor
+    bias: NDArray[np.float32]
     """`[out] float32`."""
 
 
@@ -45,8 +47,6 @@ def fold(state: State, card: Card | None = None) -> Network[FoldedLayer]:
     return topology(stem, (card or Card()).input_for(stem)).map(lambda spec: _folded(state, spec))
 
 
-Layer = Callable[[Tensor], Tensor]
-ResidualLayer = Callable[[Tensor, Tensor], Tensor]
 X = TypeVar("X")
 
 
@@ -76,24 +76,20 @@ def assemble(
     return features
 
 
-def max_pool(x: Tensor) -> Tensor:
-    """Return the 3x3 max-pool, stride 2, padding 1, of `[N, C, H, W]`."""
-    return F.max_pool2d(x, 3, 2, 1)
-
-
-def mean_and_scale(inputs: Input, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Return `[3, 1, 1] float32` tensors such that `(pixels - mean) * scale` normalises pixels of 0 to 255."""
-    mean = torch.tensor(inputs.mean, device=device).view(3, 1, 1) * 255
-    return mean, 1 / (torch.tensor(inputs.std, device=device).view(3, 1, 1) * 255)
+def mean_and_scale(inputs: Input) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return `[3, 1, 1] float32` arrays such that `(pixels - mean) * scale` normalises pixels of 0 to 255."""
+    mean, std = (np.array(values, np.float32).reshape(3, 1, 1) * 255 for values in (inputs.mean, inputs.std))
+    return mean, np.float32(1) / std
 
 
 def _folded(state: State, spec: Spec) -> FoldedLayer:
-    weight = torch.from_numpy(state[f"{spec.name}.weight"])
+    weight = state[f"{spec.name}.weight"]
     if spec.name == "fc":
-        return FoldedLayer(spec, weight, torch.from_numpy(state["fc.bias"]))
+        return FoldedLayer(spec, weight, state["fc.bias"])
     gamma, beta, mean, variance = (
-        torch.from_numpy(state[f"{norm(spec.name)}.{part}"]).double()
+        state[f"{norm(spec.name)}.{part}"].astype(np.float64)
         for part in ("weight", "bias", "running_mean", "running_var")
     )
-    factor = gamma / torch.sqrt(variance + EPSILON)
-    return FoldedLayer(spec, (weight * factor.view(-1, 1, 1, 1)).float(), (beta - mean * factor).float())
+    factor = gamma / np.sqrt(variance + EPSILON)
+    folded = weight * factor[:, None, None, None]
+    return FoldedLayer(spec, folded.astype(np.float32), (beta - mean * factor).astype(np.float32))

@@ -1,14 +1,15 @@
-"""Builders of the variants that run on the CPU: weights from files, a network function, an engine around it."""
+"""Builders of the variants that OpenVINO runs: weights from files, a network function, an engine around it.
+
+Imports no torch.
+"""
 
 from pathlib import Path
-
-import torch
 
 from common import machine
 from models import calibrate, calibration, checkpoint, files
 from models.calibration import Calibration
 from models.card import read_card
-from models.engines import floating, openvino, quantized
+from models.engines import openvino, quantized
 from models.engines.building import Order, Origin, Resident, describe
 from models.engines.cpu import CpuEngine
 from models.engines.function import ArrayFunction
@@ -22,17 +23,8 @@ def fp32(order: Order) -> CpuEngine:
     state, card = checkpoint.load(order.path, order.preparation)
     network = fold(state, card)
     function = openvino.fp32(network, order.threads)
-    info = describe(order, network, Origin(card.sha256, card.bytes), _resident(function), "openvino")
+    info = describe(order, network, Origin(card.sha256, card.bytes), resident(function), "openvino")
     return CpuEngine(order.variant, info, function)
-
-
-def eager(order: Order) -> CpuEngine:
-    """Build a half precision variant on torch's operators: slow on most CPUs, meant for functional tests."""
-    state, card = checkpoint.load(order.path, order.preparation)
-    network = fold(state, card)
-    function = ArrayFunction.of(*floating.eager(network, torch.device("cpu"), floating.DTYPES[order.variant.dtype]))
-    origin = Origin(card.sha256, checkpoint.half_precision_bytes(state))
-    return CpuEngine(order.variant, describe(order, network, origin, _resident(function), "eager"), function)
 
 
 def int8(order: Order) -> CpuEngine:
@@ -43,7 +35,7 @@ def int8(order: Order) -> CpuEngine:
         network = quantized.narrowed(network)
         notes = (*notes, "no VNNI on this CPU: weights of 7 bits, so that no sum saturates")
     function = openvino.int8(network, order.threads)
-    info = describe(order, network, origin, _resident(function), "openvino", *notes)
+    info = describe(order, network, origin, resident(function), "openvino", *notes)
     return CpuEngine(order.variant, info, function)
 
 
@@ -84,5 +76,6 @@ def _calibration(
     return found, () if folder else (f"ranges of the {found.images} bundled images, which are of CIFAR-10's test set",)
 
 
-def _resident(function: ArrayFunction) -> Resident:
+def resident(function: ArrayFunction) -> Resident:
+    """Return the bytes that the function holds."""
     return Resident(function.parameter_bytes, function.buffer_bytes)

@@ -2,7 +2,7 @@
 
 import torch
 
-from models import checkpoint, measure
+from models import checkpoint, measure_torch
 from models.engines import gpu_layers
 from models.engines.building import Order, Origin, Resident, describe
 from models.engines.device import Gpu, notes
@@ -17,9 +17,11 @@ def build(order: Order) -> CudaEngine:
     variant, gpu = order.variant, order.gpu
     assert isinstance(gpu, Gpu)
     state, card = checkpoint.load(order.path, order.preparation)
+    torch.set_num_threads(order.threads)
+    device = torch.device(gpu.device)
     network, dtype = fold(state, card), DTYPES[variant.dtype]
-    forward, weights = gpu_layers.build(order.gpu_backend, network, gpu.device, dtype)
+    forward, weights = gpu_layers.build(order.gpu_backend, network, device, dtype)
     size = card.bytes if dtype is torch.float32 else checkpoint.half_precision_bytes(state)
-    resident = Resident(measure.nbytes(weights))
+    resident = Resident(measure_torch.nbytes(weights))
     info = describe(order, network, Origin(card.sha256, size), resident, order.gpu_backend, *notes(variant, gpu))
-    return CudaEngine(variant, info, forward, CudaStream(gpu.device, tf32=variant.dtype == "tf32"))
+    return CudaEngine(variant, info, forward, CudaStream(device, tf32=variant.dtype == "tf32"))

@@ -16,10 +16,8 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # e
 
 import numpy as np
 import openvino
-import torch
 from numpy.typing import NDArray
 from openvino import opset13 as op
-from torch import Tensor
 
 from common import machine
 from models import measure
@@ -30,6 +28,7 @@ from models.topology import Network, Spec
 
 Node = Any
 """An `openvino.Node`: the output of an operation, `[N, C, H, W]`."""
+Array = NDArray[Any]
 LEVELS = 256
 
 
@@ -84,7 +83,7 @@ def fp32(network: Network[FoldedLayer], threads: int) -> ArrayFunction:
     head = network.head
 
     def classify(averages: Node) -> Node:
-        return op.add(op.matmul(averages, _constant(head.weight), False, True), _constant(head.bias))
+        return op.add(op.matmul(averages, op.constant(head.weight), False, True), op.constant(head.bias))
 
     return _function(Compiled(*_floating(network, classify), threads))
 
@@ -94,23 +93,46 @@ def features(network: Network[FoldedLayer], threads: int) -> ArrayFunction:
     return _function(Compiled(*_floating(network, lambda averages: averages), threads))
 
 
-def _floating(network: Network[FoldedLayer], classify: Callable[[Node], Node]) -> tuple[Node, Node]:
+def outputs(network: Network[FoldedLayer]) -> Callable[[NDArray[np.uint8]], dict[str, Array]]:
+    """Return `[N, 3, S, S] uint8` to the output of each convolution by its name, in FP32, as calibration sees them."""
+    nodes: dict[str, Node] = {}
+    pixels, _ = _floating(network, lambda averages: averages, nodes.__setitem__)
+    model = openvino.Model(list(nodes.values()), [pixels], "observed")
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda batch: dict(zip(nodes, compiled(batch).values(), strict=True))
+
+
+def _unseen(name: str, node: Node) -> None:
+    """Ignore an output."""
+
+
+def _floating(
+    network: Network[FoldedLayer], classify: Callable[[Node], Node], see: Callable[[str, Node], None] = _unseen
+) -> tuple[Node, Node]:
+    """Return the ends of the FP32 graph: pixels `[N, 3, S, S] uint8`, and what `classify` makes of the averages.
+
+    `see` gets the output of each convolution with its name.
+    """
     mean, scale = mean_and_scale(network.input)
 
     def convolve(x: Node, layer: FoldedLayer) -> Node:
         # The first weights take in the scale of the normalisation. They cannot take in its mean: the padding is zero.
         weight = layer.weight * scale if layer is network.stem else layer.weight
-        return _convolution(x, _constant(weight), layer.bias, layer.spec, layer.weight.shape[2] // 2)
+        return _convolution(x, op.constant(weight), layer.bias, layer.spec, layer.weight.shape[2] // 2)
+
+    def seen(layer: FoldedLayer, y: Node) -> Node:
+        see(layer.spec.name, y)
+        return y
 
     def plain(layer: FoldedLayer) -> Callable[[Node], Node]:
-        return lambda x: op.relu(convolve(x, layer)) if layer.spec.relu else convolve(x, layer)
+        return lambda x: seen(layer, op.relu(convolve(x, layer)) if layer.spec.relu else convolve(x, layer))
 
     def residual(layer: FoldedLayer) -> Callable[[Node, Node], Node]:
-        return lambda x, added: op.relu(op.add(convolve(x, layer), added))
+        return lambda x, added: seen(layer, op.relu(op.add(convolve(x, layer), added)))
 
     side = network.input.side
     pixels = op.parameter([-1, 3, side, side], np.uint8)
-    normalised = op.subtract(op.convert(pixels, np.float32), _constant(mean[None]))
+    normalised = op.subtract(op.convert(pixels, np.float32), op.constant(mean[None]))
     last = assemble(network, plain, residual, _max_pool)(normalised)
     return pixels, classify(op.reduce_mean(last, op.constant(np.array([2, 3])), False))
 
@@ -125,8 +147,8 @@ def int8(network: Network[QuantizedLayer], threads: int) -> ArrayFunction:
 def int8_graph(network: Network[QuantizedLayer], side: int) -> tuple[Node, Node]:
     """Return the ends of the INT8 graph: its input, framed pixels `[N, side, side, 4] uint8`, and its logits."""
 
-    def convolve(x: Node, layer: QuantizedLayer, weight: Tensor, scale: Tensor, padding: int) -> Node:
-        real = op.multiply(op.convert(op.constant(weight.numpy()), np.float32), _constant(scale.view(-1, 1, 1, 1)))
+    def convolve(x: Node, layer: QuantizedLayer, weight: Array, scale: Array, padding: int) -> Node:
+        real = op.multiply(op.convert(op.constant(weight), np.float32), op.constant(scale.reshape(-1, 1, 1, 1)))
         return _convolution(x, real, layer.bias, layer.spec, padding)
 
     def of(x: Node, layer: QuantizedLayer) -> Node:
@@ -153,10 +175,10 @@ def _function(compiled: Compiled, run: ArrayForward | None = None) -> ArrayFunct
     return ArrayFunction(run or compiled, compiled.weight_bytes, activation_peak=compiled.activation_peak)
 
 
-def _convolution(x: Node, weight: Node, bias: Tensor, spec: Spec, padding: int) -> Node:
+def _convolution(x: Node, weight: Node, bias: Array, spec: Spec, padding: int) -> Node:
     border = [padding, padding]
     y = op.convolution(x, weight, [spec.stride] * 2, border, border, [1, 1])
-    return op.add(y, _constant(bias.view(1, -1, 1, 1)))
+    return op.add(y, op.constant(bias.reshape(1, -1, 1, 1)))
 
 
 def _requantized(x: Node, layer: QuantizedLayer) -> Node:
@@ -165,13 +187,9 @@ def _requantized(x: Node, layer: QuantizedLayer) -> Node:
 
 
 def _fake_quantize(x: Node, low: float, high: float) -> Node:
-    bounds = [_constant(torch.tensor(bound)) for bound in (low, high)]
+    bounds = [op.constant(np.float32(bound)) for bound in (low, high)]
     return op.fake_quantize(x, *bounds, *bounds, LEVELS)
 
 
 def _max_pool(x: Node) -> Node:
     return op.max_pool(x, [2, 2], [1, 1], [1, 1], [1, 1], [3, 3]).output(0)
-
-
-def _constant(tensor: Tensor) -> Node:
-    return op.constant(tensor.float().numpy())

@@ -1,5 +1,7 @@
 """The INT8 weights and scales of a network, made from FP32 weights and calibrated ranges or read from an artifact.
 
+Imports no torch.
+
 A real value is `scale * integer`, without a zero point. Activations are uint8, since a ReLU precedes them; weights are
 int8, symmetric, with one scale per output channel. Only the output of a shortcut convolution can be negative: an
 `offset` moves it into uint8.
@@ -10,13 +12,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
+from safetensors.numpy import save
 
 from models import cifar10, files
 from models.engines.network import FoldedLayer, mean_and_scale
@@ -44,11 +45,11 @@ class QuantizedLayer:
     """
 
     spec: Spec
-    weight: Tensor
+    weight: NDArray[np.int8]
     """int8, shaped as in FoldedLayer; the stem has a fourth input channel."""
-    weight_scale: Tensor
+    weight_scale: NDArray[np.float32]
     """`[out] float32`."""
-    bias: Tensor
+    bias: NDArray[np.float32]
     """`[out] float32`, in real units."""
     output_scale: float
     """0 for the head, whose output stays float32."""
@@ -58,7 +59,7 @@ class QuantizedLayer:
 
 def padding_pixels(inputs: Input) -> tuple[int, ...]:
     """Return the pixel that the normalisation turns into zero, rounded: red, green, blue."""
-    return tuple(int(value) for value in mean_and_scale(inputs)[0].flatten().round().tolist())
+    return tuple(int(value) for value in mean_and_scale(inputs)[0].round().flat)
 
 
 def quantize(network: Network[FoldedLayer], ranges: Mapping[str, Range], limit: int) -> Network[QuantizedLayer]:
@@ -91,32 +92,35 @@ def narrowed(network: Network[QuantizedLayer]) -> Network[QuantizedLayer]:
     """Return the network with weights of at most SAFE_LIMIT, for a CPU without VNNI."""
 
     def narrow(layer: QuantizedLayer) -> QuantizedLayer:
-        weight = (layer.weight.double() * (SAFE_LIMIT / FULL_LIMIT)).round().to(torch.int8)
+        weight = np.rint(layer.weight * np.float64(SAFE_LIMIT / FULL_LIMIT)).astype(np.int8)
         return replace(layer, weight=weight, weight_scale=layer.weight_scale * (FULL_LIMIT / SAFE_LIMIT))
 
     return network.map(narrow)
 
 
-def rounded(weight: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+def rounded(weight: NDArray[np.float32], limit: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return integer weights and their scale per output channel."""
-    scale = weight.abs().amax(dim=tuple(range(1, weight.ndim))).clamp(min=1e-12) / limit
-    shaped = scale.view(-1, *[1] * (weight.ndim - 1))
-    return (weight / shaped).round().clamp(-limit, limit).to(torch.int8), scale
+    largest = np.abs(weight).max(axis=tuple(range(1, weight.ndim)))
+    scale = np.maximum(largest, np.float32(1e-12)) / np.float32(limit)
+    shaped = scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return np.rint(weight / shaped).clip(-limit, limit).astype(np.int8), scale
 
 
-def _stem(layer: FoldedLayer, inputs: Input, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+def _stem(
+    layer: FoldedLayer, inputs: Input, limit: int
+) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
     """Return the stem for raw pixels: weight with a fourth channel, its scale, and a bias that takes in the mean."""
     mean, scale = mean_and_scale(inputs)
     weight, weight_scale = rounded(layer.weight * scale, limit)
-    real = weight.double() * weight_scale.double().view(-1, 1, 1, 1)
-    bias = layer.bias.double() - (real * mean.double()).sum((1, 2, 3))
-    short = mean.double() - torch.tensor(padding_pixels(inputs)).view(3, 1, 1)
-    padding = (real * short).sum(1, keepdim=True) / weight_scale.double().view(-1, 1, 1, 1)
-    padding = padding.round().clamp(-limit, limit).to(torch.int8)
-    return torch.cat([weight, padding], 1), weight_scale, bias.float()
+    step, exact = weight_scale.astype(np.float64)[:, None, None, None], mean.astype(np.float64)
+    real = weight * step
+    bias = layer.bias - (real * exact).sum((1, 2, 3))
+    short = exact - np.array(padding_pixels(inputs)).reshape(3, 1, 1)
+    padding = np.rint((real * short).sum(1, keepdims=True) / step).clip(-limit, limit).astype(np.int8)
+    return np.concatenate([weight, padding], 1), weight_scale, bias.astype(np.float32)
 
 
-def head_kernel(head: QuantizedLayer) -> Tensor:
+def head_kernel(head: QuantizedLayer) -> NDArray[np.int8]:
     """Return the average and the linear layer as the weight of one convolution: `[10, 512, side, side] int8`.
 
     All positions have the same weights, so its sums are `side**2` times too large; the caller divides the scale.
@@ -125,13 +129,13 @@ def head_kernel(head: QuantizedLayer) -> Tensor:
         VariantUnavailable: the sums might not fit into 32 bits.
     """
     side = head.spec.side
-    weights = head.weight.int()
-    most = max(int(weights.clamp(min=0).sum(1).max()), int(-weights.clamp(max=0).sum(1).min()))
+    weights = head.weight.astype(np.int64)
+    most = int(max(weights.clip(min=0).sum(1).max(), -weights.clip(max=0).sum(1).min()))
     if 255 * side**2 * most > LARGEST_SUM:
         raise VariantUnavailable(
             f"int8 could overflow on {side**2} positions before the linear layer; use a smaller input size"
         )
-    return head.weight[:, :, None, None].repeat(1, 1, side, side)
+    return np.tile(head.weight[:, :, None, None], (1, 1, side, side))
 
 
 class Frame:
@@ -173,7 +177,7 @@ def serialize(
     classes: Sequence[str] = cifar10.CLASSES,
 ) -> bytes:
     """Return the INT8 artifact: a safetensors file with the hashes of its sources and its own SHA-256."""
-    tensors = {f"{layer.spec.name}.{part}": getattr(layer, part) for layer in network for part in PARTS}
+    arrays = {f"{layer.spec.name}.{part}": getattr(layer, part) for layer in network for part in PARTS}
     outputs = {layer.spec.name: (layer.output_scale, layer.offset) for layer in network}
     about = {
         "format": FORMAT,
@@ -184,11 +188,11 @@ def serialize(
         "outputs": json.dumps(outputs),
         "classes": json.dumps(classes),
     }
-    return save(tensors, about | {"sha256": _digest(tensors, about)})
+    return save(arrays, about | {"sha256": _digest(arrays, about)})
 
 
 PARTS = ("weight", "weight_scale", "bias")
-"""The tensors of a layer."""
+"""The arrays of a layer."""
 
 
 def deserialize(path: Path) -> tuple[Network[QuantizedLayer], dict[str, str]]:
@@ -199,26 +203,27 @@ def deserialize(path: Path) -> tuple[Network[QuantizedLayer], dict[str, str]]:
     """
     files.read(path)
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:
             about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file ({error}); write it again") from error
     expected = about.pop("sha256", "")
-    if about.get("format") != FORMAT or _digest(tensors, about) != expected:
+    if about.get("format") != FORMAT or _digest(arrays, about) != expected:
         raise CheckpointError(
             f"{path} is damaged or no INT8 artifact; write it again: `python -m models.quantize --help`"
         )
     outputs = json.loads(about["outputs"])
     network = topology(about["stem"], Input.of(json.loads(about["input"]))).map(
-        lambda spec: QuantizedLayer(spec, *(tensors[f"{spec.name}.{part}"] for part in PARTS), *outputs[spec.name])
+        lambda spec: QuantizedLayer(spec, *(arrays[f"{spec.name}.{part}"] for part in PARTS), *outputs[spec.name])
     )
     return network, about
 
 
-def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+def _digest(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(dict(sorted(about.items()))).encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
+    for name in sorted(arrays):
+        dtype = f"torch.{arrays[name].dtype}"  # the format has torch's names
+        digest.update(f"{name} {dtype} {list(arrays[name].shape)}".encode())
+        digest.update(arrays[name].tobytes())
     return digest.hexdigest()

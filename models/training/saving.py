@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from models import checkpoint, files
+from models import files
 from models.files import CheckpointError
+from models.pickled import NOT_TORCHS
 from models.training.run import Run
 
 
@@ -27,7 +28,7 @@ def resume(run: Run, path: Path) -> None:
     try:
         state = torch.load(path, map_location=run.device, weights_only=True)
         recipe, _ = state["recipe"], state["machines"]
-    except checkpoint.NOT_TORCHS as error:
+    except NOT_TORCHS as error:
         raise CheckpointError(
             f"{path} is damaged or of another version ({type(error).__name__}); delete it to begin anew"
         ) from error

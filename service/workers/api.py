@@ -78,7 +78,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
 
     def load_engine(self) -> Engine:
         """Load the variant's engine, see `models.loading.load`."""
-        from models.loading import load  # noqa: PLC0415 - torch belongs to the processes that run engines
+        from models.loading import load  # noqa: PLC0415 - the HTTP process runs no engine
 
         return load(
             self.variant.name,
@@ -106,10 +106,10 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
 
 def gpu_fault(place: str) -> str:
     """Return why torch cannot use the GPU `cuda:N` that the driver counted; empty if it can, or `place` is no GPU."""
-    import torch  # noqa: PLC0415 - torch belongs to the processes that run engines
-
     if not place.startswith("cuda"):
         return ""
+    import torch  # noqa: PLC0415 - torch belongs to the workers on a GPU
+
     if torch.cuda.is_available() and (torch.device(place).index or 0) < torch.cuda.device_count():
         return ""
     cuda = torch.version.cuda

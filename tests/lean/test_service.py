@@ -15,8 +15,8 @@ from models.card import read_card
 from models.reference import reference
 from tests.service.processes import ROOT, Service, running
 
-WITHOUT_TORCH = ("fp32", "int8")
-NEED_TORCH = ("fp16", "int8-dynamic")
+WITHOUT_TORCH = ("fp32", "int8", "int8-dynamic")
+NEED_TORCH = ("fp16", "bf16")
 QUICK = ("--max-batch-size", "4", "--threads", "1")
 
 
@@ -33,14 +33,14 @@ def test_torch_is_not_installed() -> None:
 
 @pytest.mark.parametrize("variant", WITHOUT_TORCH)
 def test_a_png_is_classified(service: Service, variant: str) -> None:
-    """The picture of a cat is one for both precisions."""
+    """The picture of a cat is one for each precision."""
     png = (ROOT / "docs" / "cat.png").read_bytes()
     answer = service.client.post(f"/predict/{variant}", content=png, headers={"content-type": "image/png"})
     assert answer.status_code == 200
     assert answer.json()["predictions"][0]["label"] == "cat"
 
 
-@pytest.mark.parametrize(("variant", "tolerance"), [("fp32", 1e-3), ("int8", 1.5)])
+@pytest.mark.parametrize(("variant", "tolerance"), [("fp32", 1e-3), ("int8", 1.5), ("int8-dynamic", 0.5)])
 def test_logits_are_those_of_torch(service: Service, variant: str, tolerance: float) -> None:
     """The logits of 64 sample images, beside those that torchvision's network gave when they were stored."""
     images = cifar10.sample()[0][:64]
@@ -73,10 +73,10 @@ def test_metrics_tell_what_is_ready(service: Service) -> None:
 
 
 def test_own_safetensors_are_served(tmp_path: Path) -> None:
-    """A copy of the weights under another name, with no file beside it, is served in both precisions."""
+    """A copy of the weights under another name is served; INT8 is calibrated and the self-test gets its logits."""
     path = shutil.copy(files.default_path(), tmp_path / "own.safetensors")
-    with running("--variants", ",".join(WITHOUT_TORCH), *QUICK, "--checkpoint", str(path)) as service:
-        assert [service.state(name) for name in WITHOUT_TORCH] == ["ready", "ready"]
+    with running("--variants", "fp32,int8", *QUICK, "--checkpoint", str(path)) as service:
+        assert [service.state(name) for name in ("fp32", "int8")] == ["ready", "ready"]
 
 
 def test_a_checkpoint_of_torch_stops_the_start(tmp_path: Path) -> None:

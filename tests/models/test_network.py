@@ -6,8 +6,8 @@ import torch
 
 from models.checkpoint import State
 from models.engines import floating, openvino
-from models.engines.function import on_arrays
 from models.engines.network import fold
+from models.engines.tensors import on_arrays
 from models.files import CheckpointError
 from models.resnet import PARAMETERS, resnet18
 from models.topology import topology
@@ -52,7 +52,7 @@ def test_the_network_has_the_published_size(state: State) -> None:
     """The network has 11,173,962 parameters in 20 convolutions and one linear layer."""
     assert sum(p.numel() for p in resnet18().parameters()) == PARAMETERS
     assert len(list(topology())) == 21
-    assert sum(layer.weight.numel() + len(layer.bias) for layer in fold(state)) == PARAMETERS - 4800
+    assert sum(layer.weight.size + len(layer.bias) for layer in fold(state)) == PARAMETERS - 4800
 
 
 def test_layers_come_in_running_order() -> None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.engines.network import mean_and_scale
+from models.engines.tensors import mean_and_scale
 from models.preprocess import resized, to_pixels
 from models.topology import Input
 from models.training.augment import augment, normalise

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from models import calibration, checkpoint, files, loading
 from models.card import Card, Preparation
 from models.engines import quantized
-from models.engines.network import FoldedLayer, fold, mean_and_scale
+from models.engines.network import FoldedLayer, fold
 from models.engines.quantized import FULL_LIMIT, SAFE_LIMIT, QuantizedLayer
+from models.engines.tensors import mean_and_scale
 from models.files import CheckpointError
 from models.topology import Network
 from models.variants import VARIANTS
@@ -99,7 +100,7 @@ def test_a_missing_artifact_is_refused(tmp_path: Path) -> None:
 def test_weights_use_the_whole_range(network: Network[QuantizedLayer]) -> None:
     """The largest weight of each output channel is 127 in magnitude: each channel has its own scale."""
     for layer in network:
-        largest = layer.weight.int().abs().flatten(1).amax(1)
+        largest = np.abs(layer.weight.reshape(len(layer.weight), -1).astype(int)).max(1)
         assert largest.min() == largest.max() == FULL_LIMIT
 
 
@@ -107,12 +108,12 @@ def test_safe_weights_cannot_saturate(network: Network[QuantizedLayer], folded: 
     """With weights of at most 64 the sum of two products with uint8 fits into 16 bits."""
     assert 2 * 255 * SAFE_LIMIT < 2**15
     for layer in quantized.narrowed(network):
-        assert layer.weight.int().abs().max() == SAFE_LIMIT
+        assert np.abs(layer.weight.astype(int)).max() == SAFE_LIMIT
     real = [
-        layer.weight_scale.view(-1, 1, 1, 1) * layer.weight[:, :3]
+        layer.weight_scale.reshape(-1, 1, 1, 1) * layer.weight[:, :3]
         for layer in (network.stem, quantized.narrowed(network).stem)
     ]
-    assert (real[0] - real[1]).abs().max() < folded.stem.weight.abs().max() / 20
+    assert np.abs(real[0] - real[1]).max() < np.abs(folded.stem.weight).max() / 20
 
 
 def test_the_stem_is_exact_at_the_border(network: Network[QuantizedLayer], images: np.ndarray) -> None:
@@ -122,12 +123,13 @@ def test_the_stem_is_exact_at_the_border(network: Network[QuantizedLayer], image
     """
     stem, pixels = network.stem, torch.from_numpy(images[:8])
     mean, _ = mean_and_scale(network.input)
-    step = stem.weight_scale.view(-1, 1, 1)
-    weight = stem.weight[:, :3].double() * step.unsqueeze(-1)
+    integers, scale, bias = (torch.from_numpy(array) for array in (stem.weight, stem.weight_scale, stem.bias))
+    step = scale.view(-1, 1, 1)
+    weight = integers[:, :3].double() * step.unsqueeze(-1)
     folded_mean = (weight * mean).sum((1, 2, 3))
-    expected = F.conv2d(pixels.double() - mean, weight, stem.bias.double() + folded_mean, padding=1)
+    expected = F.conv2d(pixels.double() - mean, weight, bias.double() + folded_mean, padding=1)
     framed = torch.from_numpy(quantized.Frame(network.input, 1)(images[:8])).permute(0, 3, 1, 2).double()
-    found = F.conv2d(framed, stem.weight.double()) * step + stem.bias.view(-1, 1, 1)
+    found = F.conv2d(framed, integers.double()) * step + bias.view(-1, 1, 1)
     error = (expected - found).abs() / step
     assert error.max() <= 5 * 0.5 + 1e-3
     assert error[:, :, 1:-1, 1:-1].max() < 1e-3
