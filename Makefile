@@ -19,9 +19,18 @@ OUT := reports/$(shell date -u +%Y%m%dT%H%M%SZ)
 # More flags for the command of a target: `make test FLAGS='-k metrics'`, `make compare FLAGS=--help`.
 FLAGS =
 
-BIN := .venv/bin
-INSTALLED := .venv/.installed
+# `make serve LEAN=1` and `make install LEAN=1` leave out torch: enough to serve on a CPU, in an environment of its own.
+LEAN =
+
+ENVIRONMENT := $(if $(LEAN),.venv-lean,.venv)
+SERVING_ON_CPU = cpu,tracing
+EVERYTHING = service,tracing,loadtest,dev
+EXTRAS := $(if $(LEAN),$(SERVING_ON_CPU),$(EVERYTHING))
+BIN := $(ENVIRONMENT)/bin
+INSTALLED := $(ENVIRONMENT)/.installed
+LEAN_TESTS := .venv-lean/.tests-installed
 PEERS := .venv-bench/.installed
+MLSERVER := .venv-mlserver/.installed
 LOADTEST = --out $(OUT) $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY)) \
 	$(if $(DURATION),--duration $(DURATION)) $(FLAGS)
 
@@ -30,20 +39,20 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install
-install: $(INSTALLED) ## set up .venv with the versions of constraints.txt; PYTHON= names the interpreter
+install: $(INSTALLED) ## set up .venv with the versions of constraints.txt; LEAN=1 .venv-lean without torch; PYTHON= names the interpreter
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
 		echo "error: Python 3.11, 3.12 or 3.13 is needed, and '$(PYTHON)' is $$($(PYTHON) -V 2>&1 || true);" \
 			"name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear .venv || { \
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(ENVIRONMENT) || { \
 		echo "error: '$(PYTHON)' cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; \
 		exit 1; }
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[service,tracing,loadtest,dev]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 .PHONY: serve
-serve: $(INSTALLED) ## start the service; PORT=8000 HOST=127.0.0.1 VARIANTS=fp32,fp16,int8
+serve: $(INSTALLED) ## start the service; LEAN=1 without torch; PORT=8000 HOST=127.0.0.1 VARIANTS=fp32,fp16,int8
 	@exec $(BIN)/python -m service $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) \
 		$(if $(VARIANTS),--variants $(VARIANTS)) $(FLAGS)
 
@@ -51,12 +60,20 @@ serve: $(INSTALLED) ## start the service; PORT=8000 HOST=127.0.0.1 VARIANTS=fp32
 test: lint ## run lint, type checks and tests
 	$(BIN)/python -m pytest $(FLAGS)
 
+.PHONY: test-lean
+test-lean: $(LEAN_TESTS) ## run the tests of serving without torch in .venv-lean
+	.venv-lean/bin/python -m pytest tests/lean $(FLAGS)
+
+$(LEAN_TESTS): pyproject.toml constraints.txt
+	$(MAKE) --no-print-directory --always-make install LEAN=1 EXTRAS=$(SERVING_ON_CPU),loadtest,test
+	@touch $@
+
 .PHONY: compare
 compare: $(INSTALLED) ## run the load test over every variant; URL= measures a running service; VARIANTS= CONCURRENCY=1,8 DURATION=20 OUT=
 	@exec $(BIN)/python $(if $(URL),-m loadtest --url $(URL),deploy/compare.py) $(LOADTEST)
 
 .PHONY: bench
-bench: bench-engines bench-serving ## run both benchmarks; takes long and needs an idle machine
+bench: bench-engines bench-serving bench-startup ## run all benchmarks of a CPU; takes long and needs an idle machine
 
 .PHONY: bench-engines
 bench-engines: $(PEERS) ## measure the engines on this CPU beside ONNX Runtime, OpenVINO and torch's toolboxes
@@ -66,10 +83,21 @@ bench-engines: $(PEERS) ## measure the engines on this CPU beside ONNX Runtime, 
 bench-serving: $(INSTALLED) ## measure the overhead of the service beside LitServe and FastAPI; needs wrk
 	$(BIN)/python -m benchmarks.hop $(FLAGS)
 
-# The peers have their own environment, because the service does not need them.
+.PHONY: bench-startup
+bench-startup: $(INSTALLED) $(PEERS) $(MLSERVER) ## measure start-up and memory beside ONNX Runtime, OpenVINO, LitServe and MLServer
+	$(MAKE) --no-print-directory install LEAN=1
+	$(PEERS:/.installed=)/bin/python -m benchmarks.bare prepare 0 runs/startup
+	$(BIN)/python -m benchmarks.startup $(FLAGS)
+
+# The peers have their own environments, because the service does not need them.
 $(PEERS): pyproject.toml constraints.txt benchmarks/requirements-peers.txt
 	[ -x .venv-bench/bin/pip ] || $(PYTHON) -m venv --clear .venv-bench
 	.venv-bench/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[service]' -r benchmarks/requirements-peers.txt
+	@touch $@
+
+$(MLSERVER): benchmarks/requirements-mlserver.txt
+	[ -x .venv-mlserver/bin/pip ] || $(PYTHON) -m venv --clear .venv-mlserver
+	.venv-mlserver/bin/pip install --disable-pip-version-check -r benchmarks/requirements-mlserver.txt
 	@touch $@
 
 .PHONY: gpu-check
@@ -96,8 +124,9 @@ fmt: $(INSTALLED) ## format the code and apply ruff's safe fixes
 constraints: ## resolve versions and hashes after a change in pyproject.toml; UPGRADE=1 raises all versions
 	@tool=$$(mktemp -d) && trap 'rm -rf "$$tool"' EXIT && $(PYTHON) -m venv "$$tool" && "$$tool/bin/pip" install -q uv && \
 		"$$tool/bin/uv" pip compile -q $(if $(UPGRADE),--upgrade) pyproject.toml -o constraints.txt && \
-		"$$tool/bin/uv" pip compile -q --upgrade --no-annotate --generate-hashes --no-all-extras --extra service --extra tracing \
-			--extra build -c constraints.txt pyproject.toml -o deploy/requirements.txt
+		hashed() { "$$tool/bin/uv" pip compile -q --upgrade --no-annotate --generate-hashes --no-all-extras --extra tracing \
+			--extra build -c constraints.txt pyproject.toml "$$@"; } && \
+		hashed --extra service -o deploy/requirements.txt && hashed --extra cpu -o deploy/requirements-cpu.txt
 
 .PHONY: audit
 audit: ## look for known vulnerabilities of the packages in the image; docs/supply-chain.md explains findings
@@ -105,6 +134,6 @@ audit: ## look for known vulnerabilities of the packages in the image; docs/supp
 		"$$tool/bin/pip-audit" --strict --disable-pip --require-hashes -r deploy/requirements.txt $(FLAGS)
 
 .PHONY: clean
-clean: ## remove .venv, .venv-bench and the caches; reports/ and runs/ stay
-	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove the virtual environments and the caches; reports/ and runs/ stay
+	rm -rf .venv .venv-lean .venv-bench .venv-mlserver .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

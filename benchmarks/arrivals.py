@@ -81,6 +81,11 @@ class Target:
             self._idle.append(connection)
         on_reply(reply)
 
+    def close(self) -> None:
+        """Close the connections that are idle."""
+        while self._idle:
+            self._idle.pop().close()
+
     async def settle(self) -> None:
         """Wait until no request is under way."""
         while self.under_way:
@@ -104,6 +109,9 @@ class _Connection(asyncio.Protocol):
     def send(self, due: float, on_reply: Callable[[Reply], None]) -> None:
         self._due, self._on_reply, self._answer = due, on_reply, b""
         self._transport.write(self.target.request)
+
+    def close(self) -> None:
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._answer += data

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -89,14 +89,22 @@ def process(*command: str, stderr: IO[str] | None = None, folder: Path = ROOT) -
     server = subprocess.Popen(
         [sys.executable, "-m", *command], cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=stderr
     )
-    try:
+    with ended(server):
         yield server
+
+
+@contextmanager
+def ended(server: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End the process group that `server` leads after the block."""
+    try:
+        yield
     finally:
-        os.killpg(server.pid, signal.SIGINT)
-        try:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(server.pid, signal.SIGINT)
             server.wait(15)
-        except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):  # all of it has ended
             os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def wait_until_it_answers(contender: Contender, seconds: float = 180) -> None:

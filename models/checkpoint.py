@@ -14,7 +14,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import asdict, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save as serialize
 
-from models import files
+from models import files, needs
 from models.card import AS_IT_SAYS, Card, Preparation, read_card
 from models.files import ARTIFACT_SUFFIX, CheckpointError, beside, default_path, read, sha256, write_all
 from models.topology import STEMS, Input, detect
@@ -79,13 +78,16 @@ def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
     """Verify the checkpoint at `path` and return its card, completed as far as possible without torch.
 
     Raises:
-        CheckpointError: see `load`; or the tensors of a safetensors file are no ResNet18 for ten classes.
+        CheckpointError: see `load`; or the tensors of a safetensors file are no ResNet18 for ten classes; or a file of
+            `torch.save` has yet to be converted, and torch is not installed.
     """
     card = read_card(path, preparation)
     if path.name.endswith(ARTIFACT_SUFFIX):
         return card
     card = replace(card, bytes=len(verified(path, card.sha256)))
     if path.suffix != ".safetensors":
+        if not ((place := _place(card.sha256)) and place.exists()):
+            _require_torch(path)
         return card
     try:
         with safe_open(path, "np") as file:
@@ -121,8 +123,7 @@ def tensors(data: bytes, path: Path, sha256: str) -> State:
     """
     if path.suffix == ".safetensors":
         return _safetensors(data, path)
-    place = files.place("converted", ".safetensors", checkpoint=sha256)
-    if place:
+    if place := _place(sha256):
         with suppress(CheckpointError):  # not cached yet, or damaged
             return _safetensors(read(place), place)
     content = _converted(data, path)
@@ -151,13 +152,22 @@ def _array(entry: dict[str, Any], what: str) -> NDArray[Any]:
     return (flat.astype(np.float32, copy=False) if is_floating else flat).reshape(entry["shape"])
 
 
+def _place(sha256: str) -> Path | None:
+    """Return the place in the cache of the converted file with this SHA-256."""
+    return files.place("converted", ".safetensors", checkpoint=sha256)
+
+
+def _require_torch(path: Path) -> None:
+    if sentence := needs.torch_or_sentence(f"{path}, which is no .safetensors file,"):
+        raise CheckpointError(sentence)
+
+
 def _converted(data: bytes, path: Path) -> bytes:
     """Return the content of a file of `torch.save` as the content of a safetensors file.
 
     torch reads it in a process of its own, so that the memory that torch takes ends with that process.
     """
-    if find_spec("torch") is None:
-        raise CheckpointError(f"{path} is no .safetensors: to read it, install torch")
+    _require_torch(path)
     command = [sys.executable, "-m", CONVERTER, str(path)]
     done = subprocess.run(command, input=data, capture_output=True, check=False)  # noqa: S603 - our own module
     if done.returncode:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models import files
+from models import files, needs
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MEAN = (0.49140, 0.48216, 0.44653)
@@ -88,10 +88,13 @@ def ensure(root: Path) -> None:
     """Download the official files to `root`, with a progress bar, if they are not there.
 
     Raises:
-        DatasetError: the download fails, or the archive is damaged or not the official one.
+        DatasetError: torchvision, which downloads, is not installed; or the download fails; or the archive is damaged
+            or not the official one.
     """
     if all((root / FOLDER / name).exists() for name in SHA1):
         return
+    if sentence := needs.torch_or_sentence("the download of CIFAR-10"):
+        raise DatasetError(sentence)
     from torchvision.datasets.utils import download_url  # noqa: PLC0415 - torch is not needed to read the files
 
     archive = root / Path(URL).name

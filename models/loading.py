@@ -5,12 +5,12 @@ from importlib import import_module
 from pathlib import Path
 
 from common import machine
-from models import files
+from models import files, needs
 from models.card import AS_IT_SAYS, Preparation
 from models.engines.base import Engine
 from models.engines.building import Order
 from models.engines.device import choose, gpus
-from models.variants import DEFAULT_GPU_BACKEND, VARIANTS, Variant
+from models.variants import DEFAULT_GPU_BACKEND, VARIANTS, Variant, VariantUnavailable
 
 Builder = Callable[[Order], Engine]
 
@@ -50,7 +50,14 @@ def load(
 
 
 def builder(variant: Variant, *, on_gpu: bool) -> Builder:
-    """Return the function that the row names; only its module is imported, and with it the libraries that it needs."""
+    """Return the function that the row names; only its module is imported, and with it the libraries that it needs.
+
+    Raises:
+        VariantUnavailable: one of those libraries is not installed.
+    """
     module, _, function = ((variant.gpu_builder if on_gpu else variant.cpu_builder) or "").partition(":")
-    found: Builder = getattr(import_module(module), function)
+    try:
+        found: Builder = getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise VariantUnavailable(needs.torch_or_sentence(variant.name) or str(error)) from error
     return found

@@ -2,9 +2,10 @@
 
 import os
 from functools import cache
-from importlib.util import find_spec
 
 import pynvml
+
+from models import needs
 
 
 def count() -> int:
@@ -12,7 +13,7 @@ def count() -> int:
 
     0 without a driver, or without torch, which runs every engine on a GPU.
     """
-    if find_spec("torch") is None:
+    if not needs.has_torch():
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     allowed = None if visible is None else [name for name in visible.split(",") if name.strip() not in ("", "-1")]

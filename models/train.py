@@ -13,9 +13,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from models import checkpoint, cifar10, files, flags, needs
+
+needs.torch_or_exit("python -m models.train")
+
 import torch
 
-from models import checkpoint, cifar10, files, flags
 from models.command import one_sentence
 from models.engines import graphs
 from models.training import result

@@ -172,7 +172,10 @@ def requirements(*extras: str) -> list[str]:
     """What pyproject.toml asks for: always, and for these extras (all of them if none is named)."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    return [*project["dependencies"], *(line for extra in extras or optional for line in optional[extra])]
+    lines = [*project["dependencies"], *(line for extra in extras or optional for line in optional[extra])]
+    own = [line for line in lines if line.startswith(f"{project['name']}[")]
+    included = [other for line in own for other in requirements(*line[line.index("[") + 1 : -1].split(","))]
+    return [line for line in dict.fromkeys([*lines, *included]) if line not in own]
 
 
 def distribution(requirement: str) -> str:
@@ -198,19 +201,26 @@ def test_dependency_is_pinned(requirement: str) -> None:
     assert distribution(requirement) in pins()
 
 
-def hashed() -> dict[str, tuple[str, int]]:
-    """Name -> version and number of hashes in the requirements of the image."""
-    text = (ROOT / "deploy" / "requirements.txt").read_text()
+def hashed(image: str) -> dict[str, tuple[str, int]]:
+    """Name -> version and number of hashes in the requirements of an image."""
+    text = (ROOT / "deploy" / image).read_text()
     entries = re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)(.*?)(?=^[a-z]|\Z)", text, re.MULTILINE | re.DOTALL)
     return {normalised(name): (version, rest.count("--hash=sha256:")) for name, version, rest in entries}
 
 
-def test_the_image_installs_by_hash_what_is_tested() -> None:
-    """Every requirement of the image has hashes and the version that constraints.txt has; none is missing."""
-    found = hashed()
+@pytest.mark.parametrize(("image", "extra"), [("requirements.txt", "service"), ("requirements-cpu.txt", "cpu")])
+def test_an_image_installs_by_hash_what_is_tested(image: str, extra: str) -> None:
+    """Every requirement of an image has hashes and the version that constraints.txt has; none is missing."""
+    found = hashed(image)
     assert all(count > 0 for _, count in found.values())
     assert {name: version for name, (version, _) in found.items() if pins().get(name) != version} == {}
-    assert {distribution(line) for line in requirements("service", "build")} <= set(found)
+    assert {distribution(line) for line in requirements(extra, "tracing", "build")} <= set(found)
+
+
+def test_the_image_for_cpus_has_no_torch() -> None:
+    """Neither torch nor a library of CUDA is among its requirements; the driver's interface in Python is."""
+    names = set(hashed("requirements-cpu.txt"))
+    assert {name for name in names if name.startswith(("torch", "triton", "cuda", "nvidia"))} == {"nvidia-ml-py"}
 
 
 def test_litserve_is_pinned_twice() -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models import nvml
+from models import needs, nvml
 from models.variants import Variant, VariantUnavailable
 
 WITHOUT_TENSOR_CORES = re.compile(r"GTX 16|MX[45]\d0|\bT(400|500|550|600|1000|1200|2000)\b")
@@ -68,7 +68,8 @@ def choose(variant: Variant, asked: str | None, present: Sequence[Gpu]) -> Gpu |
     if variant.gpu_builder is None:
         raise VariantUnavailable(f"{variant.name} runs on the CPU only, not on {wanted}")
     if not present:
-        raise VariantUnavailable(f"{variant.name} needs a CUDA GPU and this machine has none")
+        without_torch = needs.torch_or_sentence(f"{variant.name}, which runs on a GPU,")
+        raise VariantUnavailable(without_torch or f"{variant.name} needs a CUDA GPU and this machine has none")
     if int(number or 0) >= len(present):
         raise VariantUnavailable(f"{variant.name} was asked for on {wanted}; this machine has {len(present)} GPU(s)")
     gpu = present[int(number or 0)]

@@ -138,6 +138,6 @@ def test_the_environment_names_the_checkpoint(copy: Path, monkeypatch: pytest.Mo
 
 def test_the_cpu_needs_no_torch() -> None:
     """Nothing that builds, tests, calibrates or evaluates an engine of OpenVINO imports torch."""
-    names = ("engines.on_cpu", "engines.dynamic", "loading", "quantize", "evaluate", "selftest")
+    names = ("engines.on_cpu", "engines.dynamic", "loading", "quantize", "sample", "evaluate", "selftest")
     code = f"import sys, {', '.join('models.' + name for name in names)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

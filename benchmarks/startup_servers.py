@@ -1,0 +1,63 @@
+"""The servers of `benchmarks.startup`: this service, other checkouts of it, and its peers."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.starting import Server, tensor
+from benchmarks.wrk import ROOT
+
+NETWORKS = ROOT / "runs" / "startup"
+"""The folder of the peers' networks and settings."""
+PEERS, MLSERVER, LEAN = (ROOT / folder / "bin" for folder in (".venv-bench", ".venv-mlserver", ".venv-lean"))
+INT8, FP32, BOTH = ("int8",), ("fp32",), ("fp32", "int8")
+
+
+def service(name: str, variants: Sequence[str], python: str = sys.executable, folder: Path = ROOT) -> Server:
+    """Return the service of a checkout with these variants, as the row `name`."""
+    flags = ("--variants", ",".join(variants), "--log-level", "warning")
+    return Server(
+        name, lambda port: (python, "-m", "service", "--port", str(port), *flags), "/health/ready",
+        tuple(f"/predict/{variant}" for variant in variants), has_workers=True, folder=folder,
+    )  # fmt: skip
+
+
+def bare(name: str, kind: str) -> Server:
+    """Return a server of `benchmarks.bare`."""
+    command = (str(PEERS / "python"), "-m", "benchmarks.bare", kind)
+    return Server(name, lambda port: (*command, str(port), str(NETWORKS)), "/health", ("/predict",))
+
+
+def mlserver(name: str) -> Server:
+    """Return MLServer with the model of `benchmarks.mlserver_runtime`; apart from its ports it has its defaults."""
+    folder = NETWORKS / "mlserver"
+    model = {"name": "int8", "implementation": "benchmarks.mlserver_runtime.Int8", "parameters": {"uri": str(NETWORKS)}}
+
+    def command(port: int) -> Sequence[str]:
+        settings = {"host": "127.0.0.1", "http_port": port, "grpc_port": port + 1, "metrics_port": port + 2}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "settings.json").write_text(json.dumps(settings))
+        (folder / "model-settings.json").write_text(json.dumps(model))
+        return str(MLSERVER / "mlserver"), "start", str(folder)
+
+    return Server(
+        name, command, "/v2/health/ready", ("/v2/models/int8/infer",), tensor, environment={"PYTHONPATH": str(ROOT)}
+    )
+
+
+OURS = tuple(service(f"this service, {'+'.join(variants)}", variants) for variants in (INT8, FP32, BOTH))
+WITHOUT_TORCH = service("this service, fp32+int8, without torch installed", BOTH, str(LEAN / "python"))
+BARE = (
+    bare("ONNX Runtime int8 in FastAPI", "onnxruntime"),
+    bare("OpenVINO int8 in FastAPI", "openvino"),
+    bare("OpenVINO int8 in LitServe", "litserve"),
+)
+SERVERS = (*OURS, WITHOUT_TORCH, *BARE, mlserver("OpenVINO int8 in MLServer"))
+
+
+def others(folder: Path) -> tuple[Server, ...]:
+    """Return the service of the checkout in `folder`, with the variants of OURS."""
+    return tuple(
+        service(f"the other checkout, {'+'.join(variants)}", variants, folder=folder) for variants in (INT8, FP32, BOTH)
+    )
