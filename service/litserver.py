@@ -32,7 +32,6 @@ from service.settings import Settings
 from service.workers.api import PrecisionAPI
 from service.workers.pool import Observer, Pool, Unobserved
 from service.workers.supervisor import Spawn, WorkerDied
-from service.workers.turns import Cores
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,6 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         self.app.user_middleware = [m for m in self.app.user_middleware if m.cls is not GZipMiddleware]
         self.front: ASGIApp = self.app
         self.protocol = limited_to(settings.receive_timeout + GRACE_SECONDS)
-        self._cores = [Cores(_places(settings)) for _ in range(settings.workers)]
         self.pools = {api.variant.name: self._pool(api, observer) for api in apis}
         self.background = self._background_pool(background) if background else None
         self.decoders = Decoders(settings)
@@ -75,8 +73,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
     def _pool(self, api: PrecisionAPI, observer: Observer) -> Pool:
         places = devices(api.variant, self.settings, nvml.count())
         spawns = [self._spawner(api, device, index) for index, device in enumerate(places)]
-        cores = [Cores() if place.startswith("cuda") else self._cores[index] for index, place in enumerate(places)]
-        return Pool(api.variant.name, self.settings, spawns, observer, cores)
+        return Pool(api.variant.name, self.settings, spawns, observer)
 
     def _background_pool(self, api: PrecisionAPI) -> Pool:
         spawn = self._spawner(api, devices(api.variant, api.settings, nvml.count())[0], 0)
@@ -152,12 +149,6 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         logger.error("the supervisor of %s ended, and its workers with it", task.get_name(), exc_info=error)
-
-
-def _places(settings: Settings) -> int:
-    """Return how many variants' workers have enough cores at once, of those that a worker of each shares."""
-    each = max(1, machine.available_cores() // settings.workers)
-    return max(1, each // (settings.threads or each))
 
 
 def devices(variant: Variant, settings: Settings, gpus: int) -> list[str]:

@@ -25,11 +25,11 @@ class Admission:
     def warmed_up(self, seconds: float) -> None:
         """Learn the time of a full batch at a worker's start. It counts until a batch of clients is measured."""
         if self._image_seconds is None:
-            self.measured(self._queue.batch_size, seconds, self._queue.batch_size)
+            self.measured(self._queue.batch_size, seconds)
 
-    def measured(self, images: int, seconds: float, most: int) -> None:
-        """Learn that a batch of so many images, of `most` allowed, kept a worker from others for so many seconds."""
-        if 2 * images < most:
+    def measured(self, images: int, seconds: float) -> None:
+        """Learn that a batch of so many images kept a worker from others for so many seconds."""
+        if 2 * images < self._queue.batch_size:
             return
         now = seconds / images
         before = self._image_seconds

@@ -18,7 +18,6 @@ from service.workers.memory import Process
 from service.workers.queue import Entry, Queue
 from service.workers.status import BEST_FIRST, State, WorkerInfo
 from service.workers.supervisor import Spawn, Worker
-from service.workers.turns import Cores
 from service.workers.wire import Result
 
 
@@ -61,14 +60,7 @@ class Pool:
     `executions` maps the images in a batch to the batches of that size; `last_executed` is a time since 1970.
     """
 
-    def __init__(
-        self,
-        variant: str,
-        settings: Settings,
-        spawns: Sequence[Spawn],
-        observer: Observer,
-        cores: Sequence[Cores] = (),
-    ) -> None:
+    def __init__(self, variant: str, settings: Settings, spawns: Sequence[Spawn], observer: Observer) -> None:
         self.variant = variant
         self.settings = settings
         self.max_batch_size = for_variant(settings.max_batch_size, variant)
@@ -79,8 +71,7 @@ class Pool:
         self.last_executed = 0.0
         self._observer = observer
         self._planned: asyncio.Handle | None = None
-        each = cores or [Cores() for _ in spawns]
-        self.workers = [Worker(variant, settings, spawn, self, its) for spawn, its in zip(spawns, each, strict=True)]
+        self.workers = [Worker(variant, settings, spawn, self) for spawn in spawns]
 
     @property
     def _best(self) -> Worker:
@@ -188,16 +179,16 @@ class Pool:
             self._planned = None
 
     def dispatch(self) -> None:
-        """Give every idle worker whose turn it is a batch, as long as images wait."""
+        """Give every idle worker a batch, as long as images wait."""
         self._forget_plan()
         for worker in self.workers:
-            if self.queue.images and worker.is_idle and worker.turn.begin():
-                worker.execute(self.queue.take(worker.turn.most_images))
+            if worker.is_idle and (batch := self.queue.take()):
+                worker.execute(batch)
 
-    def executed(self, result: Result, seconds: float, most: int) -> None:
-        """Count an executed batch, see `Owner.executed`."""
+    def executed(self, result: Result, seconds: float) -> None:
+        """Count an executed batch, which kept its worker from others for so many seconds."""
         images = len(result.logits)
-        self._admission.measured(images, seconds, most)
+        self._admission.measured(images, seconds)
         self.last_executed = time.time()
         self.executions.setdefault(images, Executions()).add(result)
         self._observer.batch(self.variant, images, result.finished - result.started)

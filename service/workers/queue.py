@@ -136,21 +136,16 @@ class Queue:
         """Put back unanswered entries of a batch. Each runs alone, before all others."""
         self._alone.put_back(entries)
 
-    def take(self, most: int | None = None) -> list[Entry]:
-        """Remove and return the next batch; empty if nothing waits.
-
-        It has at most `most` images, unless its first entry alone has more. None: as many as a batch may have.
-        """
-        most = most or self.batch_size
+    def take(self) -> list[Entry]:
+        """Remove and return the next batch; empty if nothing waits."""
         if suspect := self._alone.take(self.batch_size, most=1):
             return suspect
         if not (self.small.images and self.large.images):
             self._lead = 0
         first, second = (self.small, self.large) if self._lead <= 0 else (self.large, self.small)
         small, large = self.small.images, self.large.images
-        batch = first.take(most) or first.take(self.batch_size, most=1)
-        batch += second.take(most - sum(len(entry.pixels) for entry in batch))
-        batch = batch or second.take(self.batch_size, most=1)
+        batch = first.take(self.batch_size)
+        batch += second.take(self.batch_size - sum(len(entry.pixels) for entry in batch))
         if small and large:
             self._lead += (small - self.small.images) - (large - self.large.images)
         return batch

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from service.errors import ServiceError
-from service.settings import Settings, for_variant
+from service.settings import Settings
 from service.workers import wire
 from service.workers.queue import Answer, Entry
 from service.workers.status import Failure, Refusal, State, WorkerInfo
-from service.workers.turns import Cores, Turn
 from service.workers.wire import Result
 
 logger = logging.getLogger(__name__)
@@ -57,8 +56,8 @@ class Owner(Protocol):
     def dispatch(self) -> None:
         """Give the idle worker a batch if one waits."""
 
-    def executed(self, result: Result, seconds: float, most: int) -> None:
-        """Learn that a batch, which might have had `most` images, kept the worker from others for so many seconds."""
+    def executed(self, result: Result, seconds: float) -> None:
+        """Learn that a batch was executed, which kept the worker from others for so many seconds."""
 
     def poisoned(self, entries: list[Entry]) -> None:
         """Take back entries that shared a batch which made the engine raise."""
@@ -74,7 +73,7 @@ class Worker:
     what the running process's GPU allocator held at the last change: kind -> bytes.
     """
 
-    def __init__(self, name: str, settings: Settings, spawn: Spawn, owner: Owner, cores: Cores) -> None:
+    def __init__(self, name: str, settings: Settings, spawn: Spawn, owner: Owner) -> None:
         self.name = name
         self.settings = settings
         self.state = State.STARTING
@@ -82,11 +81,11 @@ class Worker:
         self.info: WorkerInfo | None = None
         self.allocator: dict[str, int] = {}
         self.pid: int | None = None
-        self.turn = Turn(cores, for_variant(settings.max_batch_size, name), owner.dispatch)
         self._failures = 0
         self._spawn = spawn
         self._owner = owner
         self._held: list[Entry] = []
+        self._held_since = 0.0
         self._held_images = 0
         self._transport: asyncio.WriteTransport
         self._link_is_up = False
@@ -103,8 +102,8 @@ class Worker:
         return self._held_images if self._held else 0
 
     def execute(self, batch: list[Entry]) -> None:
-        """Send a batch to the idle worker, whose turn began. Its entries end when the worker answers or is lost."""
-        self._held = batch
+        """Send a batch to the idle worker. Its entries end when the worker answers or is lost."""
+        self._held, self._held_since = batch, time.perf_counter()
         self._held_images = sum(len(entry.pixels) for entry in batch)
         self._transport.write(wire.frame(wire.BATCH, b"".join(entry.pixels.tobytes() for entry in batch)))
         self._expect_within(self.settings.hang_timeout, "the worker hung: no answer")
@@ -220,9 +219,9 @@ class Worker:
     def _deliver(self, result: Result) -> None:
         """Answer the entries of the batch, each with its part of the logits."""
         assert self.info is not None
-        first, size, most = 0, len(result.logits), self.turn.most_images
-        entries, seconds = self._released()
-        self._owner.executed(result, seconds, most)
+        entries, self._held = self._held, []
+        first, size = 0, len(result.logits)
+        self._owner.executed(result, time.perf_counter() - self._held_since)
         for entry in entries:
             last = first + len(entry.pixels)
             if not entry.answer.done():
@@ -235,21 +234,16 @@ class Worker:
             self._lose_held(ServiceError(failure.word, f"{failure.detail}; the worker starts again, try again"))
             self._end(WorkerDied(failure.word, failure.detail))
             return
-        entries, _ = self._released()
+        entries, self._held = self._held, []
         if len(entries) > 1:
             self._owner.poisoned(entries)
         else:
             entries[0].fail(ServiceError(failure.word, failure.detail))
 
     def _lose_held(self, error: ServiceError) -> None:
-        if self._held:
-            for entry in self._released()[0]:
-                entry.fail(error)
-
-    def _released(self) -> tuple[list[Entry], float]:
-        """End the turn. Return the entries of its batch, and the seconds for which it kept the worker from others."""
         entries, self._held = self._held, []
-        return entries, self.turn.end(self._held_images)
+        for entry in entries:
+            entry.fail(error)
 
     def _expect_within(self, seconds: float, complaint: str) -> None:
         """End the worker as hung unless it says something within `seconds`."""

@@ -58,7 +58,7 @@ def test_the_measured_rate_replaces_that_of_the_warm_up() -> None:
         admission.warmed_up(0.1)
         queue.put(images(BATCH))
         for _ in range(10):
-            admission.measured(BATCH, 0.2, BATCH)
+            admission.measured(BATCH, 0.2)
         wait = admission.expected_wait(queue.small, 0, 1)
         assert wait == pytest.approx(0.2 - 0.1 * 0.8**10)
         admission.warmed_up(50)
@@ -73,9 +73,9 @@ def test_batches_less_than_half_full_are_not_measured() -> None:
     def act(queue: Queue, admission: Admission) -> None:
         queue.put(images(BATCH))
         admission.warmed_up(0.1)
-        admission.measured(4, 0.1, BATCH)
+        admission.measured(4, 0.1)
         assert admission.expected_wait(queue.small, 0, 1) == pytest.approx(0.1)
-        admission.measured(5, 0.1, BATCH)
+        admission.measured(5, 0.1)
         assert admission.expected_wait(queue.small, 0, 1) == pytest.approx(0.12)
 
     play(act)
