@@ -32,6 +32,7 @@ import uvloop
 from benchmarks.arrivals import Reply, Target, arrive, circle, milliseconds, sent
 from benchmarks.wrk import PACKAGES, Contender, free_port, png, process, wait_until_it_answers
 from common import machine
+from service.litserver import NICENESS
 
 CLIENTS = 32
 CALM_RATE = 20.0
@@ -53,9 +54,9 @@ time.
 | arrivals | capacity/s | goodput/s | share | p50 ms | p99 ms | refused (p50 ms) | Retry-After, s | other ends | recovery, s |
 |---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501 - a row of a table is a line
 BESIDE = """
-One variant at 20 requests/s beside load. The busy threads of another program, one a core, show what sharing the cores
-costs. "Kept busy" means 32 clients without overload. Three times the capacity adds the refusals, and the generator, to
-what competes for the cores.
+One variant at 20 requests/s beside load. The busy threads of another program, one a core and at the priority of a
+worker, show what sharing the cores costs. "Kept busy" means 32 clients without overload. Three times the capacity adds
+the refusals, and the generator, to what competes for the cores.
 
 | at 20 requests/s | beside | answered | p50 ms | p99 ms |
 |---|---|---|---|---|"""
@@ -163,8 +164,12 @@ async def beside(plan: Plan, variant: str, load: Callable[[], Awaitable[object]]
 
 @contextmanager
 def burning() -> Iterator[None]:
-    """Keep a thread per core busy while the block runs, each in a process of its own."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(machine.available_cores())]
+    """Keep a thread per core busy at the priority of a worker while the block runs.
+
+    Each is a session of its own: Linux may divide a core among sessions first, and the generator's must keep its part.
+    """
+    busy = ["nice", "-n", str(NICENESS), sys.executable, "-c", "while True: pass"]
+    loops = [subprocess.Popen(busy, start_new_session=True) for _ in range(machine.available_cores())]
     try:
         yield
     finally:
