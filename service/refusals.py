@@ -6,16 +6,13 @@ would take on the way of all predictions (service.prediction).
 
 import json
 import time
-from typing import TYPE_CHECKING
 
 from starlette.types import Scope, Send
 
 from service.errors import ServiceError, problem
 from service.phases import server_timing
+from service.prediction import Service
 from service.problems import PROBLEM, request_id_from
-
-if TYPE_CHECKING:
-    from service.prediction import Service
 
 REACHED: dict[str, float] = {}
 """The phases that a refused prediction got to: none."""
@@ -25,7 +22,7 @@ encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 class Refusals:
     """The check of a prediction before anything else is done with it. Refused predictions are counted and logged."""
 
-    def __init__(self, service: "Service") -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
 
     async def refuse(self, scope: Scope, send: Send, variant: str) -> bool:
@@ -64,6 +61,5 @@ class Refusals:
 
     def _count(self, variant: str, error: ServiceError, request_id: str, began: float) -> None:
         word, seconds = error.reason.word, time.perf_counter() - began
-        self._service.metrics.started(variant)
-        self._service.metrics.ended(variant, word, seconds)
+        self._service.metrics.ended_at_once(variant, word, seconds)
         self._service.log(request_id, variant, word, 0, seconds, REACHED)
