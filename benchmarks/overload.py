@@ -44,8 +44,7 @@ TABLES = ("arrivals", "beside", "large")
 TITLE = "# More requests than a CPU can answer\n"
 INTRODUCTION = """
 A request is a 32x32 PNG of 2.4 KB. The generator is one process on the same cores, and its time counts: latency is
-counted from the moment at which a request was due. `python -m benchmarks.overload` writes this document.
-"""
+counted from the moment at which a request was due. `python -m benchmarks.overload` writes this document."""
 ARRIVALS = """
 Capacity is what 32 clients get who send again after each answer. Then requests come at random times, at once and at
 three times that rate. Recovery is the time from the last arrival until a single request takes at most twice its calm
@@ -179,18 +178,23 @@ def burning() -> Iterator[None]:
 
 
 async def flood_table(plan: Plan, most: Mapping[str, float], calm: Mapping[str, Calm]) -> None:
-    """Print each variant's times beside the load of the other."""
+    """Print each variant's times beside the load of the other, and how they compare with those beside busy threads."""
     print(BESIDE, flush=True)
+    sentences = []
     for variant, other in zip(most, reversed([*most]), strict=True):
         print(f"| {variant} | nothing | {calm[variant]}", flush=True)
         with burning():
-            print(f"| {variant} | busy threads of another program | {await beside(plan, variant, None)}", flush=True)
-        loads: dict[str, Callable[[], Awaitable[object]]] = {
-            f"{other} kept busy": partial(circle, plan.target(other), CLIENTS, plan.seconds + 1),
-            f"{other}, 3 x": partial(arrive, plan.target(other), 3 * most[other], plan.seconds + 1),
-        }
-        for name, load in loads.items():
-            print(f"| {variant} | {name} | {await beside(plan, variant, load)}", flush=True)
+            shared = await beside(plan, variant, None)
+        print(f"| {variant} | busy threads of another program | {shared}", flush=True)
+        busy = await beside(plan, variant, partial(circle, plan.target(other), CLIENTS, plan.seconds + 1))
+        print(f"| {variant} | {other} kept busy | {busy}", flush=True)
+        flood = await beside(plan, variant, partial(arrive, plan.target(other), 3 * most[other], plan.seconds + 1))
+        print(f"| {variant} | {other}, 3 x | {flood}", flush=True)
+        sentences.append(
+            f"Beside {other}'s flood, the p99 of {variant} is {flood.p99 / shared.p99:.1f} times that beside the busy "
+            f"threads, and {flood.p99 / busy.p99:.1f} times that beside {other} kept busy."
+        )
+    print("", *sentences, sep="\n", flush=True)
 
 
 async def large_table(plan: Plan, variants: Sequence[str], calm: Mapping[str, Calm]) -> None:
