@@ -25,7 +25,7 @@ def service() -> Iterator[Service]:
 
 
 def post(service: Service, value: int, variant: str = "fp32") -> httpx.Response:
-    return httpx.post(f"{service.url}/predict/{variant}", content=png(value), headers=PNG, timeout=30)
+    return httpx.post(f"{service.url}/predict/{variant}", content=png(value), headers=PNG, timeout=60)
 
 
 def test_a_raising_engine_fails_only_the_request_that_made_it_raise(service: Service) -> None:
@@ -121,18 +121,23 @@ def test_a_full_queue_refuses_at_once() -> None:
     four = solid(1).tobytes() * 4
     flags = ("--variants", "fp32", "--max-waiting-images", "8", "--max-batch-size", "4")
     with running(*flags, module=FAKES) as service, ThreadPoolExecutor(3) as pool:
-        stalled = pool.submit(post, service, fakes.STALL)
-        until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
-        url = f"{service.url}/predict/fp32"
-        queued = [pool.submit(httpx.post, url, content=four, headers=RAW, timeout=30) for _ in range(2)]
-        until(lambda: service.sample("precision_queue_depth", variant="fp32") == 8, what="full queue")
-        named = PNG | {"X-Request-ID": "mine"}
-        refused, usual = (
-            service.client.post(f"/predict/fp32{query}", content=png(1), headers=named) for query in ("", "?top_k=1")
-        )
+        url, worker = f"{service.url}/predict/fp32", service.worker()
+        worker.suspend()
+        try:
+            held = pool.submit(post, service, 1)
+            until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="held batch")
+            queued = [pool.submit(httpx.post, url, content=four, headers=RAW, timeout=60) for _ in range(2)]
+            until(lambda: service.sample("precision_queue_depth", variant="fp32") == 8, what="full queue")
+            named = PNG | {"X-Request-ID": "mine"}
+            refused, usual = (
+                service.client.post(f"/predict/fp32{query}", content=png(1), headers=named)
+                for query in ("", "?top_k=1")
+            )
+        finally:
+            worker.resume()
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert (refused.json(), refused.headers.keys()) == (usual.json(), usual.headers.keys())
-        assert [answer.result().status_code for answer in (stalled, *queued)] == [200, 200, 200]
+        assert [answer.result().status_code for answer in (held, *queued)] == [200, 200, 200]
         assert service.outcomes("fp32") == {"ok": 3, "overloaded": 2}
 
 
