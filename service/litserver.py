@@ -41,7 +41,7 @@ NICENESS = 5
 """The steps by which a CPU worker's priority is below that of the HTTP process.
 
 All requests of all variants go through the HTTP process, which needs less than one core. At equal priority, the threads
-of two busy workers leave it a third of a core of two: then every request waits for it, and refused ones cost the most.
+of two busy workers leave it a third of a core of two: then every request waits for it.
 """
 GRACE_SECONDS = 1.0
 """The time between the 408 for a request that arrives too slowly and the end of its connection."""
