@@ -58,12 +58,9 @@ class Target:
 
     async def send(self, due: float, on_reply: Callable[[Reply], None]) -> None:
         """Send the request that was due at this time over an idle connection or a new one."""
+        if self.sent_at_once(due, on_reply):
+            return
         self.under_way += 1
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open:
-                connection.send(due, on_reply)
-                return
         try:
             loop = asyncio.get_running_loop()
             _, connection = await loop.create_connection(lambda: _Connection(self), *self.address)
@@ -71,6 +68,16 @@ class Target:
             self.ended(None, Reply(due, time.perf_counter() - due, LOST, 0), on_reply)
             return
         connection.send(due, on_reply)
+
+    def sent_at_once(self, due: float, on_reply: Callable[[Reply], None]) -> bool:
+        """Send the request over an idle connection. Return False if there is none."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                self.under_way += 1
+                connection.send(due, on_reply)
+                return True
+        return False
 
     def ended(self, connection: "_Connection | None", reply: Reply, on_reply: Callable[[Reply], None]) -> None:
         """Keep the reply and, if its connection goes on, the connection."""
@@ -146,9 +153,10 @@ async def sent(target: Target, rate: float, seconds: float, seed: int = 0) -> No
     while (due := due + rng.expovariate(rate)) < began + seconds:
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-        task = asyncio.create_task(target.send(due, _ignore))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        if not target.sent_at_once(due, _ignore):
+            task = asyncio.create_task(target.send(due, _ignore))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
     await asyncio.gather(*tasks)
 
 

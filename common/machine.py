@@ -58,6 +58,15 @@ def bound_to(cores: set[int] | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def lower_priority(pid: int, steps: int) -> None:
+    """Let a new process, and the threads it starts from now on, be so many steps nicer than this one, 19 at most.
+
+    Raises:
+        OSError: the process has ended, or the system forbids the change.
+    """
+    os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0) + steps)
+
+
 def yield_to_others(pid: int) -> None:
     """Let the process, and the threads it starts from now on, run only when the cores are idle (SCHED_IDLE).
 

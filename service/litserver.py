@@ -12,7 +12,7 @@ import multiprocessing
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import litserve
@@ -37,6 +37,12 @@ logger = logging.getLogger(__name__)
 
 BACKGROUND = "shadow"
 """The name, in the log and in the memory metrics, of the pool that no route leads to."""
+NICENESS = 5
+"""The steps by which a CPU worker's priority is below that of the HTTP process.
+
+All requests of all variants go through the HTTP process, which needs less than one core. At equal priority, the threads
+of two busy workers leave it a third of a core of two: then every request waits for it.
+"""
 GRACE_SECONDS = 1.0
 """The time between the 408 for a request that arrives too slowly and the end of its connection."""
 
@@ -102,6 +108,9 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
             )
             with machine.bound_to(cores):
                 process.start()
+            if not device.startswith("cuda") and process.pid is not None:
+                with suppress(OSError):  # it has ended, which its supervisor sees; or the system forbids it
+                    machine.lower_priority(process.pid, NICENESS)
             return process
 
         return spawn

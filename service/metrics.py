@@ -93,8 +93,12 @@ class Metrics:
         if variant not in self.names:
             self._child("precision_requests", UNKNOWN, outcome).inc()
             return
-        self._child("precision_requests", variant, outcome).inc()
         self._child("precision_requests_in_flight", variant).dec()
+        self.ended_at_once(variant, outcome, seconds)
+
+    def ended_at_once(self, variant: str, outcome: str, seconds: float) -> None:
+        """Observe that an HTTP prediction of a served variant ended that was not observed to start."""
+        self._child("precision_requests", variant, outcome).inc()
         self._child("precision_request_duration_seconds", variant).observe(seconds)
         if outcome != "ok":
             self.failed_seconds[variant] += seconds

@@ -15,11 +15,16 @@ logger = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 CLOSING = ("too_slow", "shutting_down")
 """Errors after which the connection is closed: the rest of the body is not waited for."""
+PROBLEM = "application/problem+json"
 
 
 def request_id_of(request: Request) -> str:
+    """Return the request's X-Request-ID, see `request_id_from`."""
+    return request_id_from(request.headers.get("x-request-id", ""))
+
+
+def request_id_from(given: str) -> str:
     """Return the client's X-Request-ID if it is harmless (1 to 128 of A-Z a-z 0-9 . _ : -), else a new one."""
-    given = request.headers.get("x-request-id", "")
     return given if REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
 
 
@@ -37,7 +42,7 @@ def problem_response(request: Request, problem: dict[str, str | int], headers: d
     """Return a problem+json, or, under `/v2`, the error document of the Open Inference Protocol."""
     is_v2 = request.scope["path"].split("/")[1] == "v2"
     body = {"error": problem["detail"]} if is_v2 else problem
-    return JSONResponse(body, int(problem["status"]), headers, None if is_v2 else "application/problem+json")
+    return JSONResponse(body, int(problem["status"]), headers, None if is_v2 else PROBLEM)
 
 
 def as_service_error(error: BaseException) -> ServiceError:

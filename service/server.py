@@ -22,6 +22,7 @@ from service.logs import RequestLog, dropped_lines
 from service.metrics import Metrics
 from service.prediction import Service
 from service.problems import as_service_error, error_response, problem_response, request_id_of
+from service.refusals import Refusals
 from service.routes import compare, info, page, predict, v2
 from service.routes.front import Front
 from service.routes.openapi import describe
@@ -95,7 +96,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
 
 def _front(app: FastAPI, settings: Settings) -> ASGIApp:
     """Return the ASGI app to serve: the short cut for predictions, behind the guard and the check of origins."""
-    front = Front(app, "/predict/", predict.predict)
+    front = Front(app, "/predict/", predict.predict, Refusals(app.state.service))
     keys, open_paths = Keys(settings.keys()), open_paths_of(settings)
     describe(app, open_paths, has_keys=bool(keys))
     guarded = Guard(front, app, keys, open_paths) if keys else front

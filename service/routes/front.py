@@ -7,6 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.refusals import Refusals
+
 
 class Front:
     """ASGI: predictions go straight to their endpoint, everything else to FastAPI.
@@ -17,14 +19,19 @@ class Front:
     cores of an AMD EPYC without VNNI under other load, OpenVINO 2026.4.1, FastAPI 0.165.0, uvicorn 0.54.0).
     """
 
-    def __init__(self, app: Any, prefix: str, endpoint: Callable[[Request, str], Awaitable[Response]]) -> None:
+    def __init__(
+        self, app: Any, prefix: str, endpoint: Callable[[Request, str], Awaitable[Response]], refusals: Refusals
+    ) -> None:
         self.app = app
+        self.refusals = refusals
         self.prefix = prefix
         self.endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(self.prefix):
             variant = scope["path"].removeprefix(self.prefix)
+            if await self.refusals.refuse(scope, send, variant):
+                return
             if variant and "/" not in variant:
                 scope["app"] = self.app
                 response = await self.endpoint(Request(scope, receive, send), variant)

@@ -25,7 +25,7 @@ def service() -> Iterator[Service]:
 
 
 def post(service: Service, value: int, variant: str = "fp32") -> httpx.Response:
-    return httpx.post(f"{service.url}/predict/{variant}", content=png(value), headers=PNG, timeout=30)
+    return httpx.post(f"{service.url}/predict/{variant}", content=png(value), headers=PNG, timeout=60)
 
 
 def test_a_raising_engine_fails_only_the_request_that_made_it_raise(service: Service) -> None:
@@ -114,19 +114,31 @@ def test_a_lost_worker_fails_what_it_held_and_comes_back(service: Service, comma
 
 
 def test_a_full_queue_refuses_at_once() -> None:
-    """Past max_waiting_images a request gets 503 overloaded with Retry-After; the queued ones are answered."""
+    """Past max_waiting_images a request gets 503 overloaded with Retry-After; the queued ones are answered.
+
+    A request with a query is refused on the usual way of predictions, with the same answer.
+    """
     four = solid(1).tobytes() * 4
     flags = ("--variants", "fp32", "--max-waiting-images", "8", "--max-batch-size", "4")
     with running(*flags, module=FAKES) as service, ThreadPoolExecutor(3) as pool:
-        stalled = pool.submit(post, service, fakes.STALL)
-        until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="stalled batch")
-        url = f"{service.url}/predict/fp32"
-        queued = [pool.submit(httpx.post, url, content=four, headers=RAW, timeout=30) for _ in range(2)]
-        until(lambda: service.sample("precision_queue_depth", variant="fp32") == 8, what="full queue")
-        refused = service.client.post("/predict/fp32", content=png(1), headers=PNG)
+        url, worker = f"{service.url}/predict/fp32", service.worker()
+        worker.suspend()
+        try:
+            held = pool.submit(post, service, 1)
+            until(lambda: service.sample("precision_requests_in_flight", variant="fp32") == 1, what="held batch")
+            queued = [pool.submit(httpx.post, url, content=four, headers=RAW, timeout=60) for _ in range(2)]
+            until(lambda: service.sample("precision_queue_depth", variant="fp32") == 8, what="full queue")
+            named = PNG | {"X-Request-ID": "mine"}
+            refused, usual = (
+                service.client.post(f"/predict/fp32{query}", content=png(1), headers=named)
+                for query in ("", "?top_k=1")
+            )
+        finally:
+            worker.resume()
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        assert [answer.result().status_code for answer in (stalled, *queued)] == [200, 200, 200]
-        assert service.outcomes("fp32") == {"ok": 3, "overloaded": 1}
+        assert (refused.json(), refused.headers.keys()) == (usual.json(), usual.headers.keys())
+        assert [answer.result().status_code for answer in (held, *queued)] == [200, 200, 200]
+        assert service.outcomes("fp32") == {"ok": 3, "overloaded": 2}
 
 
 def test_a_client_may_ask_for_an_earlier_deadline(service: Service) -> None:

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 from typing import NoReturn
 
 import numpy as np
+import psutil
 import pytest
 
 from common import machine
 from service.errors import ServiceError
+from service.litserver import NICENESS
 from service.server import build_server
 from service.settings import Settings
 from service.shadow import MOST_IMAGES, Shadow
@@ -85,6 +87,12 @@ def test_the_worker_in_the_background_has_only_idle_time(service: Service) -> No
     policies = [{os.sched_getscheduler(thread.id) for thread in worker.threads()} for worker in service.workers()]
     assert sorted(policies, key=str) == [{os.SCHED_OTHER}, {os.SCHED_OTHER}, {os.SCHED_IDLE}]
     assert service.sample("precision_memory_bytes", variant="shadow", kind="pss") > 2**20
+
+
+def test_workers_on_the_cpu_are_nicer_than_the_http_process(service: Service) -> None:
+    """The process that all requests go through gets a core before the threads that compute."""
+    own = psutil.Process(service.process.pid).nice()
+    assert {worker.nice() for worker in service.workers()} == {own + NICENESS}
 
 
 def test_a_worker_that_cannot_be_put_in_the_background_is_not_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
