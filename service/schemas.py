@@ -152,11 +152,14 @@ class Problem(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Each variant's state; ready when every variant that can run on this machine is."""
+    """Each variant's state; ready when every variant that can run on this machine is, until the service stops."""
 
-    model_config = example(ready=True, variants={"fp32": "ready", "fp16": "unavailable", "int8": "ready"})
+    model_config = example(
+        ready=True, stopping=False, variants={"fp32": "ready", "fp16": "unavailable", "int8": "ready"}
+    )
 
     ready: bool
+    stopping: bool = Field(False, description="true: the service ends soon and still answers")
     variants: dict[str, str]
 
 

@@ -74,6 +74,7 @@ def build_server(
         evaluations=evaluation.read(weights),
         budget=Budget(max(settings.max_held_bytes, 2 * settings.max_body_bytes)),
         decoders=server.decoders,
+        stops=lambda: server.is_stopping,
     )
     _add_routes(server.app, settings)
     server.front = _front(server.app, settings)

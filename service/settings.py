@@ -86,6 +86,14 @@ class Settings(BaseSettings):
     hang_timeout: float = Field(60.0, gt=0, description="time for a batch, seconds; a worker that needs more is killed")
     load_timeout: float = Field(300.0, gt=0, description="time to load, seconds; a worker that needs more is killed")
     drain_timeout: int = Field(10, ge=0, description="time that requests in flight have at shutdown, seconds")
+    shutdown_delay: float = Field(
+        0.0,
+        ge=0,
+        description="time after SIGTERM in which requests are still served while readiness says 503, seconds",
+    )
+    keep_alive: int = Field(
+        5, ge=1, description="time that an idle connection stays open, seconds; more than the balancer's idle time"
+    )
     max_connections: int = Field(
         1000, ge=1, description="open connections; further ones wait in the kernel until one closes"
     )

@@ -58,7 +58,7 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     service = service_of(request)
     states = {name: str(pool.state) for name, pool in service.pools.items()}
-    document = Readiness(ready=service.is_ready, variants=states)
+    document = Readiness(ready=service.is_ready, stopping=service.stops(), variants=states)
     return JSONResponse(document.model_dump(), 200 if document.ready else 503)
 
 

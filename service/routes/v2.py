@@ -177,7 +177,7 @@ async def metadata(request: Request) -> documents.ModelMetadata:
 
 async def model_ready(request: Request) -> Response:
     pool = pool_of(request)
-    is_up = pool.state == State.READY
+    is_up = pool.state == State.READY and not service_of(request).stops()
     return JSONResponse({"name": model_of(pool), "ready": is_up}, 200 if is_up else 503)
 
 
