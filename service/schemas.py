@@ -177,6 +177,9 @@ class VariantInfo(BaseModel):
     reference: str | None = Field(None, description="the variant that this one is fairly compared with")
     summary: str
     max_batch_size: int
+    last_death: dict[str, Any] | None = Field(
+        None, description="how a worker last died: cause, exit code, largest resident size, memory limit of the cgroup"
+    )
     evaluation: dict[str, Any] | None = Field(
         None, description=f"accuracy, agreement with {REFERENCE}, sizes and times, and what they were measured on"
     )

@@ -102,6 +102,7 @@ def info_of(pool: Pool, entry: evaluation.Entry | None) -> VariantInfo:
     }
     worker = pool.info.as_json() if pool.info else {}
     running = {name: value for name, value in worker.items() if value is not None and name not in UNSHOWN}
-    now = {"state": pool.state, "reason": pool.reason, "max_batch_size": pool.max_batch_size}
+    now: dict[str, Any] = {"state": pool.state, "reason": pool.reason, "max_batch_size": pool.max_batch_size}
+    now |= {"last_death": asdict(pool.last_death) if pool.last_death else None}
     measured = {"evaluation": entry if entry and evaluation.belongs(entry, worker) else None}
     return VariantInfo.model_validate(known | running | now | measured)
