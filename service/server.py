@@ -87,7 +87,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
     app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
     app.router.routes = [route for route in app.router.routes if getattr(route, "name", "") not in REPLACED]
     app.router.redirect_slashes = False  # a redirect would go wherever the client's Host header says
-    app.include_router(page.router(settings.root_path, with_index=not settings.no_page))
+    app.include_router(page.router(settings.root_path or "", with_index=not settings.no_page))
     for routes in (predict, compare, v2, info):
         app.include_router(routes.router())
     app.add_exception_handler(HTTPException, _http_problem)
@@ -99,7 +99,7 @@ def _front(app: FastAPI, settings: Settings) -> ASGIApp:
     """Return the ASGI app to serve: the short cut for predictions, behind guard, check of origins, CORS and prefix."""
     front = Front(app, "/predict/", predict.predict)
     keys, open_paths = Keys(settings.keys()), open_paths_of(settings)
-    describe(app, open_paths, settings.root_path, has_keys=bool(keys))
+    describe(app, open_paths, settings.root_path or "", has_keys=bool(keys))
     guarded = Guard(front, app, keys, open_paths) if keys else front
     checks = origin.rules(settings, has_keys=bool(keys))
     checked = origin.OriginCheck(guarded, app, checks) if checks else guarded

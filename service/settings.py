@@ -121,8 +121,8 @@ class Settings(BaseSettings):
         None,
         description="sites whose pages may call the service (CORS), comma-separated: https://a.example.org; * for all",
     )
-    root_path: str = Field(
-        "", pattern=r"^(/[\w.~-]+)*$", description="path under which a proxy shows the service, as /precision"
+    root_path: str | None = Field(
+        None, pattern=r"^(/[\w.~-]+)*$", description="path under which a proxy shows the service, as /precision"
     )
     ssl_certfile: Path | None = Field(None, description="certificate chain (PEM); the service then speaks HTTPS")
     ssl_keyfile: Path | None = Field(None, validate_default=True, description="private key (PEM) of the certificate")

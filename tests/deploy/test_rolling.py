@@ -22,7 +22,7 @@ LAG_SECONDS = 3.0
 
 def replica(port: int = 0, delay: float = DELAY_SECONDS) -> AbstractContextManager[Service]:
     """Run a service with fake engines."""
-    flags = ("--variants", "fp32", "--shutdown-delay", str(delay), "--port", str(port))
+    flags = ("--variants", "fp32", "--shutdown-delay", str(delay), "--port", str(port), "--log-level", "warning")
     return running(*flags, module="tests.service.fakes")
 
 
