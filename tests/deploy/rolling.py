@@ -17,7 +17,7 @@ from tests.service.processes import ROOT, free_port
 
 PROGRAM = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin") or ""
 CONFIGURATION = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
-PACE_SECONDS = 0.03
+PACE_SECONDS = 0.05
 """The pause of a client between two requests: the services start while the load runs."""
 
 
