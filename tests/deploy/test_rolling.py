@@ -26,6 +26,7 @@ def replica(port: int = 0, delay: float = DELAY_SECONDS) -> AbstractContextManag
     return running(*flags, module="tests.service.fakes")
 
 
+@pytest.mark.timeout(900)  # it starts twelve services, for which a busy machine takes minutes
 @pytest.mark.skipif(not rolling.PROGRAM, reason="haproxy is missing (Debian: apt install haproxy)")
 def test_no_request_is_lost_while_replicas_are_replaced(tmp_path: Path) -> None:
     """None fails in ten stops. After kill -9 only requests fail that were in flight, the large uploads among them.
