@@ -1,4 +1,4 @@
-"""The CPU quota of the cgroups that this process is in: version 1 and 2, nested, in a container or under systemd.
+"""The limits of the cgroups that this process is in: version 1 and 2, nested, in a container or under systemd.
 
 `/proc/self/cgroup` names the process's group in each hierarchy, and `/proc/self/mountinfo` says where the hierarchies
 are mounted, and from which group on. https://docs.kernel.org/admin-guide/cgroup-v2.html
@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 PROC = Path("/proc/self")
+NO_LIMIT = 2**60
+"""Bytes from which on a memory limit of version 1, which always has a number, is none."""
 
 
 @dataclass(frozen=True)
 class Mount:
-    """A mounted hierarchy that can limit CPU time."""
+    """A mounted hierarchy that can set a limit."""
 
     is_v2: bool
     root: PurePosixPath
@@ -29,32 +31,66 @@ def cpu_quota(proc: Path = PROC) -> float | None:
 
     Groups above those that a container sees cannot be read and do not count.
     """
-    own = _own_groups(proc)
     quotas = [
         quota
-        for is_v2, group in own.items()
-        for folder in _folders(group, [mount for mount in _mounts(proc) if mount.is_v2 == is_v2])
+        for is_v2, folders in _hierarchies(proc, "cpu")
+        for folder in folders
         if (quota := _quota(folder, is_v2=is_v2)) is not None
     ]
     return min(quotas, default=None)
 
 
-def _own_groups(proc: Path) -> dict[bool, PurePosixPath]:
-    """Return the process's group in version 2 (True) and in version 1's hierarchy of the CPU (False)."""
+def memory_limit(proc: Path = PROC) -> int | None:
+    """Return the bytes that this process's groups may use: the least limit, as `cpu_quota` looks for it."""
+    limits = [
+        limit
+        for is_v2, folders in _hierarchies(proc, "memory")
+        for folder in folders
+        if (limit := _number(folder / ("memory.max" if is_v2 else "memory.limit_in_bytes"))) and limit < NO_LIMIT
+    ]
+    return min(limits, default=None)
+
+
+def oom_kills(proc: Path = PROC) -> int:
+    """Return how many processes of this process's group the kernel killed for memory; 0 where it does not tell."""
+    return sum(
+        _number(folders[0] / ("memory.events" if is_v2 else "memory.oom_control"), "oom_kill ") or 0
+        for is_v2, folders in _hierarchies(proc, "memory")
+        if folders
+    )
+
+
+def _number(file: Path, key: str = "") -> int | None:
+    """Return the number in the line that begins with the key; None if there is none."""
+    values = [line.removeprefix(key) for line in _lines(file) if line.startswith(key)]
+    return int(values[0]) if values and values[0].isdecimal() else None
+
+
+def _hierarchies(proc: Path, controller: str) -> list[tuple[bool, list[Path]]]:
+    """Return for each hierarchy that can limit the controller: whether it is version 2, and the group's folders."""
+    mounts = list(_mounts(proc, controller))
+    return [
+        (is_v2, _folders(group, [mount for mount in mounts if mount.is_v2 == is_v2]))
+        for is_v2, group in _own_groups(proc, controller).items()
+    ]
+
+
+def _own_groups(proc: Path, controller: str) -> dict[bool, PurePosixPath]:
+    """Return the process's group in version 2 (True) and in version 1's hierarchy of the controller (False)."""
     found = {}
     for line in _lines(proc / "cgroup"):
         number, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
-        if (is_v2 := number == "0" and not controllers) or "cpu" in controllers.split(","):
+        if (is_v2 := number == "0" and not controllers) or controller in controllers.split(","):
             found[is_v2] = PurePosixPath(group.removesuffix(" (deleted)"))
     return found
 
 
-def _mounts(proc: Path) -> Iterator[Mount]:
+def _mounts(proc: Path, controller: str) -> Iterator[Mount]:
     for line in _lines(proc / "mountinfo"):
         before, _, after = line.partition(" - ")
         fields, (kind, _, options) = before.split(), (after.split() + [""] * 3)[:3]
-        if len(fields) > 4 and (kind == "cgroup2" or (kind == "cgroup" and "cpu" in options.split(","))):
+        if len(fields) > 4 and (kind == "cgroup2" or (kind == "cgroup" and controller in options.split(","))):
             yield Mount(kind == "cgroup2", PurePosixPath(_unescaped(fields[3])), Path(_unescaped(fields[4])))
 
 

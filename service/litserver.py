@@ -69,6 +69,12 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         self.pools = {api.variant.name: self._pool(api, observer) for api in apis}
         self.background = self._background_pool(background) if background else None
         self.decoders = Decoders(settings)
+        self._http: LimitedServer | None = None
+
+    @property
+    def is_stopping(self) -> bool:
+        """True from the signal to stop on."""
+        return self._http is not None and self._http.should_exit
 
     def _register_internal_endpoints(self) -> None:
         """Register nothing: this service has its own routes in place of LitServe's `/`, `/health` and `/info`."""
@@ -132,7 +138,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
             await self.decoders.stop()
 
     def run(self, sock: socket.socket) -> None:
-        """Serve on a bound socket until SIGTERM, SIGINT or SIGHUP, then finish the requests in flight and return."""
+        """Serve on a bound socket until SIGTERM, SIGINT or SIGHUP, then stop: delay, drain, return."""
         config = uvicorn.Config(
             self.front,
             http=self.protocol,
@@ -141,6 +147,7 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=self.settings.keep_alive,
             timeout_graceful_shutdown=self.settings.drain_timeout,
             ssl_certfile=self.settings.ssl_certfile,
             ssl_keyfile=self.settings.ssl_keyfile,
@@ -149,7 +156,8 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         patience = self.settings.receive_timeout + GRACE_SECONDS
-        server = LimitedServer(config, self.settings.max_connections, handshake_seconds=patience)
+        server = LimitedServer(config, self.settings.max_connections, patience, self.settings.shutdown_delay)
+        self._http = server
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # it is ignored under nohup
             signal.signal(signal.SIGHUP, server.handle_exit)
         server.run(sockets=[sock])

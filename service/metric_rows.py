@@ -5,6 +5,7 @@ from typing import Literal
 
 from service.errors import REASONS
 from service.phases import Phases
+from service.workers.death import CAUSES
 from service.workers.status import State
 
 PHASES = Phases._fields
@@ -125,6 +126,16 @@ ROWS = (
     Row(
         "counter", "precision_worker_restarts", (*V, "reason"), "Workers lost and started again.",
         ("died", "hung", "device_lost"),
+    ),
+    Row(
+        "counter", "precision_worker_deaths", (*V, "cause"),
+        "Workers that ended by themselves, by signal; exit: with a status; out_of_memory: the kernel killed it because "
+        "its cgroup was out of memory.", CAUSES,
+    ),
+    Row(
+        "gauge", "precision_worker_death_bytes", (*V, "cause", "kind"),
+        "Memory at the last such death. resident: the worker's largest resident size, read up to a second before; "
+        "limit: the memory limit of the cgroup, if there is one.",
     ),
 )  # fmt: skip
 MEMORY = Row(

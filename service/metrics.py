@@ -19,6 +19,7 @@ from prometheus_client.samples import Sample
 from service.histograms import Histogram, Series
 from service.logs import UNKNOWN
 from service.metric_rows import DROPPED, MEMORY, OUTCOMES, PHASES, ROWS, STATES, Row, V
+from service.workers.death import Death
 from service.workers.memory import Readings
 from service.workers.status import State, WorkerInfo
 
@@ -133,9 +134,14 @@ class Metrics:
         """Observe that a request was chosen to be run through fp32 too, and was not."""
         self._child("precision_shadow_dropped", variant).inc()
 
-    def restart(self, variant: str, reason: str) -> None:
-        """Observe that a worker was lost. The reason is `died`, `hung` or `device_lost`."""
+    def restart(self, variant: str, reason: str, death: Death | None) -> None:
+        """Observe that a worker was lost: why (`died`, `hung` or `device_lost`), and how it died if it did."""
         self._child("precision_worker_restarts", variant, reason).inc()
+        if death:
+            self._child("precision_worker_deaths", variant, death.cause).inc()
+            for kind, size in {"resident": death.resident_bytes, "limit": death.memory_limit_bytes}.items():
+                if size:
+                    self._child("precision_worker_death_bytes", variant, death.cause, kind).set(size)
 
     def state(self, variant: str, state: State, workers: list[State], infos: list[WorkerInfo]) -> None:
         """Observe that a variant, or one of its workers, entered a state.

@@ -68,10 +68,17 @@ class Service:
     """Variant -> how good it was found to be."""
     budget: Budget
     decoders: Decoders
+    stops: Callable[[], bool]
+    """Returns whether the service was told to stop."""
 
     @property
     def is_ready(self) -> bool:
-        """True if every variant answers. Those that this machine cannot run do not count, unless all are such."""
+        """True if every variant answers, until the service is told to stop.
+
+        Variants that this machine cannot run do not count, unless all are such.
+        """
+        if self.stops():
+            return False
         possible = [pool.state for pool in self.pools.values() if pool.state != State.UNAVAILABLE]
         return bool(possible) and all(state == State.READY for state in possible)
 

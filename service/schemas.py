@@ -152,11 +152,14 @@ class Problem(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Each variant's state; ready when every variant that can run on this machine is."""
+    """Each variant's state; ready when every variant that can run on this machine is, until the service stops."""
 
-    model_config = example(ready=True, variants={"fp32": "ready", "fp16": "unavailable", "int8": "ready"})
+    model_config = example(
+        ready=True, stopping=False, variants={"fp32": "ready", "fp16": "unavailable", "int8": "ready"}
+    )
 
     ready: bool
+    stopping: bool = Field(False, description="true: the service ends soon and still answers")
     variants: dict[str, str]
 
 
@@ -174,6 +177,9 @@ class VariantInfo(BaseModel):
     reference: str | None = Field(None, description="the variant that this one is fairly compared with")
     summary: str
     max_batch_size: int
+    last_death: dict[str, Any] | None = Field(
+        None, description="how a worker last died: cause, exit code, largest resident size, memory limit of the cgroup"
+    )
     evaluation: dict[str, Any] | None = Field(
         None, description=f"accuracy, agreement with {REFERENCE}, sizes and times, and what they were measured on"
     )

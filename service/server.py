@@ -17,6 +17,7 @@ from service.errors import ServiceError, http_error
 from service.http import origin
 from service.http.guard import HEALTH, Guard
 from service.http.keys import Keys
+from service.http.prefix import Prefix
 from service.litserver import PrecisionServer
 from service.logs import RequestLog, dropped_lines
 from service.metrics import Metrics
@@ -75,6 +76,7 @@ def build_server(
         evaluations=evaluation.read(weights),
         budget=Budget(max(settings.max_held_bytes, 2 * settings.max_body_bytes)),
         decoders=server.decoders,
+        stops=lambda: server.is_stopping,
     )
     _add_routes(server.app, settings)
     server.front = _front(server.app, settings)
@@ -86,7 +88,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
     app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
     app.router.routes = [route for route in app.router.routes if getattr(route, "name", "") not in REPLACED]
     app.router.redirect_slashes = False  # a redirect would go wherever the client's Host header says
-    app.include_router(page.router(with_index=not settings.no_page))
+    app.include_router(page.router(settings.root_path or "", with_index=not settings.no_page))
     for routes in (predict, compare, v2, info):
         app.include_router(routes.router())
     app.add_exception_handler(HTTPException, _http_problem)
@@ -95,13 +97,15 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
 
 
 def _front(app: FastAPI, settings: Settings) -> ASGIApp:
-    """Return the ASGI app to serve: the short cut for predictions, behind the guard and the check of origins."""
+    """Return the ASGI app to serve: the short cut for predictions, behind guard, check of origins, CORS and prefix."""
     front = Front(app, "/predict/", predict.predict, Refusals(app.state.service))
     keys, open_paths = Keys(settings.keys()), open_paths_of(settings)
-    describe(app, open_paths, has_keys=bool(keys))
+    describe(app, open_paths, settings.root_path or "", has_keys=bool(keys))
     guarded = Guard(front, app, keys, open_paths) if keys else front
     checks = origin.rules(settings, has_keys=bool(keys))
-    return origin.OriginCheck(guarded, app, checks) if checks else guarded
+    checked = origin.OriginCheck(guarded, app, checks) if checks else guarded
+    shared = origin.cors(checked, settings.allowed_origins) if settings.allowed_origins else checked
+    return Prefix(shared, settings.root_path) if settings.root_path else shared
 
 
 def _workers(server: PrecisionServer) -> dict[str, list[Process]]:

@@ -20,6 +20,7 @@ from service.http.keys import keys_in
 
 PREFIX = "PRECISION_"
 HOST_NAME = re.compile(r"\*|(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
+ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:\d+)?", re.ASCII)
 Share = Annotated[float, Field(ge=0, le=1)]
 Channels = Annotated[tuple[Share, Share, Share], NoDecode]
 ALL = "all"
@@ -41,14 +42,10 @@ class Settings(BaseSettings):
         None, description="weights to serve instead of the bundled ones (.safetensors, or a state dict)"
     )
     input_size: int | None = Field(
-        None,
-        ge=SIDES[0],
-        le=SIDES[-1],
-        description="height and width of the checkpoint's images (its card's, else 32)",
+        None, ge=SIDES[0], le=SIDES[-1], description="height and width of the checkpoint's images (its card's, else 32)"
     )
     mean: Channels | None = Field(
-        None,
-        description="mean per channel, 0 to 1, of the checkpoint's normalisation (its card's, else CIFAR-10's)",
+        None, description="mean per channel, 0 to 1, of the checkpoint's normalisation (its card's, else CIFAR-10's)"
     )
     std: Channels | None = Field(None, description="standard deviation per channel, as --mean")
     calibration_images: Path | None = Field(
@@ -86,6 +83,12 @@ class Settings(BaseSettings):
     hang_timeout: float = Field(60.0, gt=0, description="time for a batch, seconds; a worker that needs more is killed")
     load_timeout: float = Field(300.0, gt=0, description="time to load, seconds; a worker that needs more is killed")
     drain_timeout: int = Field(10, ge=0, description="time that requests in flight have at shutdown, seconds")
+    shutdown_delay: float = Field(
+        0.0, ge=0, description="time after SIGTERM in which readiness is 503 and requests are served, seconds"
+    )
+    keep_alive: int = Field(
+        5, ge=1, description="time that an idle connection stays open, seconds; more than the balancer's idle time"
+    )
     max_connections: int = Field(
         1000, ge=1, description="open connections; further ones wait in the kernel until one closes"
     )
@@ -114,6 +117,13 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         None, description="names of the service, and of sites whose pages may post, comma-separated; * for all"
     )
+    allowed_origins: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description="sites whose pages may call the service (CORS), comma-separated: https://a.example.org; * for all",
+    )
+    root_path: str | None = Field(
+        None, pattern=r"^(/[\w.~-]+)*$", description="path under which a proxy shows the service, as /precision"
+    )
     ssl_certfile: Path | None = Field(None, description="certificate chain (PEM); the service then speaks HTTPS")
     ssl_keyfile: Path | None = Field(None, validate_default=True, description="private key (PEM) of the certificate")
     shadow_share: float = Field(
@@ -122,10 +132,7 @@ class Settings(BaseSettings):
         le=1,
         description="share of the other variants' requests that a background fp32 worker runs too, for metrics only",
     )
-    traces: bool = Field(
-        False,
-        description="trace each prediction to the OpenTelemetry collector that the OTEL_* variables name",
-    )
+    traces: bool = Field(False, description="trace each prediction to the OpenTelemetry collector of OTEL_* variables")
     log_level: str = Field(
         "info",
         pattern="^(debug|info|warning|error)$",
@@ -152,7 +159,7 @@ class Settings(BaseSettings):
         """True if the service listens on loopback addresses only."""
         return _is_loopback(self.host)
 
-    @field_validator("variants", "mean", "std", "allowed_hosts", mode="before")
+    @field_validator("variants", "mean", "std", "allowed_hosts", "allowed_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
@@ -187,6 +194,13 @@ class Settings(BaseSettings):
         if not all(map(HOST_NAME.fullmatch, names or ())):
             raise ValueError("expected names without scheme and port, such as a.example.org or *.example.org, or *")
         return names
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if not all(map(ORIGIN.fullmatch, origins or ())):
+            raise ValueError("expected origins without path, such as https://a.example.org or http://b:8080, or *")
+        return origins
 
     @field_validator("api_keys", "api_key_file")
     @classmethod

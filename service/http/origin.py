@@ -6,14 +6,16 @@ here, and with a name of its own that it points to this machine (DNS rebinding) 
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.decoding import HEADER_LENGTH
 from service.errors import ServiceError
 from service.http.guard import HEALTH, refusal
 from service.settings import PREFIX, Settings
@@ -25,6 +27,13 @@ HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change and compute nothing. A page of another site cannot read their answers without CORS headers."""
 OWN_SITE = (b"same-origin", b"same-site", b"none")
 """Values of Sec-Fetch-Site that are allowed; `none` is a user who typed the address or opened a bookmark."""
+REQUEST_HEADERS = (
+    "Authorization", "X-API-Key", "Content-Type", "Content-Encoding",
+    "X-Request-ID", "X-Request-Timeout", HEADER_LENGTH,
+)  # fmt: skip
+"""Headers that a page of an allowed origin may send."""
+ANSWER_HEADERS = (HEADER_LENGTH, "Retry-After", "Server-Timing", "X-Request-ID")
+"""Headers of an answer that such a page may read."""
 MOST_SHOWN = 100
 """Characters of a foreign name that an error repeats."""
 
@@ -51,6 +60,8 @@ class Rules:
     """Names that a Host header may have; None: any."""
     checks_site: bool
     """True if other sites' pages may not post."""
+    origins: frozenset[str] = frozenset()
+    """The origins of `--allowed-origins`, whose pages may post, too."""
 
     def objection(self, method: str, headers: Mapping[bytes, bytes]) -> ServiceError | None:
         """Return the error that a request with these ASGI headers ends in, None if it may pass."""
@@ -76,6 +87,8 @@ class Rules:
         site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
         if site in OWN_SITE or (site is None and origin is None):
             return False
+        if (origin or b"").decode("latin-1") in self.origins:
+            return False
         page = _page_of((origin or b"").decode("latin-1"))
         return page not in self.allowed and (site is not None or page != host)
 
@@ -87,12 +100,20 @@ def rules(settings: Settings, has_keys: bool) -> Rules | None:
     more. So host names are checked there, and wherever the settings list them. A service with keys needs no check,
     because a page of another site has no key.
     """
-    allowed = settings.allowed_hosts or ()
+    allowed, origins = settings.allowed_hosts or (), frozenset(settings.allowed_origins or ())
     checks_host = bool(allowed) or (settings.is_on_loopback and not has_keys)
-    if ANY in allowed or (has_keys and not checks_host):
+    checks_site = not has_keys and ANY not in origins
+    if ANY in allowed or not (checks_site or checks_host):
         return None
     ours = Names((*OURS, settings.host, socket.gethostname())) if checks_host else None
-    return Rules(Names(allowed), ours, checks_site=not has_keys)
+    return Rules(Names(allowed), ours, checks_site, origins)
+
+
+def cors(front: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Return the app with the headers by which a browser lets pages of these origins call it and read the answers."""
+    return CORSMiddleware(
+        front, origins, allow_methods=("GET", "POST"), allow_headers=REQUEST_HEADERS, expose_headers=ANSWER_HEADERS
+    )
 
 
 class OriginCheck:

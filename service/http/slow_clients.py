@@ -1,5 +1,7 @@
 """Limits for clients that send or read too slowly: their connections are closed. uvicorn alone waits without a limit.
 
+A connection is not closed for idleness while a request lies unread in its socket: its client would get no answer.
+
 uvicorn has no public setting for this: its only limit of time on a connection is the one between two requests, and an
 ASGI application sees a request no earlier than its whole head. So a subclass of uvicorn's protocol starts the timers.
 It uses attributes that uvicorn does not document, therefore pyproject.toml allows one minor version of uvicorn, and
@@ -10,8 +12,12 @@ without VNNI, 2 cores under other load, uvicorn 0.54.0, OpenVINO 2026.4.1, n = 1
 """
 
 import asyncio
+import fcntl
+import termios
 from collections.abc import Callable
 from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.http.framing import Refused, StrictProtocol
 
@@ -82,6 +88,29 @@ class TimedProtocol(StrictProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was idle for too long, unless a request came that was not yet read."""
+        if not self._has_unread():
+            super().timeout_keep_alive_handler()
+
+    def close_after_answer(self) -> None:
+        """Announce with the answer that is due, if it has not begun, that the connection closes after it."""
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn declares it without None
+        if cycle is not None and not cycle.response_started:
+            cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Close the connection now if it is idle, else after its answer. A request that is not yet read gets one."""
+        if not self._has_unread():
+            super().shutdown()
+
+    def _has_unread(self) -> bool:
+        """Return whether the client sent bytes that the event loop did not read yet."""
+        if self.transport.is_closing():
+            return False
+        file = self.transport.get_extra_info("socket").fileno()
+        return any(fcntl.ioctl(file, termios.FIONREAD, bytes(4)))
 
     def on_message_begin(self) -> None:
         """Count the bytes of a new head."""

@@ -1,7 +1,7 @@
 // Swagger UI, with the key that was typed in on the page at / (this tab only).
 
 SwaggerUIBundle({
-  url: "/openapi.json",
+  url: "openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
   validatorUrl: null,

@@ -41,7 +41,7 @@ function unanswered(error) {
 
 async function loadVariants() {
   try {
-    const { variants } = await (await ask("/variants")).json();
+    const { variants } = await (await ask("variants")).json();
     for (const card of variants) describe(card);
     say("");
     if (variants.some((card) => card.state === "starting")) setTimeout(loadVariants, RETRY_MS);
@@ -68,7 +68,7 @@ function describe(card) {
 
 async function predict(name) {
   const entry = cards.get(name);
-  const response = await ask(`/predict/${name}?top_k=3`, { method: "POST", body: picture, headers: { "Content-Type": picture.type } });
+  const response = await ask(`predict/${name}?top_k=3`, { method: "POST", body: picture, headers: { "Content-Type": picture.type } });
   const answer = await response.json();
   const timing = Object.fromEntries(
     response.headers.get("Server-Timing").split(", ").map((part) => part.split(";dur=")).map(([phase, value]) => [phase, Number(value)]),
@@ -172,7 +172,7 @@ function choose(blob, pressed = null) {
 }
 
 function addSample(label) {
-  const path = `/page/sample-${label}.png`;
+  const path = `page/sample-${label}.png`;
   const button = make("button");
   const image = Object.assign(document.createElement("img"), { src: path, alt: label });
   Object.assign(button, { type: "button", title: label, ariaPressed: "false" });
@@ -201,7 +201,7 @@ element("key").addEventListener("change", (event) => { sessionStorage.setItem("k
 element("metrics").addEventListener("click", (event) => { // a link cannot carry the key
   if (!element("key").value) return;
   event.preventDefault();
-  ask("/metrics").then((response) => response.blob()).then((text) => location.assign(URL.createObjectURL(text)), unanswered);
+  ask("metrics").then((response) => response.blob()).then((text) => location.assign(URL.createObjectURL(text)), unanswered);
 });
 element("legend").append(...PHASES.map((phase) => { const item = make("li"); item.append(tint(make("i"), phase, 0), phase.replace("_", " ")); return item; }));
 for (const label of CLASSES) addSample(label);

@@ -11,7 +11,9 @@ from service.refusals import Refusals
 
 
 class Front:
-    """ASGI: predictions go straight to their endpoint, everything else to FastAPI.
+    """ASGI: predictions go straight to their endpoint, everything else to FastAPI, HEAD as GET.
+
+    uvicorn sends no body in answer to HEAD.
 
     FastAPI's middleware, routing and dependency resolution take 340 to 520 us of processor time for each request. On
     int8 the short cut answered 1.10 [1.06, 1.13] times as many requests at 32 clients, 1.04 [0.91, 1.19] at 8 and 1.04
@@ -37,4 +39,5 @@ class Front:
                 response = await self.endpoint(Request(scope, receive, send), variant)
                 await response(scope, receive, send)
                 return
-        await self.app(scope, receive, send)
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self.app({**scope, "method": "GET"} if is_head else scope, receive, send)

@@ -58,7 +58,7 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     service = service_of(request)
     states = {name: str(pool.state) for name, pool in service.pools.items()}
-    document = Readiness(ready=service.is_ready, variants=states)
+    document = Readiness(ready=service.is_ready, stopping=service.stops(), variants=states)
     return JSONResponse(document.model_dump(), 200 if document.ready else 503)
 
 
@@ -102,6 +102,7 @@ def info_of(pool: Pool, entry: evaluation.Entry | None) -> VariantInfo:
     }
     worker = pool.info.as_json() if pool.info else {}
     running = {name: value for name, value in worker.items() if value is not None and name not in UNSHOWN}
-    now = {"state": pool.state, "reason": pool.reason, "max_batch_size": pool.max_batch_size}
+    now: dict[str, Any] = {"state": pool.state, "reason": pool.reason, "max_batch_size": pool.max_batch_size}
+    now |= {"last_death": asdict(pool.last_death) if pool.last_death else None}
     measured = {"evaluation": entry if entry and evaluation.belongs(entry, worker) else None}
     return VariantInfo.model_validate(known | running | now | measured)

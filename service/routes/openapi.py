@@ -140,7 +140,7 @@ def _everywhere(path: str, method: str, is_open: bool) -> list[int]:
     return [status for status, holds in ((401, from_keys), (403, from_site), (421, from_host), (500, True)) if holds]
 
 
-def describe(app: FastAPI, open_paths: Iterable[str], has_keys: bool) -> None:
+def describe(app: FastAPI, open_paths: Iterable[str], root_path: str, has_keys: bool) -> None:
     """Add to the app's description the parts that all routes share: keys, and the errors of what stands before them."""
     needed: list[dict[str, list[str]]] = [{name: []} for name in SCHEMES]
     closed = {"security": needed if has_keys else [{}, *needed]}
@@ -148,7 +148,7 @@ def describe(app: FastAPI, open_paths: Iterable[str], has_keys: bool) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is not None:
             return app.openapi_schema
-        document = FastAPI.openapi(app)
+        document = FastAPI.openapi(app) | ({"servers": [{"url": root_path}]} if root_path else {})
         document["components"]["securitySchemes"] = SCHEMES
         document["components"]["schemas"] |= _schemas()
         for path, operations in document["paths"].items():

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Coroutine
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -44,8 +45,11 @@ def paths(with_index: bool) -> set[str]:
     return {"/", *DOCS, *INDEX, *SAMPLES} if with_index else {"/", *DOCS}
 
 
-def router(with_index: bool) -> APIRouter:
-    """Return the routes of the files, which are read once. Without the index page, / leads to /docs."""
+def router(root_path: str, with_index: bool) -> APIRouter:
+    """Return the routes of the files, which are read once. Without the index page, / leads to /docs.
+
+    `root_path` is the path under which a proxy shows the service. The files themselves have relative links.
+    """
     routes = APIRouter(include_in_schema=False)
     for path, (file, kind) in (DOCS | INDEX if with_index else DOCS).items():
         routes.add_api_route(path, _endpoint(file.read_bytes(), kind))
@@ -56,7 +60,7 @@ def router(with_index: bool) -> APIRouter:
             Image.fromarray(images[index].transpose(1, 2, 0)).save(buffer, "PNG")
             routes.add_api_route(path, _endpoint(buffer.getvalue(), "image/png"))
     else:
-        routes.add_api_route("/", _to_docs)
+        routes.add_api_route("/", partial(_to_docs, root_path))
     return routes
 
 
@@ -67,5 +71,5 @@ def _endpoint(content: bytes, kind: str) -> Callable[[], Coroutine[Any, Any, Res
     return answer
 
 
-async def _to_docs() -> Response:
-    return RedirectResponse("/docs")
+async def _to_docs(root_path: str) -> Response:
+    return RedirectResponse(f"{root_path}/docs")

@@ -41,7 +41,7 @@ VERSION = {
     "name": "version",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "examples": ["f0a1b2c3d4e5"]},
+    "schema": {"type": "string", "examples": ["264577279579365"]},
 }
 PATHS = {"/v2/models/{model}": [MODEL], "/v2/models/{model}/versions/{version}": [MODEL, VERSION]}
 _NO_MEMORY = "shared memory is not supported: tensors go in the body, as bytes where that matters"
@@ -137,9 +137,14 @@ def model_of(pool: Pool) -> str:
     return PREFIX + pool.variant
 
 
+def digest_of(service: Service, pool: Pool) -> str:
+    """Return the checkpoint's SHA-256 in hexadecimal; empty if only the loaded engine knows it and none is."""
+    return service.checkpoint.sha256 or (pool.info.checkpoint_sha256 if pool.info else "")
+
+
 def version_of(service: Service, pool: Pool) -> str:
-    """Return the first 12 digits of the checkpoint's SHA-256; empty if only the loaded engine knows it and none is."""
-    return (service.checkpoint.sha256 or (pool.info.checkpoint_sha256 if pool.info else ""))[:12]
+    """Return the version that stands for the checkpoint."""
+    return documents.version(digest_of(service, pool))
 
 
 def backend_of(pool: Pool) -> str:
@@ -172,12 +177,13 @@ async def metadata(request: Request) -> documents.ModelMetadata:
                 name=documents.OUTPUT, datatype="FP32", shape=[-1, len(service.checkpoint.classes)]
             )
         ],
+        properties={"checkpoint_sha256": digest_of(service, pool)},
     )
 
 
 async def model_ready(request: Request) -> Response:
     pool = pool_of(request)
-    is_up = pool.state == State.READY
+    is_up = pool.state == State.READY and not service_of(request).stops()
     return JSONResponse({"name": model_of(pool), "ready": is_up}, 200 if is_up else 503)
 
 

@@ -13,6 +13,14 @@ Parameters = dict[str, Any]
 ModelState = Literal["READY", "LOADING", "UNAVAILABLE"]
 
 
+def version(digest: str) -> str:
+    """Return a model's version: the first 48 bits of its checkpoint's SHA-256 as a decimal integer; `0` without one.
+
+    Triton's versions are integers, and its clients parse them as such (perf_analyzer with `std::stoll`).
+    """
+    return str(int(digest[:12] or "0", 16))
+
+
 class RequestInput(BaseModel):
     """The images: UINT8 `[N, 3, S, S]` pixels (S is 32, or --input-size), or BYTES `[N]` encoded images.
 
@@ -77,7 +85,7 @@ class ResponseOutput(BaseModel):
 class InferResponse(BaseModel):
     model_config = example(
         model_name="resnet18-int8",
-        model_version="f0a1b2c3d4e5",
+        model_version="264577279579365",
         id="42",
         outputs=[{"name": OUTPUT, "datatype": "FP32", "shape": [1, 10], "data": [0.1] * 3 + [5.5] + [0.1] * 6}],
     )
@@ -97,10 +105,11 @@ class TensorMetadata(BaseModel):
 class ModelMetadata(BaseModel):
     model_config = example(
         name="resnet18-int8",
-        versions=["f0a1b2c3d4e5"],
+        versions=["264577279579365"],
         platform="openvino",
         inputs=[{"name": INPUT, "datatype": "UINT8", "shape": [-1, 3, 32, 32]}],
         outputs=[{"name": OUTPUT, "datatype": "FP32", "shape": [-1, 10]}],
+        properties={"checkpoint_sha256": "f0a1b2c3d4e5" + "0" * 52},
     )
 
     name: str
@@ -108,6 +117,7 @@ class ModelMetadata(BaseModel):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+    properties: dict[str, str] = Field(description="`checkpoint_sha256`: the digest of the weights; empty until known")
 
 
 class ServerMetadata(BaseModel):
@@ -172,7 +182,7 @@ class IndexRequest(BaseModel):
 
 
 class IndexEntry(BaseModel):
-    model_config = example(name="resnet18-int8", version="f0a1b2c3d4e5", state="READY", reason="")
+    model_config = example(name="resnet18-int8", version="264577279579365", state="READY", reason="")
 
     name: str
     version: str
@@ -220,7 +230,7 @@ class Statistics(BaseModel):
         model_stats=[
             {
                 "name": "resnet18-int8",
-                "version": "f0a1b2c3d4e5",
+                "version": "264577279579365",
                 "last_inference": 1_790_000_000_000,
                 "inference_count": 3,
                 "execution_count": 1,

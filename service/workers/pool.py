@@ -1,6 +1,7 @@
 """A variant in the HTTP process: its queue, and the workers that take batches from it."""
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -14,18 +15,21 @@ from numpy.typing import NDArray
 from service.errors import ServiceError
 from service.settings import Settings, for_variant
 from service.workers.admission import Admission
+from service.workers.death import Death
 from service.workers.memory import Process
 from service.workers.queue import Entry, Queue
 from service.workers.status import BEST_FIRST, State, WorkerInfo
 from service.workers.supervisor import Spawn, Worker
 from service.workers.wire import Result
 
+logger = logging.getLogger(__name__)
+
 
 class Observer(Protocol):
     """Learns what happens to a pool (the metrics)."""
 
     def batch(self, variant: str, images: int, seconds: float) -> None: ...
-    def restart(self, variant: str, reason: str) -> None: ...
+    def restart(self, variant: str, reason: str, death: Death | None) -> None: ...
     def state(self, variant: str, state: State, workers: list[State], infos: list[WorkerInfo]) -> None: ...
 
 
@@ -33,7 +37,7 @@ class Unobserved:
     """An Observer that ignores everything."""
 
     def batch(self, variant: str, images: int, seconds: float) -> None: ...
-    def restart(self, variant: str, reason: str) -> None: ...
+    def restart(self, variant: str, reason: str, death: Death | None) -> None: ...
     def state(self, variant: str, state: State, workers: list[State], infos: list[WorkerInfo]) -> None: ...
 
 
@@ -57,7 +61,8 @@ class Executions:
 class Pool:
     """Accepts images for one variant and has its workers, one per device, execute them.
 
-    `executions` maps the images in a batch to the batches of that size; `last_executed` is a time since 1970.
+    `executions` maps the images in a batch to the batches of that size; `last_executed` is a time since 1970;
+    `last_death` is None until a worker dies by itself.
     """
 
     def __init__(self, variant: str, settings: Settings, spawns: Sequence[Spawn], observer: Observer) -> None:
@@ -69,6 +74,8 @@ class Pool:
         self._batch_timeout = for_variant(settings.batch_timeout, variant)
         self.executions: dict[int, Executions] = {}
         self.last_executed = 0.0
+        self.last_death: Death | None = None
+        self._unready_since: float | None = time.monotonic()
         self._observer = observer
         self._planned: asyncio.Handle | None = None
         self.workers = [Worker(variant, settings, spawn, self) for spawn in spawns]
@@ -197,19 +204,29 @@ class Pool:
         """Run each of the entries alone, so that only the culprit fails."""
         self.queue.put_back(entries)
 
-    def restarted(self, reason: str) -> None:
+    def restarted(self, reason: str, death: Death | None) -> None:
         """Tell the observer that a worker was lost."""
-        self._observer.restart(self.variant, reason)
+        self.last_death = death or self.last_death
+        self._observer.restart(self.variant, reason, death)
 
     def changed(self) -> None:
         """Tell the observer every worker's state. If none is ready, fail the requests that wait, as new ones fail."""
         worker = self._best
         infos = [worker.info for worker in self.workers if worker.state == State.READY and worker.info]
         self._observer.state(self.variant, worker.state, [worker.state for worker in self.workers], infos)
+        self._log_readiness(worker.state)
         for info in infos:
             self._admission.warmed_up(info.full_batch_seconds)
         if worker.state != State.READY:
             self.queue.fail_all(self._not_ready())
+
+    def _log_readiness(self, state: State) -> None:
+        """Log how long the variant took to be ready, once each time."""
+        if state != State.READY:
+            self._unready_since = self._unready_since or time.monotonic()
+        elif self._unready_since is not None:
+            logger.info("%s is ready after %.1f s", self.variant, time.monotonic() - self._unready_since)
+            self._unready_since = None
 
 
 def _expire(entry: Entry, timeout: float) -> None:

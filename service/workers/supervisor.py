@@ -7,11 +7,13 @@ import multiprocessing
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from service.errors import ServiceError
 from service.settings import Settings
 from service.workers import wire
+from service.workers.death import Death, Watch, reap
 from service.workers.queue import Answer, Entry
 from service.workers.status import Failure, Refusal, State, WorkerInfo
 from service.workers.wire import Result
@@ -34,9 +36,14 @@ SHORTAGE_SECONDS = 1.0
 class WorkerDied(Exception):
     """The worker ended, or is ended because it hung or its GPU failed; `reason` is the metric's label."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, death: Death | None = None) -> None:
         super().__init__(detail)
         self.reason = reason
+        self.death = death
+
+
+class Silence(Exception):
+    """The worker's socket ended without a word: its process died."""
 
 
 class Refused(Exception):
@@ -62,8 +69,8 @@ class Owner(Protocol):
     def poisoned(self, entries: list[Entry]) -> None:
         """Take back entries that shared a batch which made the engine raise."""
 
-    def restarted(self, reason: str) -> None:
-        """Learn that the process was lost and is started again."""
+    def restarted(self, reason: str, death: Death | None) -> None:
+        """Learn that the process was lost and is started again, and how it died if it did so by itself."""
 
 
 class Worker:
@@ -143,7 +150,7 @@ class Worker:
         was_healthy = time.monotonic() - self._ready_since > HEALTHY_SECONDS
         self._failures = 1 if was_healthy else self._failures + 1
         logger.error("%s: %s (failure %d)", self.name, death, self._failures)
-        self._owner.restarted(death.reason)
+        self._owner.restarted(death.reason, death.death)
         if self._is_given_up:
             self._enter(State.FAILED, f"{self._failures} starts in a row ended: {death}")
         else:
@@ -166,17 +173,22 @@ class Worker:
         except BaseException:
             ours.close()
             raise
-        self.pid = process.pid
+        assert process.pid is not None
+        self.pid, watch = process.pid, Watch(process.pid)
         try:
-            await self._talk(ours)
+            with suppress(Silence):
+                await self._talk(ours)
         finally:
             self.pid = None
             self._ended.cancel()  # nobody waits for it any more
-            await _reap(process)
+            watch.stop()
+            exit_code = await reap(process)
+        death = watch.death(exit_code)
+        raise WorkerDied("died", str(death), death)
 
     async def _talk(self, ours: socket.socket) -> None:
         """Connect to the started process and serve it until one side gives up."""
-        link = wire.Link(self._receive, lambda: self._end(WorkerDied("died", "the worker died")))
+        link = wire.Link(self._receive, lambda: self._end(Silence("the worker died")))
         self._transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         self._expect_within(self.settings.load_timeout, "the worker hung: not loaded")
         try:
@@ -281,16 +293,3 @@ def _part(result: Result, first: int, last: int) -> Result:
         result.copy_out,
         result.memory_bytes,
     )
-
-
-async def _reap(process: multiprocessing.process.BaseProcess) -> None:
-    """Wait for a worker that lost its socket to end by itself, and kill it if it does not, even if this is cancelled.
-
-    A process that cannot be killed (the kernel waits for a disk or a GPU) is waited for: a second one would hang, too.
-    """
-    try:
-        await asyncio.to_thread(process.join, 0.5)
-    finally:
-        process.kill()  # does nothing to a process that has ended
-    await asyncio.to_thread(process.join)
-    process.close()

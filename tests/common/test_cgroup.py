@@ -1,4 +1,4 @@
-"""The CPU quota of this process's cgroups, from invented trees of the kernel's files."""
+"""The limits of this process's cgroups, from invented trees of the kernel's files."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.cgroup import cpu_quota
+from common.cgroup import cpu_quota, memory_limit, oom_kills
 
 OWN = "from common.cgroup import cpu_quota; print(cpu_quota())"
 V1 = Path("/sys/fs/cgroup/cpu")
@@ -125,6 +125,34 @@ def test_both_versions_count(tmp_path: Path) -> None:
     with (proc / "mountinfo").open("a") as file:
         file.write(f"41 31 0:38 / {tmp_path}/unified rw - cgroup2 cgroup2 rw\n")
     assert cpu_quota(proc) == 1
+
+
+def test_the_memory_limit_of_cgroup_v2(tmp_path: Path) -> None:
+    """The least memory.max of the group and its parents counts, and the kills of the group itself."""
+    proc = v2({"a": "max 100000", "a/b": "max 100000"}, tmp_path, "/a/b")
+    place = tmp_path / "cgroup of v2"
+    (place / "a" / "memory.max").write_text("1000000\n")
+    (place / "a" / "memory.events").write_text("oom_kill 9\n")
+    (place / "a" / "b" / "memory.max").write_text("max\n")
+    (place / "a" / "b" / "memory.events").write_text("low 0\nhigh 0\nmax 5\noom 3\noom_kill 2\noom_group_kill 0\n")
+    assert (memory_limit(proc), oom_kills(proc)) == (1_000_000, 2)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("9223372036854771712", None), ("1000000", 1_000_000)])
+def test_the_memory_limit_of_cgroup_v1(tmp_path: Path, limit: str, expected: int | None) -> None:
+    """Version 1 has a number even without a limit."""
+    place = tmp_path / "memory"
+    place.mkdir()
+    (place / "memory.limit_in_bytes").write_text(limit + "\n")
+    (place / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    (tmp_path / "cgroup").write_text("4:memory:/\n1:cpu:/\n0::/\n")
+    (tmp_path / "mountinfo").write_text(f"33 25 0:29 / {place} rw shared:9 - cgroup cgroup rw,memory\n")
+    assert (memory_limit(tmp_path), oom_kills(tmp_path)) == (expected, 2)
+
+
+def test_without_the_kernels_files_there_is_no_memory_limit(tmp_path: Path) -> None:
+    """Nothing is known, so nothing is said."""
+    assert (memory_limit(tmp_path), oom_kills(tmp_path)) == (None, 0)
 
 
 def test_a_real_group_limits_a_process() -> None:

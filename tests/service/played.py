@@ -9,6 +9,7 @@ from typing import Any
 
 from service.settings import Settings
 from service.workers import wire
+from service.workers.death import Death
 from service.workers.pool import Pool, Unobserved
 from service.workers.status import Refusal, State, WorkerInfo
 from tests.service import fakes
@@ -31,6 +32,7 @@ class Process:
     """Stands for a worker process; `join` returns at once, or, if it is `stuck`, when it is released."""
 
     pid = 1
+    exitcode = -9
 
     def __init__(self, link: socket.socket, said: tuple[bytes, ...], stuck: bool) -> None:
         self.link = link.dup()
@@ -76,6 +78,7 @@ class Seen(Unobserved):
         self.workers: list[State] = []
         self.infos: list[WorkerInfo] = []
         self.restarts: list[str] = []
+        self.deaths: list[Death | None] = []
         self._news = asyncio.Event()
 
     def state(self, variant: str, state: State, workers: list[State], infos: list[WorkerInfo]) -> None:
@@ -83,8 +86,9 @@ class Seen(Unobserved):
         self.workers, self.infos = workers, infos
         self._news.set()
 
-    def restart(self, variant: str, reason: str) -> None:
+    def restart(self, variant: str, reason: str, death: Death | None) -> None:
         self.restarts.append(reason)
+        self.deaths.append(death)
 
     async def until(self, condition: Callable[[], Any]) -> None:
         """Wait for a state in which the condition holds."""

@@ -240,6 +240,14 @@ def test_the_other_routes_answer(service: Service, path: str) -> None:
     assert service.client.get(path).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/health/live", "/metrics", "/variants", "/v2/models/resnet18-fp32"])
+def test_head_is_answered_as_get(service: Service, path: str) -> None:
+    """HEAD gets the status and the headers of GET, and no body."""
+    head, get = service.client.head(path), service.client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("GET", "/predict/fp32", 405)])
 def test_unknown_paths_and_methods_are_problems(service: Service, method: str, path: str, status: int) -> None:
     """LitServe's and Starlette's own errors have the same shape."""

@@ -73,13 +73,17 @@ def test_a_stopped_worker_is_noticed_and_replaced(service: Service) -> None:
 
 
 def test_an_idle_workers_death_costs_no_request(service: Service) -> None:
-    """A worker that dies while it holds nothing is replaced without a failed prediction."""
+    """A worker that dies while it holds nothing is replaced without a failed prediction; signal and size are known."""
     before, restarts = service.outcomes("fp32"), service.sample("precision_worker_restarts_total", **DIED)
     os.kill(service.worker().pid, signal.SIGKILL)
     until(lambda: service.sample("precision_worker_restarts_total", **DIED) == restarts + 1, what="restart")
     until(lambda: service.state("fp32") == "ready", what="recovery")
     assert post(service, 3).status_code == 200
     assert service.outcomes("fp32", since=before) == {"ok": 1}
+    assert service.sample("precision_worker_deaths_total", variant="fp32", cause="SIGKILL") > 0
+    assert service.sample("precision_worker_death_bytes", variant="fp32", kind="resident") > 10 * 2**20
+    (card,) = service.client.get("/variants").json()["variants"]
+    assert (card["last_death"]["cause"], card["last_death"]["exit_code"]) == ("SIGKILL", -9)
 
 
 def test_a_variant_that_never_starts_leaves_the_others_serving(limping: Service) -> None:
@@ -98,7 +102,9 @@ def test_a_variant_that_dies_at_every_start_is_given_up(limping: Service) -> Non
     until(lambda: limping.state("fp32-cpu") == "failed", 120, "failed")
     answer = post(limping, 1, "fp32-cpu")
     assert (answer.status_code, "starts in a row" in answer.json()["detail"]) == (503, True)
+    assert "it exited with status 4" in answer.json()["detail"]
     assert limping.sample("precision_worker_restarts_total", variant="fp32-cpu", reason="died") == 5
+    assert limping.sample("precision_worker_deaths_total", variant="fp32-cpu", cause="exit") == 5
     assert post(limping, 1).status_code == 200
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import re
 import socket
 from typing import Any, NoReturn
 
@@ -44,6 +45,37 @@ def test_a_worker_that_is_given_up_is_tried_again_each_minute(pauses: list[float
     assert pauses == [0.2, 0.4, 0.8, 1.6, 60.0, 60.0, 60.0]
     assert scene.seen.restarts == ["died"] * 7
     assert len(lives.processes) == 8
+
+
+def test_a_variant_tells_how_long_it_took_to_be_ready(pauses: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    """One line for each time that it becomes ready, and none for further changes while it is."""
+
+    async def act(scene: Scene) -> None:
+        await scene.seen.until(lambda: scene.seen.workers == ["ready", "ready"])
+        for process in scene.processes[:2]:
+            process.link.close()
+        await scene.seen.until(lambda: scene.seen.workers == ["starting", "starting"])
+        await scene.seen.until(lambda: scene.seen.workers == ["ready", "ready"])
+
+    caplog.set_level("INFO", "service.workers.pool")
+    play(act, Lives((ready(),)), Lives((ready(),)))
+    assert [re.sub(r"\d+\.\d", "N", line) for line in caplog.messages if "ready" in line] == [
+        "fp32 is ready after N s"
+    ] * 2
+
+
+def test_a_death_is_told_with_its_signal(pauses: list[float]) -> None:
+    """The observer and the variant's reason name it; the reason goes once the variant is ready, the death stays."""
+
+    async def act(scene: Scene) -> None:
+        await scene.seen.until(lambda: scene.pool.state == "failed")
+        assert scene.pool.reason.startswith("5 starts in a row ended: the worker died: SIGKILL")
+        await scene.seen.until(lambda: scene.pool.state == "ready")
+        assert scene.pool.reason == ""
+        assert scene.pool.last_death == scene.seen.deaths[-1]
+
+    scene = play(act, Lives(*[(ENDS,)] * 5, (ready(),)))
+    assert [death.cause for death in scene.seen.deaths if death] == ["SIGKILL"] * 5
 
 
 def test_a_client_is_told_to_wait_until_the_next_attempt() -> None:

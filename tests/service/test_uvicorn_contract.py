@@ -80,3 +80,19 @@ def test_a_slice_waits_until_the_client_made_room() -> None:
     """service/http/sliced.py relies on uvicorn, which waits before each message while writing is paused."""
     source = inspect.getsource(RequestResponseCycle.send)
     assert "if self.flow.write_paused and not self.disconnected:\n            await self.flow.drain()" in source
+
+
+def test_an_answer_takes_the_headers_of_the_moment_when_its_request_came() -> None:
+    """service/http/connections.py adds `Connection: close` to them, and uvicorn closes the connection that says so."""
+    assert "default_headers=self.server_state.default_headers" in inspect.getsource(
+        HttpToolsProtocol.on_headers_complete
+    )
+    assert "default_headers = date_header + self.config.encoded_headers" in inspect.getsource(uvicorn.Server.on_tick)
+    source = inspect.getsource(RequestResponseCycle.send)
+    assert 'if b"close" in connection:\n                        self.keep_alive = False' in source
+
+
+def test_the_end_of_a_connection_is_one_call() -> None:
+    """service/http/slow_clients.py extends both ends of an idle connection: at the stop, and after its time."""
+    assert "connection.shutdown()" in inspect.getsource(uvicorn.Server.shutdown)
+    assert "self.transport.close()" in inspect.getsource(HttpToolsProtocol.timeout_keep_alive_handler)

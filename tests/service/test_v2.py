@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Iterator
 
@@ -13,11 +14,13 @@ import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from models.card import read_card
+from service.v2.documents import version
 from tests.service.inference import INFER, PIXELS, encoded, images
 from tests.service.pictures import encode, png
 from tests.service.processes import Service
 
-VERSION = read_card().sha256[:12]
+DIGEST = read_card().sha256
+VERSION = str(int(DIGEST[:12], 16))
 RAW = {"content-type": "application/octet-stream"}
 
 
@@ -68,7 +71,16 @@ def test_model_metadata(client: triton.InferenceServerClient, version: str) -> N
         "platform": "fake",
         "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 3, 32, 32]}],
         "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 10]}],
+        "properties": {"checkpoint_sha256": DIGEST},
     }
+
+
+@pytest.mark.parametrize("digest", [DIGEST, "f" * 64, "12ab" * 16, "e5" * 32, "0a" * 32, ""])
+def test_perf_analyzer_finds_the_version(digest: str) -> None:
+    """perf_analyzer reads a version with `std::stoll`, and looks up the statistics of what it read."""
+    (read,) = re.findall(r"^\s*[+-]?\d+", version(digest))
+    assert str(int(read)) == version(digest)
+    assert int(read) < 2**63
 
 
 def test_model_config(client: triton.InferenceServerClient) -> None:
@@ -210,6 +222,11 @@ def test_statistics_tell_what_was_done(client: triton.InferenceServerClient, ser
     assert stats["compute_infer"]["ns"] - was["compute_infer"]["ns"] == pytest.approx(1e6, abs=10)
     assert stats["success"]["ns"] >= stats["queue"]["ns"] + stats["compute_infer"]["ns"]
     assert stats["success"]["count"] == service.sample("precision_requests_total", variant="int8", outcome="ok")
+    assert after["inference_count"] == service.sample("precision_images_total", variant="int8")
+    assert after["execution_count"] == service.sample("precision_batch_size_count", variant="int8")
+    for word, phase in {"queue": "queue", "compute_input": "copy_in", "compute_infer": "inference"}.items():
+        name = "precision_phase_duration_seconds_count"
+        assert stats[word]["count"] == service.sample(name, variant="int8", phase=phase)
     three = next(batch for batch in after["batch_stats"] if batch["batch_size"] == 3)
     assert three["compute_infer"]["ns"] == three["compute_infer"]["count"] * 1_000_000
     assert abs(after["last_inference"] / 1000 - time.time()) < 60
