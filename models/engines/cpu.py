@@ -47,5 +47,6 @@ class CpuEngine:
         for size in shapes:
             self._forward(pixels[:size])
         peak = self._function.activation_peak(lambda: self._forward(pixels))
+        self._function.release()
         measure.release_unused()
         self.activation_peaks |= {size: peak * min(size, largest) // largest for size in batch_sizes}

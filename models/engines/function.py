@@ -21,6 +21,8 @@ class ArrayFunction:
     """Resident weights and biases, as packed for the backend."""
     activation_peak: Callable[[Callable[[], object]], int]
     """Returns the most bytes that a call of the function needs at once beyond the resident ones."""
+    release: Callable[[], object] = lambda: None
+    """Gives memory back that the function needed only to get ready for its batch sizes."""
     buffer_bytes: int = 0
     """Resident constants that are not learnt."""
     slice: int | None = None
