@@ -11,9 +11,10 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -138,6 +139,34 @@ def store(path: Path | None, data: bytes) -> None:
         write(path, data)
     except OSError as error:
         warn_once(f"{path.parent} cannot be written: {error.strerror}")
+
+
+@contextmanager
+def cache_of_some_kind() -> Iterator[None]:
+    """Give this process, and those that it starts, a cache: the usual one, or a folder that ends with the block."""
+    if _can_be_written(cache_folder()):
+        yield
+        return
+    try:
+        substitute = TemporaryDirectory(prefix="precision-service-")
+    except OSError:  # no folder at all can be written
+        yield
+        return
+    with substitute as folder:
+        warn_once("no cache can be written")
+        os.environ["XDG_CACHE_HOME"] = folder
+        yield
+
+
+def _can_be_written(folder: Path | None) -> bool:
+    if folder is None:
+        return False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 @functools.cache

@@ -5,9 +5,10 @@ import os
 import socket
 import sys
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
-from models.files import CheckpointError
+from models.files import BUNDLED, CheckpointError, cache_of_some_kind, default_path
 from service import logs
 from service.settings import Settings, parse
 
@@ -34,7 +35,9 @@ def serve(settings: Settings, **parts: Any) -> None:
         sys.exit(f"error: {error}")
     scheme = "https" if settings.ssl_certfile else "http"
     print(f"Serving {', '.join(server.pools)} on {scheme}://{authority(*sock.getsockname()[:2])}", flush=True)
-    server.run(sock)
+    needs_cache = (settings.checkpoint or default_path()) != BUNDLED
+    with cache_of_some_kind() if needs_cache else nullcontext():
+        server.run(sock)
     if trace := server.app.state.service.trace:
         trace.close()
 

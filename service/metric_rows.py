@@ -96,7 +96,7 @@ ROWS = (
     ),
     Row(
         "gauge", "precision_warmup_seconds", V,
-        "Time to run every batch size once at the last start, the slowest worker's.",
+        "Time to run every batch size and the self-test at the last start, the slowest worker's.",
     ),
     Row(
         "gauge", "precision_selftest_agreement_ratio", V,

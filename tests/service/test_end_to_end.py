@@ -50,6 +50,13 @@ def reference() -> np.ndarray:
     return stored_logits(None, read_card().sha256)
 
 
+def test_no_process_loads_torch(service: Service) -> None:
+    """Neither the HTTP process nor a worker on the CPU has torch's libraries in its memory."""
+    processes = [service.process.pid, *(child.pid for child in service.children())]
+    assert len(service.workers()) == len(VARIANTS)
+    assert [pid for pid in processes if "libtorch" in Path(f"/proc/{pid}/maps").read_text()] == []
+
+
 def logits_of(service: Service, variant: str, count: int) -> np.ndarray:
     images, _ = cifar10.sample()
     answer = service.client.post(f"/predict/{variant}?logits=true", content=images[:count].tobytes(), headers=RAW)
