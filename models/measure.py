@@ -3,6 +3,7 @@
 import ctypes
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 
@@ -46,6 +47,12 @@ class _MallInfo(ctypes.Structure):
         (name, ctypes.c_size_t)
         for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()  # noqa: SIM905
     ]
+
+
+def release_unused() -> None:
+    """Give the memory that malloc keeps for later back to the system. Without glibc do nothing."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def growth(run: Callable[[], object]) -> int:

@@ -18,8 +18,8 @@ class CpuEngine:
         self.variant = variant
         self.device = "cpu"
         self.info = info
+        self._function = function
         self._forward = function.forward
-        self._activation_peak = function.activation_peak
         self._clock = measure.HostClock()
         self.activation_peaks: dict[int, int] = {}
         self.allocator: dict[str, int] = {}
@@ -37,8 +37,16 @@ class CpuEngine:
         return Execution(logits, *cost, self.activation_peaks.get(len(pixels), 0), "activation_peak")
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        largest = np.zeros((max(batch_sizes), *image_shape(self.info)), np.uint8)
-        for size in sorted(set(batch_sizes)):
-            pixels = largest[:size]
-            self._forward(pixels)
-            self.activation_peaks[size] = self._activation_peak(lambda: self._forward(pixels))  # noqa: B023 - called at once
+        """Run each shape once, then the largest again to measure its peak.
+
+        The peaks of the others are in proportion, since every activation has an image as its unit.
+        """
+        shapes = self._function.shapes(batch_sizes)
+        largest = shapes[-1]
+        pixels = np.zeros((largest, *image_shape(self.info)), np.uint8)
+        for size in shapes:
+            self._forward(pixels[:size])
+        peak = self._function.activation_peak(lambda: self._forward(pixels))
+        self._function.release()
+        measure.release_unused()
+        self.activation_peaks |= {size: peak * min(size, largest) // largest for size in batch_sizes}

@@ -21,6 +21,7 @@ from openvino import opset13 as op
 
 from common import machine
 from models import measure
+from models.engines.constants import Constants
 from models.engines.function import ArrayForward, ArrayFunction
 from models.engines.network import FoldedLayer, assemble, mean_and_scale
 from models.engines.quantized import Frame, QuantizedLayer, head_kernel
@@ -30,6 +31,9 @@ Node = Any
 """An `openvino.Node`: the output of an operation, `[N, C, H, W]`."""
 Array = NDArray[Any]
 LEVELS = 256
+SLICE = 16
+"""The most images that run at once; larger batches run as slices of so many. OpenVINO prepares each number of images by
+itself: for each it needs 2 MB, and a start must run each once. Batches of 16 and 32 take the same time per image."""
 
 
 class Compiled:
@@ -60,9 +64,9 @@ class Compiled:
 
     @property
     def weight_bytes(self) -> int:
-        """Resident bytes of weights and biases. OpenVINO keeps the given ones beside the ones packed for oneDNN."""
+        """Resident bytes of weights and biases, as packed for oneDNN; the given ones are in a file (Constants)."""
         constants = (node for node in self.network.get_runtime_model().get_ops() if _kind(node) == "Const")
-        return 2 * sum(_nbytes(node) for node in constants)
+        return sum(_nbytes(node) for node in constants)
 
     def activation_peak(self, forward: Callable[[], object]) -> int:
         """Return the bytes by which a batch makes the process grow, after its scratch memory was released."""
@@ -85,18 +89,20 @@ def fp32(network: Network[FoldedLayer], threads: int) -> ArrayFunction:
     def classify(averages: Node) -> Node:
         return op.add(op.matmul(averages, op.constant(head.weight), False, True), op.constant(head.bias))
 
-    return _function(Compiled(*_floating(network, classify), threads))
+    constants = Constants()
+    return _function(Compiled(*_floating(network, classify, constants.add), threads), constants)
 
 
 def features(network: Network[FoldedLayer], threads: int) -> ArrayFunction:
     """Return `[N, 3, S, S] uint8` to `[N, 512] float32` features averaged over positions, in FP32."""
-    return _function(Compiled(*_floating(network, lambda averages: averages), threads))
+    constants = Constants()
+    return _function(Compiled(*_floating(network, lambda averages: averages, constants.add), threads), constants)
 
 
 def outputs(network: Network[FoldedLayer]) -> Callable[[NDArray[np.uint8]], dict[str, Array]]:
     """Return `[N, 3, S, S] uint8` to the output of each convolution by its name, in FP32, as calibration sees them."""
     nodes: dict[str, Node] = {}
-    pixels, _ = _floating(network, lambda averages: averages, nodes.__setitem__)
+    pixels, _ = _floating(network, lambda averages: averages, see=nodes.__setitem__)
     model = openvino.Model(list(nodes.values()), [pixels], "observed")
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda batch: dict(zip(nodes, compiled(batch).values(), strict=True))
@@ -107,18 +113,21 @@ def _unseen(name: str, node: Node) -> None:
 
 
 def _floating(
-    network: Network[FoldedLayer], classify: Callable[[Node], Node], see: Callable[[str, Node], None] = _unseen
+    network: Network[FoldedLayer],
+    classify: Callable[[Node], Node],
+    constant: Callable[[Array], Node] = op.constant,
+    see: Callable[[str, Node], None] = _unseen,
 ) -> tuple[Node, Node]:
     """Return the ends of the FP32 graph: pixels `[N, 3, S, S] uint8`, and what `classify` makes of the averages.
 
-    `see` gets the output of each convolution with its name.
+    `constant` makes the nodes of the weights; `see` gets the output of each convolution with its name.
     """
     mean, scale = mean_and_scale(network.input)
 
     def convolve(x: Node, layer: FoldedLayer) -> Node:
         # The first weights take in the scale of the normalisation. They cannot take in its mean: the padding is zero.
         weight = layer.weight * scale if layer is network.stem else layer.weight
-        return _convolution(x, op.constant(weight), layer.bias, layer.spec, layer.weight.shape[2] // 2)
+        return _convolution(x, constant(weight), layer.bias, layer.spec, layer.weight.shape[2] // 2)
 
     def seen(layer: FoldedLayer, y: Node) -> Node:
         see(layer.spec.name, y)
@@ -140,15 +149,21 @@ def _floating(
 def int8(network: Network[QuantizedLayer], threads: int) -> ArrayFunction:
     """Return `[N, 3, S, S] uint8` to `[N, 10] float32` logits, with every convolution and the head in integers."""
     frame = Frame(network.input, network.stem.weight.shape[2] // 2)
-    compiled = Compiled(*int8_graph(network, frame.side), threads)
-    return _function(compiled, lambda pixels: compiled(frame(pixels))).with_input(lambda: frame.nbytes)
+    constants = Constants()
+    compiled = Compiled(*int8_graph(network, frame.side, constants.add), threads)
+    return _function(compiled, constants, lambda pixels: compiled(frame(pixels))).with_input(lambda: frame.nbytes)
 
 
-def int8_graph(network: Network[QuantizedLayer], side: int) -> tuple[Node, Node]:
-    """Return the ends of the INT8 graph: its input, framed pixels `[N, side, side, 4] uint8`, and its logits."""
+def int8_graph(
+    network: Network[QuantizedLayer], side: int, constant: Callable[[Array], Node] = op.constant
+) -> tuple[Node, Node]:
+    """Return the ends of the INT8 graph: its input, framed pixels `[N, side, side, 4] uint8`, and its logits.
+
+    `constant` makes the nodes of the weights.
+    """
 
     def convolve(x: Node, layer: QuantizedLayer, weight: Array, scale: Array, padding: int) -> Node:
-        real = op.multiply(op.convert(op.constant(weight), np.float32), op.constant(scale.reshape(-1, 1, 1, 1)))
+        real = op.multiply(op.convert(constant(weight), np.float32), op.constant(scale.reshape(-1, 1, 1, 1)))
         return _convolution(x, real, layer.bias, layer.spec, padding)
 
     def of(x: Node, layer: QuantizedLayer) -> Node:
@@ -170,9 +185,21 @@ def int8_graph(network: Network[QuantizedLayer], side: int) -> tuple[Node, Node]
     return pixels, op.reshape(logits, op.constant(np.array([0, -1])), True)
 
 
-def _function(compiled: Compiled, run: ArrayForward | None = None) -> ArrayFunction:
+def _function(compiled: Compiled, constants: Constants, run: ArrayForward | None = None) -> ArrayFunction:
     gc.collect()  # the source graph refers to itself and keeps the weights alive
-    return ArrayFunction(run or compiled, compiled.weight_bytes, activation_peak=compiled.activation_peak)
+    forward = in_slices(run or compiled)
+    return ArrayFunction(forward, compiled.weight_bytes, compiled.activation_peak, constants.release, slice=SLICE)
+
+
+def in_slices(run: ArrayForward) -> ArrayForward:
+    """Return `run` on at most SLICE images at once."""
+
+    def forward(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if len(pixels) <= SLICE:
+            return run(pixels)
+        return np.concatenate([run(pixels[first : first + SLICE]) for first in range(0, len(pixels), SLICE)])
+
+    return forward
 
 
 def _convolution(x: Node, weight: Node, bias: Array, spec: Spec, padding: int) -> Node:

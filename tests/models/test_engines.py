@@ -150,6 +150,16 @@ def test_memory_is_measured_at_warm_up(name: str, load: Load, images: np.ndarray
     assert 3 < large.memory_bytes / small.memory_bytes < 5
 
 
+@pytest.mark.parametrize("name", TWO)
+def test_peaks_are_in_proportion(name: str, load: Load) -> None:
+    """A batch size has the same peak, measured alone or taken in proportion from a larger size."""
+    engine = load(name)
+    engine.warm_up([4])
+    measured = engine.activation_peaks[4]
+    engine.warm_up([4, 16])
+    assert engine.activation_peaks[4] == pytest.approx(measured, rel=0.1)
+
+
 def test_int8_needs_less_memory_than_fp32(load: Load, images: np.ndarray) -> None:
     """INT8's activations take less than half of the memory of FP32's."""
     peaks = []
