@@ -1,8 +1,11 @@
 """The self-test: a loaded engine must agree with the FP32 reference on the bundled sample before it serves anyone."""
 
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models import cifar10, files, preprocess
 from models.card import AS_IT_SAYS, Preparation
@@ -35,7 +38,7 @@ def agreement(
     engine: Engine,
     path: Path | None = None,
     preparation: Preparation = AS_IT_SAYS,
-    batch_size: int = BATCH_SIZE,
+    batch_sizes: Sequence[int] = (BATCH_SIZE,),
 ) -> float:
     """Return the share (0 to 1) of the bundled sample on which the engine's top-1 class is the reference's.
 
@@ -43,8 +46,8 @@ def agreement(
         engine: a loaded variant.
         path: the checkpoint, or the INT8 artifact, that it was loaded from; None takes `files.default_path()`.
         preparation: the one that it was loaded with.
-        batch_size: images per batch. On a GPU use a size that was warmed up, so that the test runs the CUDA graph that
-            will serve.
+        batch_sizes: images per batch, in turn. On a GPU use a size that was warmed up, so that the test runs the CUDA
+            graph that will serve.
 
     Raises:
         SelfTestFailed: the share is below the variant's `least_agreement` (checked if the network knows the sample's
@@ -59,12 +62,22 @@ def agreement(
         expected = made_reference(path, info, preparation)
     images, labels = cifar10.sample()
     pixels = preprocess.resized(images, info.input_size)
-    logits = np.concatenate([engine.run(pixels[i : i + batch_size]).logits for i in range(0, len(pixels), batch_size)])
+    logits = np.concatenate([engine.run(batch).logits for batch in in_batches(pixels, batch_sizes)])
     if not np.isfinite(logits).all():
         raise SelfTestFailed(f"{info.variant} gives logits that are not finite on {info.device_name}")
     share = share_of(expected, logits)
     _judge(info, share, expected, logits, knows_the_sample=(expected.argmax(1) == labels).mean() > 0.5)
     return share
+
+
+def in_batches(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images in batches of these sizes, which begin anew after the last; the last batch may be smaller."""
+    first = 0
+    for size in cycle(sizes):
+        if first >= len(pixels):
+            return
+        yield pixels[first : first + size]
+        first += size
 
 
 def _judge(info: EngineInfo, share: float, expected: Logits, logits: Logits, *, knows_the_sample: np.bool_) -> None:

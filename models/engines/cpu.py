@@ -21,6 +21,7 @@ class CpuEngine:
         self._function = function
         self._forward = function.forward
         self._clock = measure.HostClock()
+        self._sizes_run: set[int] = set()
         self.activation_peaks: dict[int, int] = {}
         self.allocator: dict[str, int] = {}
 
@@ -34,17 +35,18 @@ class CpuEngine:
         clock.border()
         cost = clock.stop()
         check_logits(logits, self.variant.name)
+        self._sizes_run.add(len(pixels))
         return Execution(logits, *cost, self.activation_peaks.get(len(pixels), 0), "activation_peak")
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        """Run each shape once, then the largest again to measure its peak.
+        """Run each shape that no batch had yet, then the largest again to measure its peak.
 
         The peaks of the others are in proportion, since every activation has an image as its unit.
         """
         shapes = self._function.shapes(batch_sizes)
         largest = shapes[-1]
         pixels = np.zeros((largest, *image_shape(self.info)), np.uint8)
-        for size in shapes:
+        for size in set(shapes) - set(self._function.shapes(self._sizes_run)):
             self._forward(pixels[:size])
         peak = self._function.activation_peak(lambda: self._forward(pixels))
         self._function.release()

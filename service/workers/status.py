@@ -28,6 +28,7 @@ class WorkerInfo(EngineInfo):
 
     load_seconds: float
     warmup_seconds: float
+    """Of the first batch of every size, and of the self-test."""
     full_batch_seconds: float
     """The time of a batch of `max_batch_size` images, once all sizes were warmed up."""
     selftest_agreement: float
