@@ -30,12 +30,13 @@ def bare(name: str, kind: str) -> Server:
 
 
 def mlserver(name: str) -> Server:
-    """Return MLServer with the model of `benchmarks.mlserver_runtime`; apart from its ports it has its defaults."""
+    """Return MLServer with the model of `benchmarks.mlserver_runtime`, its own ports and folders, and its defaults."""
     folder = NETWORKS / "mlserver"
     model = {"name": "int8", "implementation": "benchmarks.mlserver_runtime.Int8", "parameters": {"uri": str(NETWORKS)}}
 
     def command(port: int) -> Sequence[str]:
         settings = {"host": "127.0.0.1", "http_port": port, "grpc_port": port + 1, "metrics_port": port + 2}
+        settings |= {"environments_dir": str(folder / "environments")}  # the default is in the working directory
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "settings.json").write_text(json.dumps(settings))
         (folder / "model-settings.json").write_text(json.dumps(model))

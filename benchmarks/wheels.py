@@ -15,11 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("service", "loadtest")
-FROM_DEV = frozenset({"pytest", "pytest-timeout"})
-"""The development tools that run the GPU tests."""
-ON_THE_MACHINE = frozenset({"torch", "torchvision"})
-"""Packages that the machine has."""
+EXTRAS = ("cpu", "loadtest", "test")
+"""The extras to install. The machine has torch and torchvision, which the extra `service` has besides `cpu`."""
 GLIBC = range(39, 16, -1)
 """Minor versions of glibc 2 whose manylinux wheels fit; pip matches each exactly."""
 
@@ -28,9 +25,7 @@ def requirements() -> list[str]:
     """Return the lines of pyproject.toml that need wheels."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    lines = {*project["dependencies"], *(line for extra in EXTRAS for line in optional[extra])}
-    lines |= {line for line in optional["dev"] if name_of(line) in FROM_DEV}
-    return sorted(line for line in lines if name_of(line) not in ON_THE_MACHINE)
+    return sorted({*project["dependencies"], *(line for extra in EXTRAS for line in optional[extra])})
 
 
 def name_of(text: str) -> str:
