@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,22 @@ from typing import Any
 import pytest
 
 from service.errors import REASONS
+from tests import tools
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "precision.json"
-PROMTOOL = shutil.which("promtool") or ""
 CHOSEN = {"unavailable", "shutting_down", "client_deadline"}
 
-needs_promtool = pytest.mark.skipif(not PROMTOOL, reason="promtool is missing (Debian: apt install prometheus)")
 
-
-@needs_promtool
+@pytest.mark.needs("promtool")
 @pytest.mark.parametrize(
     "command", [("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")], ids=" ".join
 )
 def test_promtool_accepts(command: tuple[str, ...]) -> None:
     """Configuration and rules parse; every alert fires on its symptom and stays silent without it."""
-    done = subprocess.run([PROMTOOL, *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
+    promtool = [tools.find("promtool"), *command]
+    done = subprocess.run(promtool, cwd=PROMETHEUS, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -26,7 +26,7 @@ from tests.service import fakes
 from tests.service.pictures import png
 from tests.service.processes import Service, running, until
 
-pytestmark = pytest.mark.skipif(not real.PROGRAM, reason="prometheus is missing (Debian: apt install prometheus)")
+pytestmark = pytest.mark.needs("prometheus")
 
 ROOT = Path(__file__).parents[2]
 PNG = {"content-type": "image/png"}
@@ -58,7 +58,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
     flags = ("--variants", "fp32,fp16,int8", "--shadow-share", "1", *LONG_TIMEOUTS)
     with (
         running(*flags, module="tests.service.fakes") as service,
-        real.scraping(service.url, tmp_path_factory.mktemp("prometheus")) as prometheus,
+        real.scraping([service.url], tmp_path_factory.mktemp("prometheus")) as prometheus,
     ):
         load = Load(prometheus)
         with ThreadPoolExecutor(7) as pool:
