@@ -87,6 +87,14 @@ lint: $(INSTALLED) ## run ruff and mypy without changing files
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: kubectl
+kubectl: $(INSTALLED) ## install kubectl into .venv for the tests, unless there is one
+	@command -v kubectl || [ -x $(BIN)/kubectl ] || $(BIN)/python deploy/kubernetes/install_kubectl.py
+
+.PHONY: manifests
+manifests: $(INSTALLED) ## write the manifests that repeat alerts, rules and dashboard
+	$(BIN)/python deploy/kubernetes/generate.py
+
 .PHONY: fmt
 fmt: $(INSTALLED) ## format the code and apply ruff's safe fixes
 	$(BIN)/ruff check --fix-only .

@@ -38,8 +38,8 @@ class Prometheus:
         return [(labels, value) for labels, value in samples if not math.isnan(value)]
 
     def value(self, expression: str) -> float:
-        """Return the value of the only series that the expression gives."""
-        ((_, value),) = self.query(expression)
+        """Return the value of the only series of an expression. Wait for it, because a scrape can time out."""
+        ((_, value),) = until(lambda: self.query(expression), 30, expression)
         return value
 
     def rules(self) -> dict[str, str]:

@@ -171,9 +171,9 @@ def test_inference_is_the_time_that_the_engine_reports(load: Load) -> None:
 
 
 def test_a_lost_worker_and_rare_failures_raise_no_alert(load: Load) -> None:
-    """One lost worker and under 1 % of failures raise no alert; a slow machine may raise the two for slowness."""
-    pending = {labels["alertname"] for labels, _ in load.prometheus.query("ALERTS")}
-    assert pending <= {"PrecisionSlow", "PrecisionSaturated"}
+    """Once no scrape is missing, no alert is firing or pending; a slow machine may raise the two for slowness."""
+    slowness = {"PrecisionSlow", "PrecisionSaturated"}
+    until(lambda: {labels["alertname"] for labels, _ in load.prometheus.query("ALERTS")} <= slowness, 30, "silence")
     assert load.prometheus.query('precision_selftest_agreement_ratio{variant="fp16"}') == []
 
 
