@@ -10,13 +10,11 @@ import yaml
 
 from deploy.kubernetes import generate
 from service.settings import PREFIX, Settings
-from tests.deploy.manifests import BUILT, KUBERNETES, Manifest, build, of_kind, pods, validate
+from tests.deploy.manifests import BUILT, COMING, KUBERNETES, Manifest, build, of_kind, pods, validate
 
 pytestmark = pytest.mark.needs("kubectl")
 
 DEPLOYED = [folder for folder in BUILT if folder.name != "kserve"]
-COMING = {"shutdown_delay", "keep_alive"}
-"""Settings that the manifests use and that may be newer than this version of the service."""
 built = pytest.mark.parametrize("folder", BUILT, ids=lambda path: path.name)
 deployed = pytest.mark.parametrize("folder", DEPLOYED, ids=lambda path: path.name)
 

@@ -19,7 +19,9 @@ CHOSEN = {"unavailable", "shutting_down", "client_deadline"}
 
 @pytest.mark.needs("promtool")
 @pytest.mark.parametrize(
-    "command", [("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")], ids=" ".join
+    "command",
+    [("check", "config", "prometheus.yml"), ("check", "config", "compose.yml"), ("test", "rules", "alerts_test.yml")],
+    ids=" ".join,
 )
 def test_promtool_accepts(command: tuple[str, ...]) -> None:
     """Configuration and rules parse; every alert fires on its symptom and stays silent without it."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import yaml
 
 from service.metric_rows import SECONDS
 from tests.deploy import prometheus as real
@@ -190,14 +191,23 @@ def documented_queries() -> list[str]:
     return [query for query in queries if "clock_ratio" not in query]  # only a GPU has this series
 
 
+def scaling_queries() -> list[str]:
+    """Return the queries by which KEDA scales, about the job of this Prometheus."""
+    file = ROOT / "deploy/kubernetes/components/autoscale/scaled-object.yaml"
+    triggers = yaml.safe_load(file.read_text())["spec"]["triggers"]
+    return [
+        trigger["metadata"]["query"].replace('job="precision/precision"', 'job="precision"') for trigger in triggers
+    ]
+
+
 def without_limit(expression: str) -> str:
     """Return the left side of `something > limit`: a silent alert has no data, but its left side has."""
     return re.sub(r"\s[<>]\s[\d.]+$", "", expression)
 
 
-@pytest.mark.parametrize("query", [*dashboard_queries(), *map(without_limit, documented_queries())])
+@pytest.mark.parametrize("query", [*dashboard_queries(), *scaling_queries(), *map(without_limit, documented_queries())])
 def test_a_query_gives_data(load: Load, query: str) -> None:
-    """Each panel of the dashboard and each example of docs/metrics.md gives data, once no scrape is missing."""
+    """Each panel, each trigger of KEDA and each example of docs/metrics.md gives data, once no scrape is missing."""
     until(lambda: load.prometheus.query(query), 30, "data")
 
 
