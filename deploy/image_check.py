@@ -63,7 +63,7 @@ class Engine:
         return Path(self.command[0]).name == "podman"
 
     def __call__(self, *arguments: str) -> str:
-        """Return the output of a command.
+        """Return the output of a command, or its errors if it has no output.
 
         Raises:
             Failure: it failed; the message has its errors.
@@ -71,7 +71,7 @@ class Engine:
         done = subprocess.run([*self.command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Failure(f"{' '.join([*self.command, *arguments[:2]])}: {(done.stderr or done.stdout).strip()}")
-        return done.stdout.strip()
+        return (done.stdout or done.stderr).strip()
 
 
 @dataclass(frozen=True)
