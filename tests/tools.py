@@ -14,7 +14,6 @@ DEBIAN = "Debian: apt install {}"
 INSTALL = {
     "chromium": DEBIAN.format("chromium"),
     "curl": DEBIAN.format("curl"),
-    "hadolint": "make install",
     "haproxy": DEBIAN.format("haproxy"),
     "kubectl": "make kubectl",
     "prometheus": DEBIAN.format("prometheus"),
