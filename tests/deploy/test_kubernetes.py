@@ -64,7 +64,7 @@ def test_the_settings_exist(folder: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("0123456789abcdef\n")
     for data in environment(folder):
-        assert data["PRECISION_API_KEY_FILE"] == "/run/secrets/precision/keys"
+        assert data["PRECISION_API_KEY_FILE"] == "/etc/precision/keys"
         values = {name.removeprefix(PREFIX).lower(): value for name, value in data.items()}
         known = {name: value for name, value in values.items() if name in Settings.model_fields}
         assert set(values) - set(known) <= COMING
