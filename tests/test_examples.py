@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +42,7 @@ def test_there_are_examples() -> None:
     assert len(blocks("javascript")) == 1
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="curl is missing")
+@pytest.mark.needs("curl")
 @pytest.mark.parametrize("code", blocks("bash"), ids=range(len(blocks("bash"))))
 def test_shell_examples_run(service: Service, tmp_path: Path, code: str) -> None:
     """Every curl gets an answer that is no error."""

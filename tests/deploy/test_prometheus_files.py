@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,24 @@ from typing import Any
 import pytest
 
 from service.errors import REASONS
+from tests import tools
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "precision.json"
-PROMTOOL = shutil.which("promtool") or ""
 CHOSEN = {"unavailable", "shutting_down", "client_deadline"}
 
-needs_promtool = pytest.mark.skipif(not PROMTOOL, reason="promtool is missing (Debian: apt install prometheus)")
 
-
-@needs_promtool
+@pytest.mark.needs("promtool")
 @pytest.mark.parametrize(
-    "command", [("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")], ids=" ".join
+    "command",
+    [("check", "config", "prometheus.yml"), ("check", "config", "compose.yml"), ("test", "rules", "alerts_test.yml")],
+    ids=" ".join,
 )
 def test_promtool_accepts(command: tuple[str, ...]) -> None:
     """Configuration and rules parse; every alert fires on its symptom and stays silent without it."""
-    done = subprocess.run([PROMTOOL, *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
+    promtool = [tools.find("promtool"), *command]
+    done = subprocess.run(promtool, cwd=PROMETHEUS, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -41,9 +41,10 @@ def test_every_alert_is_shown_to_fire() -> None:
 
 
 def test_every_alert_is_documented() -> None:
-    """docs/metrics.md has a row for each alert."""
-    text = (ROOT / "docs" / "metrics.md").read_text()
-    assert set(re.findall(r"^\| `(Precision\w+)` \|", text, re.MULTILINE)) == alerts()
+    """docs/metrics.md has a row for each alert with its condition, docs/operations.md one with what to do."""
+    for name in ("metrics.md", "operations.md"):
+        text = (ROOT / "docs" / name).read_text()
+        assert set(re.findall(r"^\| `(Precision\w+)` \|", text, re.MULTILINE)) == alerts()
 
 
 def test_failures_are_the_errors_that_the_service_causes() -> None:

@@ -22,7 +22,7 @@ HELD, BODY = 64 * MEGABYTE, Settings().max_body_bytes
 PLACES = machine.available_cores() + 1
 """Decoder processes; each body that is sent to one has up to three copies on its way there."""
 BOUND = HELD + 3 * BODY * PLACES + 16 * MEGABYTE
-"""Bytes that the HTTP process may grow by under any bodies (docs/production.md); 16 MiB are what malloc keeps."""
+"""Bytes that the HTTP process may grow by under any bodies (docs/operations.md); 16 MiB are what malloc keeps."""
 FLAGS = ("--variants", "fp32", "--max-held-bytes", str(HELD), "--log-level", "warning")
 
 

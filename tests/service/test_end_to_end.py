@@ -25,11 +25,11 @@ from service.litserver import devices
 from service.metrics import PHASES
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
+from tests import tools
 from tests.service.processes import Service, running
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 ONLY_ON_A_GPU = {"precision_inference_clock_ratio"}
-PROMTOOL = shutil.which("promtool") or ""
 RAW = {"content-type": "application/octet-stream"}
 VARIANTS = ("fp32", "int8", "int8-dynamic")
 """The variants that every machine runs at a speed that tests can wait for; fp16 needs a GPU."""
@@ -192,11 +192,11 @@ def test_a_scrape_holds_what_is_documented(service: Service) -> None:
     assert found == {name: labels for name, labels in documented.items() if name not in ONLY_ON_A_GPU}
 
 
-@pytest.mark.skipif(not PROMTOOL, reason="promtool is missing (Debian: apt install prometheus)")
+@pytest.mark.needs("promtool")
 def test_promtool_finds_nothing_in_a_scrape(service: Service) -> None:
     """`promtool check metrics` of the real service is clean."""
     scrape = service.client.get("/metrics").content
-    done = subprocess.run([PROMTOOL, "check", "metrics"], input=scrape, capture_output=True, check=False)
+    done = subprocess.run([tools.find("promtool"), "check", "metrics"], input=scrape, capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import subprocess
 from dataclasses import replace
 
@@ -16,9 +15,9 @@ from service.metrics import OUTCOMES, PHASES, STATES, Metrics
 from service.workers import memory
 from service.workers.memory import Process, Readings
 from service.workers.status import State
+from tests import tools
 from tests.service import fakes
 
-PROMTOOL = shutil.which("promtool") or ""
 INFO = fakes.worker_info(checkpoint_sha256="ab" * 32, activation_peaks={1: 100, 2: 190})
 
 
@@ -218,10 +217,10 @@ def test_a_scrape_in_steps_is_the_librarys_text(metrics: Metrics) -> None:
     assert still(text(metrics)) == still(generate_latest(metrics.registry).decode())
 
 
-@pytest.mark.skipif(not PROMTOOL, reason="promtool is missing (Debian: apt install prometheus)")
+@pytest.mark.needs("promtool")
 def test_promtool_finds_nothing(metrics: Metrics) -> None:
     """`promtool check metrics` reports nothing."""
     done = subprocess.run(
-        [PROMTOOL, "check", "metrics"], input=text(metrics).encode(), capture_output=True, check=False
+        [tools.find("promtool"), "check", "metrics"], input=text(metrics).encode(), capture_output=True, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +11,15 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from models.cifar10 import CLASSES
 from service.routes import page as page_routes
+from tests import tools
 from tests.service.pictures import encode, png, solid
 from tests.service.processes import ROOT, Service, running
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
 KEY = "page-0123456789-abcdef"
 SHOTS = os.environ.get("SCREENSHOTS")
 """A folder: tests leave screenshots there, for people to look at."""
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is missing (Debian: apt install chromium)")
+pytestmark = pytest.mark.needs("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def service(shared_calm: Service) -> Service:
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=30_000)  # a browser on a busy machine is slow to draw Swagger UI
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=tools.find("chromium"), args=["--no-sandbox"])
         yield browser
         browser.close()
 

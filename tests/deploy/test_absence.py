@@ -1,0 +1,29 @@
+"""Alerts of a real Prometheus that scrapes two services: one dies, then both targets vanish."""
+
+import signal
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.deploy import prometheus
+from tests.service.processes import Service, running, until
+
+pytestmark = pytest.mark.needs("prometheus")
+
+
+def test_alerts_tell_a_dead_replica_and_vanished_ones(shared_calm: Service, tmp_path: Path) -> None:
+    """A dead replica is down and missing. Without any target the service is absent, and a replica is missing."""
+    with (
+        running("--variants", "int8", module="tests.service.calm") as dying,
+        prometheus.scraping([shared_calm.url, dying.url], tmp_path, hold="1s") as watching,
+    ):
+        until(lambda: watching.value("precision:replicas:ready") == 2, 60, "two ready replicas")
+        until(lambda: not watching.firing(), 60, "silence")
+        dying.process.send_signal(signal.SIGKILL)
+        dying.process.wait(30)
+        dead = {("PrecisionDown", urlsplit(dying.url).netloc), ("PrecisionReplicasMissing", "")}
+        until(lambda: watching.firing() == dead, 60, "alerts about the dead replica")
+        prometheus.configure(tmp_path, [], hold="1s")
+        watching.reload()
+        until(lambda: {("PrecisionAbsent", ""), ("PrecisionReplicasMissing", "")} == watching.firing(), 60, "absence")
