@@ -13,7 +13,9 @@ WORKDIR /home/precision
 # PROMETHEUS_MULTIPROC_DIR is not set: the HTTP process holds all metrics, and the service ignores the variable.
 # PRECISION_ALLOW_ANONYMOUS: 0.0.0.0 is the container's own network, and whatever publishes the port decides who reaches it.
 # If others can reach it, set keys: -e PRECISION_API_KEYS=..., or a mounted file and PRECISION_API_KEY_FILE.
+# TMPDIR: on a read-only root /dev/shm is still writable, and decoder processes are started through a socket in it.
 ENV PYTHONUNBUFFERED=1 \
+    TMPDIR=/dev/shm \
     PRECISION_ALLOW_ANONYMOUS=true
 
 EXPOSE 8000

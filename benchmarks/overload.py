@@ -61,7 +61,7 @@ the refusals, and the generator, to what competes for the cores.
 |---|---|---|---|---|"""
 LARGE = """
 Single images beside 8 requests a second of 256 images, which are more than either variant can run on two cores. A
-single image waits for the batch in hand and one batch of large requests ([the bound](../production.md#overload)).
+single image waits for the batch in hand and one batch of large requests ([the bound](../operations.md#overload)).
 
 | single images | beside | answered | p50 ms | p99 ms | large, goodput images/s |
 |---|---|---|---|---|---|"""

@@ -20,8 +20,6 @@ OLDEST = "1.34"
 NEWEST = "1.37"
 BUILT = [*sorted(path.parent for path in KUBERNETES.glob("overlays/*/kustomization.yaml")), KUBERNETES / "kserve"]
 """The folders that people apply."""
-COMING = {"shutdown_delay", "keep_alive"}
-"""Settings that the manifests use and that may be newer than this version of the service."""
 
 Manifest = dict[str, Any]
 

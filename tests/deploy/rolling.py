@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -12,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests import tools
 from tests.service.pictures import png
 from tests.service.processes import ROOT, free_port
 
-PROGRAM = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin") or ""
 CONFIGURATION = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
 PACE_SECONDS = 0.05
 """The pause of a client between two requests: the services start while the load runs."""
@@ -28,7 +27,7 @@ def balancer(ports: Sequence[int], folder: Path) -> Iterator[str]:
     replicas = folder / "replicas.cfg"
     replicas.write_text("\n".join(["backend replicas", *lines, ""]))
     listen = f"127.0.0.1:{free_port()}"
-    command = [PROGRAM, "-db", "-f", str(CONFIGURATION), "-f", str(replicas)]
+    command = [tools.find("haproxy"), "-db", "-f", str(CONFIGURATION), "-f", str(replicas)]
     with (folder / "haproxy.log").open("w") as log:
         process = subprocess.Popen(command, env=os.environ | {"PRECISION_LISTEN": listen}, stdout=log, stderr=log)
     try:

@@ -10,7 +10,7 @@ import yaml
 
 from service.settings import PREFIX, Settings
 from tests import tools
-from tests.deploy.manifests import COMING, schema
+from tests.deploy.manifests import schema
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -30,7 +30,7 @@ def test_the_settings_exist(name: str) -> None:
     """Each setting is one of the service, and Compose kills a container 10 s or more after delay and drain."""
     environment = SERVICES[name]["environment"]
     values = {key.removeprefix(PREFIX).lower() for key in environment if key.startswith(PREFIX)}
-    assert values - set(Settings.model_fields) <= COMING
+    assert values <= set(Settings.model_fields)
     shutdown = int(environment["PRECISION_SHUTDOWN_DELAY"]) + int(environment["PRECISION_DRAIN_TIMEOUT"])
     assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) >= shutdown + 10
 
@@ -53,7 +53,6 @@ def test_ports_are_published_on_loopback_only() -> None:
 
 
 @pytest.mark.needs("haproxy")
-@pytest.mark.skipif(not (DEPLOY / "haproxy" / "haproxy.cfg").exists(), reason="deploy/haproxy/haproxy.cfg is missing")
 def test_haproxy_accepts_its_files() -> None:
     """HAProxy reads the general configuration together with the list of replicas."""
     files = [flag for name in ("haproxy.cfg", "compose.cfg") for flag in ("-f", str(DEPLOY / "haproxy" / name))]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy import rolling
 from tests.deploy.rolling import Load, Upload, balancer
 from tests.service.processes import Service, free_port, running, until
 
@@ -27,7 +26,7 @@ def replica(port: int = 0, delay: float = DELAY_SECONDS) -> AbstractContextManag
 
 
 @pytest.mark.timeout(900)  # it starts twelve services, for which a busy machine takes minutes
-@pytest.mark.skipif(not rolling.PROGRAM, reason="haproxy is missing (Debian: apt install haproxy)")
+@pytest.mark.needs("haproxy")
 def test_no_request_is_lost_while_replicas_are_replaced(tmp_path: Path) -> None:
     """None fails in ten stops. After kill -9 only requests fail that were in flight, the large uploads among them.
 
