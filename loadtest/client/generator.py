@@ -87,14 +87,12 @@ class Generator:
         self._runner = Environment(user_classes=[self._user_class(tuple(urls))]).create_local_runner()
 
     def _user_class(self, urls: tuple[str, ...]) -> type[LoadUser]:
-        class User(LoadUser):
-            host = urls[0]
+        class Sender(LoadUser):
             desk = self._desk
-            network_timeout = self._timeout
-            connection_timeout = self._timeout
+            timeout = self._timeout
 
-        User.urls = urls
-        return User
+        Sender.urls = urls
+        return Sender
 
     def start(self) -> None:
         """Start every user and wait until all are connected and idle, for CONNECT_TIMEOUT at most."""
