@@ -15,8 +15,9 @@ import gevent
 from gevent.event import Event
 from locust.env import Environment
 
+from loadtest.client.answers import lost
 from loadtest.client.images import Bodies
-from loadtest.client.users import Desk, LoadUser, Turn, lost
+from loadtest.client.users import Desk, LoadUser, Turn
 from loadtest.plan import Arm, Round, Workload
 from loadtest.records import NEVER_SENT, UNANSWERED, Request, Stretch
 

@@ -1,17 +1,15 @@
 """The locust users: each sends the request of its turn, keeps the raw times, and takes the next turn at once."""
 
-import json
-import math
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gevent import Timeout
 from gevent.event import AsyncResult
 from locust import User, task
 
-from loadtest.client.connection import Answer, Connection, head
+from loadtest.client.answers import lost, record
+from loadtest.client.connection import Connection, head
 from loadtest.client.images import Bodies
 from loadtest.client.server import credentials
 from loadtest.plan import Arm
@@ -66,15 +64,6 @@ class Desk:
         return dropped
 
 
-def lost(intended: float, now: float, error: str) -> Request:
-    """Return the record of a request that was not sent, or whose answer nobody waits for any more."""
-    return _failed(-1, intended, now, now, 0, error)
-
-
-def _failed(sequence: int, intended: float, start: float, end: float, status: int, error: str) -> Request:
-    return Request(sequence, intended, start, end, status, error, (), math.nan, math.nan, math.nan, math.nan)
-
-
 class LoadUser(User):
     """A user that sends labelled images to the arm of its turn, over connections that stay open."""
 
@@ -121,49 +110,3 @@ class LoadUser(User):
         headers = (*self._headers, ("Content-Type", bodies.content_type))
         first = head("POST", f"{arm.url}/predict/{arm.variant}", headers)
         return b"%bContent-Length: %d\r\n\r\n%b" % (first, len(body), body)
-
-
-def record(sequence: int, intended: float, answer: Answer) -> Request:
-    """Return the record of a request that got this answer."""
-    start, end, status, content, failure = answer
-    if status != 200 or failure:
-        return _failed(sequence, intended, start, end, status, _error(answer))
-    try:
-        stated = json.loads(content)
-        timing = stated.get("timing") or {}
-        return Request(
-            sequence,
-            intended,
-            start,
-            end,
-            status,
-            error="",
-            answer=tuple(int(prediction["class_index"]) for prediction in stated["predictions"]),
-            batch_size=_number(stated.get("batch_size")),
-            server_total=_number(timing.get("total_seconds")),
-            server_queue=_number(timing.get("queue_seconds")),
-            server_inference=_number(timing.get("inference_seconds")),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        return _failed(sequence, intended, start, end, status, "200 with an answer that cannot be read")
-
-
-def _number(stated: Any) -> float:
-    """Return a number that an answer states; NaN if it states none or an infinite one."""
-    number = math.nan if stated is None else float(stated)
-    return number if math.isfinite(number) else math.nan
-
-
-def _error(answer: Answer) -> str:
-    """Return words that are the same for like errors: status and title of the problem, or why there is no answer.
-
-    With a failure, a status of 200 belongs to an answer whose body broke off.
-    """
-    if isinstance(answer.failure, TimeoutError | Timeout):
-        return "timeout"
-    if answer.status in (0, 200):
-        return f"no answer: {type(answer.failure).__name__}"
-    try:
-        return f"{answer.status} {json.loads(answer.content)['title']}"
-    except (ValueError, KeyError, TypeError):
-        return f"{answer.status}"
