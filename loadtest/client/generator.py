@@ -1,8 +1,10 @@
 """The load generator: locust's environment and runner, which live from the first round to the last."""
 
+import ctypes
 import gc
 import logging
 import random
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +27,8 @@ HEARTBEAT = 0.02
 """Seconds between two checks of how late this process wakes up."""
 CONNECT_TIMEOUT = 60.0
 """Seconds that all users together may take to connect."""
+TIMER_SLACK = 29
+"""PR_SET_TIMERSLACK of Linux's prctl(2)."""
 
 
 @dataclass
@@ -74,6 +78,12 @@ def uncollected() -> Iterator[None]:
         gc.enable()
 
 
+def wake_on_time() -> None:
+    """Tell Linux not to prolong this thread's waits, which it does by up to 50 microseconds to save power."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(TIMER_SLACK, 1, 0, 0, 0)
+
+
 class Generator:
     """Plays rounds with users that are started, and connected, once."""
 
@@ -97,6 +107,7 @@ class Generator:
 
     def start(self) -> None:
         """Start every user and wait until all are connected and idle, for CONNECT_TIMEOUT at most."""
+        wake_on_time()
         self._runner.start(self._users, spawn_rate=self._users)
         deadline = time.perf_counter() + CONNECT_TIMEOUT
         while self._desk.free() < self._users and time.perf_counter() < deadline:
