@@ -106,6 +106,10 @@ class _Reply:
             self.complete = True
             self.keep_alive = self._parser.should_keep_alive()
 
+    def detach(self) -> None:
+        """Let go of the parser, which holds this receiver: nothing collects such cycles during a round."""
+        del self._parser
+
 
 class Connection:
     """A connection that opens with the first request, and again after the service has closed it.
@@ -141,8 +145,9 @@ class Connection:
         except (OSError, HTTPConnectionClosed, HTTPParseError, Timeout) as error:
             if isinstance(error, Timeout) and error is not limit:
                 raise
-            failure, end = error, time.perf_counter()
+            failure, end = error.with_traceback(None), time.perf_counter()  # a traceback holds this frame: a cycle
         finally:
+            reply.detach()
             if not reply.complete or not reply.keep_alive:
                 self.close()
         return Answer(start, end, reply.status, b"".join(reply.parts), failure)
@@ -166,7 +171,10 @@ class Connection:
         opened = socket.create_connection(self._address)
         try:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return context().wrap_socket(opened, server_hostname=self._host) if self._is_tls else opened
+            if self._is_tls:
+                opened = context().wrap_socket(opened, server_hostname=self._host, do_handshake_on_connect=False)
+                opened.do_handshake()
+            return opened
         except BaseException:
             opened.close()
             raise

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from gevent import sleep
 from gevent.event import AsyncResult
 from locust import User, task
 
@@ -90,11 +91,15 @@ class LoadUser(User):
 
     @task
     def predict(self) -> None:
-        """Send one request after the other until locust stops the user. A task for each of them takes longer."""
+        """Send one request after the other until locust stops the user. A task for each of them takes longer.
+
+        A request may end without a wait, for example where nobody listens, so the others get their turn after it.
+        """
         turn: Turn | None = None
         while True:
             turn = turn or self.desk.take()
             turn = turn.done(turn, self._send(turn))
+            sleep(0)
 
     def _send(self, turn: Turn) -> Request:
         """Send the request of a turn, unless it has waited for a free user until its timeout."""

@@ -1,5 +1,6 @@
 """The load test's connection, against servers that answer with given bytes."""
 
+import gc
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
@@ -146,9 +147,11 @@ def test_an_answer_that_is_not_http() -> None:
 
 
 def test_the_whole_request_has_a_deadline() -> None:
-    """Silence ends with a timeout."""
+    """Silence ends with a timeout, also in a handshake."""
     answer = only(None, timeout=0.1)
     assert isinstance(answer.failure, Timeout)
+    with serving([None]) as server, connected(server.url.replace("http", "https"), timeout=0.1) as connection:
+        assert isinstance(connection.exchange(REQUEST).failure, Timeout)
     assert answer.end - answer.start >= 0.1
 
 
@@ -176,6 +179,20 @@ def test_an_address_that_nobody_serves() -> None:
         port = listener.getsockname()[1]
     with connected(f"http://127.0.0.1:{port}") as connection:
         assert isinstance(connection.exchange(REQUEST).failure, ConnectionRefusedError)
+
+
+def test_no_request_leaves_work_to_the_collector() -> None:
+    """A round runs without garbage collection, so answers and failures leave no cycle of references."""
+    with serving([GOOD] * 20) as server, connected(server.url) as connection:
+        connection.exchange(REQUEST)
+        gc.collect()
+        for _ in range(19):
+            connection.exchange(REQUEST)
+        assert gc.collect() < 19
+    with connected(server.url) as connection:
+        for _ in range(20):
+            connection.exchange(REQUEST)
+        assert gc.collect() < 20
 
 
 @pytest.mark.parametrize(
