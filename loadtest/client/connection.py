@@ -22,8 +22,6 @@ INTERIM = range(100, 200)
 """The statuses of answers that another one follows."""
 poll = monkey.get_original("select", "poll")
 """The poll of the system, which does not go through gevent's loop."""
-context = cache(ssl.create_default_context)
-"""The context verifies certificates, as the client of `/variants` does; all connections share it."""
 
 
 class HTTPConnectionClosed(Exception):
@@ -109,6 +107,14 @@ class _Reply:
     def detach(self) -> None:
         """Let go of the parser, which holds this receiver: nothing collects such cycles during a round."""
         del self._parser
+
+
+@cache
+def context() -> ssl.SSLContext:
+    """Return the context of all connections. It verifies certificates, as the client of `/variants` does."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.load_default_certs()
+    return made
 
 
 class Connection:

@@ -150,7 +150,7 @@ def test_the_whole_request_has_a_deadline() -> None:
     """Silence ends with a timeout, also in a handshake."""
     answer = only(None, timeout=0.1)
     assert isinstance(answer.failure, Timeout)
-    with serving([None]) as server, connected(server.url.replace("http", "https"), timeout=0.1) as connection:
+    with serving([None]) as server, connected(server.url.replace("http", "https"), timeout=0.5) as connection:
         assert isinstance(connection.exchange(REQUEST).failure, Timeout)
     assert answer.end - answer.start >= 0.1
 
