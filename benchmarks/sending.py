@@ -26,6 +26,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from common import machine
+from loadtest.report.cells import Cell
 from loadtest.report.schema import read
 
 TRUE = 1.91
@@ -118,7 +119,7 @@ def plain(port: int, variant: str) -> float:
 
 
 def reported(port: int, backend: str, seconds: float) -> tuple[str, ...]:
-    """Return the p50 of both arms, the fast one first, their ratio and the lateness, from a run of the load test."""
+    """Return what a run of the load test reports: the p50 of both arms, the fast one first, and the other columns."""
     with tempfile.TemporaryDirectory() as folder:
         flags = ["--rate", RATE, "--duration", seconds, "--round", ROUND, "--settle", 0.1, "--warm-up", 0.5]
         command = [sys.executable, "-m", "loadtest", "--url", f"http://127.0.0.1:{port}", "--out", folder]
@@ -130,7 +131,15 @@ def reported(port: int, backend: str, seconds: float) -> tuple[str, ...]:
     words = f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]" if found and found.low and found.high else "-"
     p50s = (1000 * (cells[arm].latency.p50 or 0.0) for arm in ARMS)
     late = 1000 * max(cells[arm].lateness.p50 or 0.0 for arm in ARMS)
-    return *(f"{p50:.2f}" for p50 in p50s), words + (" (INVALID)" if report.reasons else ""), f"{late:.2f}"
+    verdict = words + (" (INVALID)" if report.reasons else "")
+    cpu = 1000 * statistics.mean(cpu_per_request(cells[arm]) for arm in ARMS)
+    return *(f"{p50:.2f}" for p50 in p50s), verdict, f"{late:.2f}", f"{cpu:.2f}"
+
+
+def cpu_per_request(cell: Cell) -> float:
+    """Return the CPU seconds of the load generator per request."""
+    per_second = cell.requests / (len(cell.rounds) * ROUND)
+    return statistics.mean(played.client_cpu for played in cell.rounds) / per_second
 
 
 def rows(fast: float, seconds: float) -> Iterator[tuple[str, ...]]:
@@ -139,7 +148,7 @@ def rows(fast: float, seconds: float) -> Iterator[tuple[str, ...]]:
         around = plain(port, "fast")
     with serving({"fast": fast - around, "slow": TRUE * fast - around}) as port:
         truth = [plain(port, arm) for arm in ARMS]
-        yield "a plain socket", *(f"{1000 * p50:.2f}" for p50 in truth), f"{truth[1] / truth[0]:.2f}", "-"
+        yield "a plain socket", *(f"{1000 * p50:.2f}" for p50 in truth), f"{truth[1] / truth[0]:.2f}", "-", "-"
         for backend in BACKENDS:
             yield f"the load test, {backend}", *reported(port, backend, seconds)
 
@@ -153,7 +162,14 @@ def main() -> None:
     seconds = parser.parse_args().seconds
     print(json.dumps(machine.describe("locust", "gevent") | {"seconds": seconds}))
     for fast in FAST:
-        headers = (f"{RATE} requests/s", "fast, p50 ms", "slow, p50 ms", "ratio", "sent late, p50 ms")
+        headers = (
+            f"{RATE} requests/s",
+            "fast, p50 ms",
+            "slow, p50 ms",
+            "ratio",
+            "sent late, p50 ms",
+            "client CPU, ms a request",
+        )
         print(tabulate(list(rows(fast, seconds)), headers, tablefmt="pipe", disable_numparse=True), "\n", flush=True)
 
 

@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
         raise SystemExit(recover.main(sys.argv[2:]))
 
-    # libev's other backends round timers up to milliseconds, which sends requests 0.6 ms late; select is 0.1 ms late.
+    # libev's other backends round timers up to milliseconds, which sends requests 0.6 ms late; select does not.
     os.environ.setdefault("GEVENT_BACKEND", "select")
 
     from gevent import monkey
