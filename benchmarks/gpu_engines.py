@@ -31,7 +31,7 @@ from models.loading import load
 from models.measure_torch import CudaClock
 from models.resnet import resnet18
 from models.topology import Input
-from models.variants import DEFAULT_GPU_BACKEND, GPU_BACKENDS, VariantUnavailable
+from models.variants import GPU_BACKENDS, VariantUnavailable
 
 FEW_SIZES = (256, 32, 1)
 """Batch sizes of the baseline, and of the backend that compiles each size anew."""
@@ -40,8 +40,9 @@ SIZES = (*FEW_SIZES, 1024, 512, 128, 64, 16, 8, 4, 2)
 ROWS = (
     *(("fp32", backend) for backend in GPU_BACKENDS),
     *(("fp16", backend) for backend in GPU_BACKENDS),
-    ("fp32-tf32", DEFAULT_GPU_BACKEND),
-    ("bf16", DEFAULT_GPU_BACKEND),
+    ("fp32-tf32", "cudnn"),
+    ("bf16", "cudnn"),
+    ("bf16", "cudnn-fused"),
 )
 """Variants and backends."""
 EAGER = ("fp32", "eager")

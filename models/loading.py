@@ -34,7 +34,7 @@ def load(
         checkpoint: None takes the environment variable CHECKPOINT, else the bundled one. For `int8` it may be the INT8
             artifact that `python -m models.quantize --artifact` writes.
         preparation: which images the checkpoint takes, where its card does not say.
-        gpu_backend: one of GPU_BACKENDS; None takes DEFAULT_GPU_BACKEND. It has no effect on the CPU.
+        gpu_backend: one of GPU_BACKENDS, or `auto`; None takes `auto`. It has no effect on the CPU.
 
     Raises:
         KeyError: there is no such variant.

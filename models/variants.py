@@ -99,7 +99,8 @@ DEFAULT_VARIANTS = ("fp32", "fp16", "int8")
 GPU_BACKENDS = ("cudnn", "cudnn-fused", "inductor")
 """How a GPU runs the floating-point variants, always in CUDA graphs: cuDNN's convolutions and torch's own kernels for
 the rest; bias, addition and ReLU fused into the convolutions by cuDNN; or into kernels that torch.compile generates."""
-DEFAULT_GPU_BACKEND = "cudnn"
+DEFAULT_GPU_BACKEND = "auto"
+"""Lets each dtype run on the fastest backend that the GPU has, see `models.engines.gpu_layers.FASTEST`."""
 
 
 def native_variants(cpu_flags: frozenset[str]) -> tuple[str, ...]:

@@ -55,8 +55,8 @@ class Settings(BaseSettings):
     fp16_on_cpu: bool = Field(False, description="run fp16 on the CPU, for functional tests: slow, never a default")
     gpu_backend: str = Field(
         DEFAULT_GPU_BACKEND,
-        pattern=f"^({'|'.join(GPU_BACKENDS)})$",
-        description=f"how a GPU runs the floating-point variants: {', '.join(GPU_BACKENDS)}",
+        pattern=f"^({'|'.join((DEFAULT_GPU_BACKEND, *GPU_BACKENDS))})$",
+        description=f"how a GPU runs the floating-point variants: {', '.join((DEFAULT_GPU_BACKEND, *GPU_BACKENDS))}",
     )
     workers: int = Field(1, ge=1, le=256, description="worker processes of each variant on the CPU")
     threads: int = Field(

@@ -24,7 +24,7 @@ class Order:
     gpu: Gpu | None
     """None for the CPU."""
     gpu_backend: str
-    """One of GPU_BACKENDS."""
+    """One of GPU_BACKENDS, or `auto`."""
 
 
 @dataclass(frozen=True)

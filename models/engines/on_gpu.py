@@ -20,8 +20,8 @@ def build(order: Order) -> CudaEngine:
     torch.set_num_threads(order.threads)
     device = torch.device(gpu.device)
     network, dtype = fold(state, card), DTYPES[variant.dtype]
-    forward, weights = gpu_layers.build(order.gpu_backend, network, device, dtype)
+    backend, (forward, weights) = gpu_layers.build(order.gpu_backend, network, device, dtype)
     size = card.bytes if dtype is torch.float32 else checkpoint.half_precision_bytes(state)
     resident = Resident(measure_torch.nbytes(weights))
-    info = describe(order, network, Origin(card.sha256, size), resident, order.gpu_backend, *notes(variant, gpu))
+    info = describe(order, network, Origin(card.sha256, size), resident, backend, *notes(variant, gpu))
     return CudaEngine(variant, info, forward, CudaStream(device, tf32=variant.dtype == "tf32"))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor
 
 from models import checkpoint
-from models.engines import gpu_layers, graphs
+from models.engines import floating, gpu_layers, graphs
 from models.engines.base import DeviceLost, EngineInfo, NonFiniteLogits, OutOfMemory
 from models.engines.cpu import CpuEngine
 from models.engines.function import ArrayFunction
 from models.engines.gpu import CudaEngine
 from models.engines.graphs import LADDER, captured_size
 from models.engines.network import fold
+from models.engines.tensors import TensorFunction
 from models.measure import HostClock
 from models.variants import GPU_BACKENDS, VARIANTS
 from tests.models.conftest import Load
@@ -277,8 +279,37 @@ def test_every_backend_has_a_builder() -> None:
 def test_another_backend_is_refused(checkpoint_path: Path) -> None:
     """An unknown backend is an error that names the known ones."""
     network = fold(checkpoint.load(checkpoint_path)[0])
-    with pytest.raises(ValueError, match="must be one of cudnn, cudnn-fused, inductor, not 'tensorrt'"):
+    with pytest.raises(ValueError, match="must be one of auto, cudnn, cudnn-fused, inductor, not 'tensorrt'"):
         gpu_layers.build("tensorrt", network, torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "exists", "name"),
+    [
+        (torch.float16, True, "cudnn-fused"),
+        (torch.bfloat16, True, "cudnn-fused"),
+        (torch.float16, False, "cudnn"),
+        (torch.float32, True, "cudnn"),
+    ],
+)
+def test_the_fastest_backend_that_runs_is_chosen(
+    dtype: torch.dtype, exists: bool, name: str, checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half precision takes the fused kernels, unless cuDNN has none for the GPU; FP32 never does."""
+    network = fold(checkpoint.load(checkpoint_path)[0])
+
+    def fused(*given: Any) -> TensorFunction:
+        def missing(_: Tensor) -> Tensor:
+            raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+        function = floating.eager(*given)
+        return function if exists else function._replace(forward=missing)
+
+    monkeypatch.setitem(gpu_layers.BUILDERS, "cudnn-fused", fused)
+    found, (forward, _) = gpu_layers.build("auto", network, torch.device("cpu"), dtype)
+    assert found == name
+    with torch.inference_mode():
+        assert forward(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 10)
 
 
 def test_torch_compile_traces_the_network_whole(
@@ -287,7 +318,7 @@ def test_torch_compile_traces_the_network_whole(
     """torch.compile traces twelve batch sizes, more than its default, without a graph break, to the right logits."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     network = fold(checkpoint.load(checkpoint_path)[0])
-    forward, _ = gpu_layers.build("inductor", network, torch.device("cpu"), torch.float32)
+    _, (forward, _) = gpu_layers.build("inductor", network, torch.device("cpu"), torch.float32)
     with torch.inference_mode():
         for size in range(1, 13):
             found = forward(torch.from_numpy(images[:size])).numpy()

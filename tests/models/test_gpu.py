@@ -78,7 +78,7 @@ def test_tf32_differs_from_fp32(load_gpu: LoadGpu, images: np.ndarray) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", GPU_BACKENDS)
-@pytest.mark.parametrize("name", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["fp32", "fp16", "bf16"])
 def test_every_backend_gives_the_golden_logits(
     name: str, backend: str, load_gpu: LoadGpu, images: np.ndarray, golden: np.ndarray
 ) -> None:
