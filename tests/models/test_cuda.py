@@ -15,11 +15,10 @@ from models import checkpoint
 from models.engines import floating, gpu_layers, graphs
 from models.engines.base import DeviceLost, EngineInfo, NonFiniteLogits, OutOfMemory
 from models.engines.cpu import CpuEngine
-from models.engines.function import ArrayFunction
 from models.engines.gpu import CudaEngine
 from models.engines.graphs import LADDER, captured_size
 from models.engines.network import fold
-from models.engines.tensors import TensorFunction
+from models.engines.tensors import TensorFunction, array_function
 from models.measure import HostClock
 from models.variants import GPU_BACKENDS, VARIANTS
 from tests.models.conftest import Load
@@ -234,7 +233,7 @@ def test_logits_that_are_no_numbers_are_an_error(kind: str, value: float, load: 
         return logits
 
     info = load("fp32-cpu").info
-    on_cpu = CpuEngine(VARIANTS["fp32-cpu"], info, ArrayFunction.of(forward, []))
+    on_cpu = CpuEngine(VARIANTS["fp32-cpu"], info, array_function(TensorFunction(forward, [])))
     spoilt = engine(forward, CpuStream()) if kind == "cuda" else on_cpu
     with pytest.raises(NonFiniteLogits, match="not finite for 1 of 3 images"):
         spoilt.run(noise(3))
