@@ -149,13 +149,9 @@ class Prediction:
             raise ServiceError("malformed", f"X-Request-Timeout: expected seconds as a decimal number, got {given!r}")
         return deadline.or_clients(float(given))
 
-    def admit(self, pool: Pool) -> None:
-        """Check that the variant would take the request, before its body is read.
-
-        Raises:
-            ServiceError: see `Pool.check`.
-        """
-        pool.check(float(self.request.headers.get("content-length", "inf")))
+    async def admit(self, pool: Pool) -> None:
+        """Raise ServiceError unless the variant would take the request, before its body is read: see `Pool.admit`."""
+        await pool.admit(float(self.request.headers.get("content-length", "inf")))
 
     async def read(self, decode: Callable[[Received, Limits], Decoded], deadline: Deadline) -> Decoded:
         """Receive the body and decode it. The length of what `decode` returns is the number of images.

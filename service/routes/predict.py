@@ -39,7 +39,7 @@ async def predict(request: Request, variant: str) -> Response:
     async def answer(prediction: Prediction) -> Response:
         query = query_of(request)
         pool, deadline = service_of(request).pool(variant), prediction.deadline()
-        prediction.admit(pool)
+        await prediction.admit(pool)
         pixels = await prediction.read(pixels_of, deadline)
         executed = await prediction.execute(pool, pixels, deadline)
         document = predict_response(prediction, executed, query)

@@ -238,7 +238,7 @@ async def infer(request: Request) -> Response:
 
 async def _answer(prediction: Prediction) -> Response:
     pool, deadline = pool_of(prediction.request), prediction.deadline()
-    prediction.admit(pool)
+    await prediction.admit(pool)
     inference = await prediction.read(tensors.inference_of, deadline)
     if microseconds := inference.request.parameters.timeout:
         deadline = deadline.or_clients(microseconds / 1e6)

@@ -58,6 +58,10 @@ class Executions:
         self.copy_out += result.copy_out
 
 
+STARTING_PAUSE = 0.05
+"""Seconds. Clients that send again at once would otherwise take the processor time that the start needs."""
+
+
 class Pool:
     """Accepts images for one variant and has its workers, one per device, execute them.
 
@@ -119,6 +123,15 @@ class Pool:
         async with asyncio.TaskGroup() as group:
             for worker in self.workers:
                 group.create_task(worker.supervise())
+
+    async def admit(self, body_bytes: float) -> None:
+        """Do what `check` does, and let a request wait for STARTING_PAUSE before it is told that the variant starts."""
+        try:
+            self.check(body_bytes)
+        except ServiceError as error:
+            if error.reason.word == State.STARTING:
+                await asyncio.sleep(STARTING_PAUSE)
+            raise
 
     def check(self, body_bytes: float = 0) -> None:
         """Check that a request can be accepted now, before its body is read.
