@@ -18,7 +18,7 @@ def test_the_installed_version_is_the_one_that_is_allowed() -> None:
     """pyproject.toml allows one minor version: the one that the protocol's subclass was written against."""
     major, minor, *_ = uvicorn.__version__.split(".")
     allowed = f"uvicorn[standard]>={major}.{minor},<{major}.{int(minor) + 1}"
-    assert allowed in PROJECT["optional-dependencies"]["service"]
+    assert allowed in PROJECT["optional-dependencies"]["cpu"]
 
 
 def test_uvicorn_still_has_no_limit_for_slow_requests() -> None:
