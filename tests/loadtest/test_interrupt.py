@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from loadtest import journal, recover
 from loadtest.report.schema import read
+from tests.service.processes import until
 
 pytestmark = pytest.mark.slow
 INT = signal.SIGINT
@@ -102,9 +102,7 @@ def test_a_signal_during_a_search_leaves_its_runs(serve, images, tmp_path: Path)
     flags = ("--round", "0.1", "--duration", "0.1", "--max-duration", "0.1", "--slo", "p90=500ms")
     with running(serve, images, tmp_path, *flags) as process:
         wait_for(process, "searching for the highest load that holds p90 <= 500 ms")
-        deadline = time.monotonic() + 30
-        while not journal.read(tmp_path).searched and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: journal.read(tmp_path).searched, what="run of the search in the raw files")
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 143, err
