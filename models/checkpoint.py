@@ -1,7 +1,7 @@
-"""Checkpoints: weights and their card, verified by SHA-256 at every load. Only tensors are unpickled.
+"""Checkpoints: weights and their card, verified by SHA-256 at every load. No pickled code runs.
 
-A checkpoint is `NAME.safetensors`, or `NAME.pt` (a pickled state dict, which `models.pickled` converts in a process of
-its own). Its card is `NAME.json`, which only the bundled checkpoint must have. Derived files lie beside it:
+A checkpoint is `NAME.safetensors`, or a file of `torch.save` with any other suffix, which `models.pickled` converts in
+a process of its own. Its card is `NAME.json`, which only the bundled checkpoint must have. Derived files lie beside it:
 `NAME.int8.json` (calibration), `NAME.sample.npz` (reference logits), `NAME.evaluation.json` (the record of an
 evaluation). The bundled checkpoint is used unless an argument (`--checkpoint`) or the environment variable CHECKPOINT
 names another. Imports no torch.
@@ -22,9 +22,10 @@ from numpy.typing import DTypeLike, NDArray
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
-from models import cifar10, files, needs
+from models import cifar10, files, naming
 from models.card import AS_IT_SAYS, Card, Preparation, read_card
 from models.files import ARTIFACT_SUFFIX, CheckpointError, beside, default_path, read, resolve, sha256, write_all
+from models.naming import Found
 from models.topology import Architecture, Input, topology
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ DTYPES: dict[str, DTypeLike] = {
 CONVERTER = "models.pickled"
 """The module that converts a file of `torch.save`, run as a process."""
 
+CONVERTED = 2
+"""The version of the converter, so that files that an older one left in the cache are not read."""
 State = dict[str, NDArray[np.float32]]
 """A state dict of arrays, with torch's names."""
 
@@ -69,7 +72,9 @@ def load(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> tup
     if path.name.endswith(ARTIFACT_SUFFIX):
         raise CheckpointError(f"{path} is an INT8 artifact: of the variants, it has int8 only")
     data = verified(path, card.sha256)
-    return tensors(data, path, card.sha256), replace(card, bytes=len(data))
+    found = weights(data, path, card.sha256)
+    card = replace(card, bytes=len(data), classes=card.classes or found.classes, taken_from=found.taken_from or None)
+    return found.tensors, card
 
 
 def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
@@ -106,8 +111,8 @@ def verified(path: Path, expected: str) -> bytes:
     return data
 
 
-def tensors(data: bytes, path: Path, sha256: str) -> State:
-    """Return the arrays of a checkpoint's content: floating-point ones as float32, each contiguous in its own memory.
+def weights(data: bytes, path: Path, sha256: str) -> Found:
+    """Return the weights in a checkpoint's content: floating-point ones as float32, each contiguous in its own memory.
 
     Raises:
         CheckpointError: the content holds no tensors, or one that is sparse, quantized, complex or without values.
@@ -122,12 +127,14 @@ def tensors(data: bytes, path: Path, sha256: str) -> State:
     return _safetensors(content, path)
 
 
-def _safetensors(data: bytes, path: Path) -> State:
+def _safetensors(data: bytes, path: Path) -> Found:
     try:
         entries = deserialize(data)  # type: ignore[no-untyped-call]
+        about: dict[str, str] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file ({error}); restore it") from error
-    return {name: _array(entry, f"{path}: {name}") for name, entry in entries}
+    arrays = {name: _array(entry, f"{path}: {name}") for name, entry in entries}
+    return naming.find(arrays, f"{path} is no checkpoint").described_by(about)
 
 
 def _array(entry: dict[str, Any], what: str) -> NDArray[Any]:
@@ -145,20 +152,14 @@ def _array(entry: dict[str, Any], what: str) -> NDArray[Any]:
 
 def _place(sha256: str) -> Path | None:
     """Return the place in the cache of the converted file with this SHA-256."""
-    return files.place("converted", ".safetensors", checkpoint=sha256)
-
-
-def _require_torch(path: Path) -> None:
-    if sentence := needs.torch_or_sentence(f"{path}, which is no .safetensors file,"):
-        raise CheckpointError(sentence)
+    return files.place("converted", ".safetensors", checkpoint=sha256, format=CONVERTED)
 
 
 def _converted(data: bytes, path: Path) -> bytes:
     """Return the content of a file of `torch.save` as the content of a safetensors file.
 
-    torch reads it in a process of its own, so that the memory that torch takes ends with that process.
+    A process of its own reads it, so that the memory that a whole training state takes ends with that process.
     """
-    _require_torch(path)
     command = [sys.executable, "-m", CONVERTER, str(path)]
     done = subprocess.run(command, input=data, capture_output=True, check=False)  # noqa: S603 - our own module
     if done.returncode:
