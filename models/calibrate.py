@@ -16,7 +16,7 @@ from models.calibration import Calibration
 from models.engines import openvino
 from models.engines.network import FoldedLayer
 from models.files import CheckpointError
-from models.topology import Network
+from models.topology import Network, affordable
 
 BINS = 2048
 """Of the histogram of each output."""
@@ -105,7 +105,8 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
     Raises:
         CheckpointError: no picture in the folder can be read.
     """
-    images = pictures.read(folder, network.input.side, MOST_IMAGES) if folder else cifar10.sample()[0]
+    most = affordable(network.map(lambda layer: layer.spec), MOST_IMAGES)
+    images = pictures.read(folder, network.input.side, most) if folder else cifar10.sample()[0][:most]
     place = files.place(
         "calibration", ".json", checkpoint=checkpoint_sha256, input=network.input.as_json(), method=METHODS[0],
         bins=BINS, images=files.sha256(images.tobytes()), openvino=machine.version("openvino"),
@@ -113,7 +114,7 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
     if place:
         with suppress(CheckpointError, OSError):  # not cached yet, damaged, or in a folder without permission
             return calibration.load(place, checkpoint_sha256)
-    pixels = preprocess.resized(images, network.input.side)
+    pixels = preprocess.resized(images, network.input.side, network.input.resize)
     ranges = calibrate(network, pixels, METHODS[0])
     found = Calibration(checkpoint_sha256, METHODS[0], len(pixels), 0, ranges, network.input)
     files.store(place, found.to_json())

@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +73,14 @@ def load(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> tup
     if path.name.endswith(ARTIFACT_SUFFIX):
         raise CheckpointError(f"{path} is an INT8 artifact: of the variants, it has int8 only")
     data = verified(path, card.sha256)
-    found = weights(data, path, card.sha256)
-    card = replace(card, bytes=len(data), classes=card.classes or found.classes, taken_from=found.taken_from or None)
-    return found.tensors, card
+    content, place = _as_safetensors(data, path, card.sha256)
+    found = _named(place, content, _arrays(content, place))
+    return found.tensors, _described(card, data, found)
+
+
+def _described(card: Card, data: bytes, found: Found) -> Card:
+    """Return the card with what the file tells; the card's own names of the classes win."""
+    return replace(card, bytes=len(data), classes=card.classes or found.classes, taken_from=found.taken_from or None)
 
 
 def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
@@ -89,9 +95,12 @@ def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
     card = read_card(path, preparation)
     if path.name.endswith(ARTIFACT_SUFFIX):
         return card
-    state, card = load(path, preparation)
+    data = verified(path, card.sha256)
+    content, place = _as_safetensors(data, path, card.sha256)
+    found = _named(place, content, {name: Shaped(tuple(entry["shape"])) for name, entry in _header(content, place)})
+    card = _described(card, data, found)
     try:
-        return card.completed(card.plan({name: array.shape for name, array in state.items()}))
+        return card.completed(card.plan({name: tensor.shape for name, tensor in found.tensors.items()}))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -111,30 +120,49 @@ def verified(path: Path, expected: str) -> bytes:
     return data
 
 
-def weights(data: bytes, path: Path, sha256: str) -> Found:
-    """Return the weights in a checkpoint's content: floating-point ones as float32, each contiguous in its own memory.
+@dataclass(frozen=True)
+class Shaped:
+    """A tensor whose numbers were not read."""
+
+    shape: tuple[int, ...]
+
+
+def _as_safetensors(data: bytes, path: Path, sha256: str) -> tuple[bytes, Path]:
+    """Return a checkpoint's content as that of a safetensors file, and the file that has it.
 
     Raises:
         CheckpointError: the content holds no tensors, or one that is sparse, quantized, complex or without values.
     """
     if path.suffix == ".safetensors":
-        return _safetensors(data, path)
-    if place := _place(sha256):
+        return data, path
+    place = _place(sha256)
+    if place:
         with suppress(CheckpointError):  # not cached yet, or damaged
-            return _safetensors(read(place), place)
+            content = read(place)
+            _header(content, place)
+            return content, place
     content = _converted(data, path)
     files.store(place, content)
-    return _safetensors(content, path)
+    return content, place or path
 
 
-def _safetensors(data: bytes, path: Path) -> Found:
+def _header(content: bytes, path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return name and description of each tensor in the content of a safetensors file."""
     try:
-        entries = deserialize(data)  # type: ignore[no-untyped-call]
-        about: dict[str, str] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        return list(deserialize(content))  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file ({error}); restore it") from error
-    arrays = {name: _array(entry, f"{path}: {name}") for name, entry in entries}
-    return naming.find(arrays, f"{path} is no checkpoint").described_by(about)
+
+
+def _arrays(content: bytes, path: Path) -> State:
+    """Return the arrays: floating-point ones as float32, each contiguous in its own memory."""
+    return {name: _array(entry, f"{path}: {name}") for name, entry in _header(content, path)}
+
+
+def _named(path: Path, content: bytes, tensors: Mapping[str, Any]) -> Found:
+    """Return the tensors with torchvision's names, and what the file's metadata say of them."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return naming.find(tensors, f"{path} is no checkpoint").described_by(header.get("__metadata__", {}))
 
 
 def _array(entry: dict[str, Any], what: str) -> NDArray[Any]:

@@ -54,14 +54,14 @@ def agreement(
             classes), the SQNR is below LEAST_SQNR, a logit is not finite, or there is no reference.
     """
     path, info = path or files.default_path(), engine.info
-    inputs, beside = Input(info.input_size, info.mean, info.std), files.beside(path, SUFFIX)
+    inputs, beside = Input(info.input_size, info.mean, info.std, info.resize), files.beside(path, SUFFIX)
     is_artifact = path.name.endswith(files.ARTIFACT_SUFFIX)  # FP32 logits cannot be computed from it
     if is_artifact or (inputs == BUNDLED_INPUT and (path == files.BUNDLED or beside.exists())):
         expected = reference(path, info.checkpoint_sha256, inputs)
     else:
         expected = made_reference(path, info, preparation)
-    images, labels = cifar10.sample()
-    pixels = preprocess.resized(images, info.input_size)
+    images, labels = (array[: len(expected)] for array in cifar10.sample())
+    pixels = preprocess.resized(images, info.input_size, info.resize)
     logits = np.concatenate([engine.run(batch).logits for batch in in_batches(pixels, batch_sizes)])
     if not np.isfinite(logits).all():
         raise SelfTestFailed(f"{info.variant} gives logits that are not finite on {info.device_name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Generic, TypeVar
 
 from models import cifar10
@@ -17,6 +18,11 @@ SIDES = range(16, 513)
 """Heights and widths of images in pixels that the network accepts."""
 RESIZES = range(16, 1025)
 """Lengths in pixels to which the shorter side of an image can be resized."""
+FEWEST = 10
+"""The fewest images for calibration and self-test at a start."""
+AFFORDABLE = 170_000_000_000
+"""Multiply-accumulates for calibration and self-test at a start: 300 images of the bundled network, 41 of a ResNet50 for
+images of 224 pixels."""
 SHOWN = 6
 """The most tensors that an error names."""
 
@@ -218,6 +224,16 @@ def _block(
         layers.append(Spec(f"{name}.{convolution.name}", own_stride, not is_last, side, shape))
         side, channels = layers[-1].out_side, shape[0]
     return Block(tuple(layers), shortcut)
+
+
+def multiplications(network: Network[Spec]) -> int:
+    """Return the multiply-accumulates of the convolutions and the linear layer for one image."""
+    return sum(prod(spec.shape) * (spec.out_side**2 if len(spec.shape) == 4 else 1) for spec in network)
+
+
+def affordable(network: Network[Spec], images: int) -> int:
+    """Return how many of so many images a start can afford to run through slow code: FEWEST, or more if they fit."""
+    return min(images, max(FEWEST, AFFORDABLE // multiplications(network)))
 
 
 def halved(side: int) -> int:
