@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -181,7 +182,8 @@ class Prediction:
                 answers = [await entry.answer for entry in entries]
             except ServiceError as error:
                 _abandon(entries, error)
-                raise
+                error.__traceback__ = None  # the entries hold the error, and its traceback holds them and the pixels
+                raise copy(error) from None
         executed = self._executed(pool.variant, entries[0].enqueued, answers)
         self.service.shadow.offer(pool.variant, pixels, executed.logits)
         return executed
