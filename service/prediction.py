@@ -279,10 +279,9 @@ async def _ended(prediction: Prediction, answer: Answering, count: Callable[[str
         outcome = "ok"
         response.headers["X-Request-ID"] = prediction.id
         return response
-    except ENDINGS as raised:
-        error = as_service_error(raised)
-        outcome = error.reason.word
-        return _failed(prediction, error)
+    except ENDINGS as raised:  # kept in no other variable: its traceback holds this frame, and so the body
+        outcome, response = _failed(prediction, as_service_error(raised))
+        return response
     finally:
         seconds = time.perf_counter() - prediction.began
         count(outcome, seconds)
@@ -291,8 +290,9 @@ async def _ended(prediction: Prediction, answer: Answering, count: Callable[[str
         )
 
 
-def _failed(prediction: Prediction, error: ServiceError) -> Response:
+def _failed(prediction: Prediction, error: ServiceError) -> tuple[str, Response]:
+    """Return the error's word and its response."""
     response = error_response(prediction.request, error, prediction.id)
     total = {"total": time.perf_counter() - prediction.began}
     response.headers["Server-Timing"] = server_timing(prediction.phases.reached() | total)
-    return response
+    return error.reason.word, response
