@@ -40,7 +40,7 @@ LOADTEST = --out $(OUT) $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(CONCURRE
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(INSTALLED) ## set up .venv with the versions of constraints.txt; LEAN=1 .venv-lean without torch; PYTHON= names the interpreter
@@ -148,7 +148,11 @@ audit: ## look for known vulnerabilities of the packages in the image; docs/supp
 
 .PHONY: image-check
 image-check: ## build the image and run it confined; TARGET=cpu IMAGE= FLAGS='--engine podman'; needs docker or podman
-	$(PYTHON) deploy/image_check.py --target $(TARGET) $(if $(IMAGE),--image $(IMAGE)) $(FLAGS)
+	$(PYTHON) -m deploy.image_check --target $(TARGET) $(if $(IMAGE),--image $(IMAGE)) $(FLAGS)
+
+.PHONY: kube-play-check
+kube-play-check: $(INSTALLED) kubectl ## run the Deployment of the overlay cpu with podman, on the image of image-check, and ask for a prediction; IMAGE=
+	$(BIN)/python -m deploy.kube_play $(if $(IMAGE),--image $(IMAGE)) $(FLAGS)
 
 .PHONY: sbom
 sbom: ## write the bill of materials of the image's Python packages (CycloneDX) to SBOM=sbom.json; REQUIREMENTS=deploy/requirements.txt
