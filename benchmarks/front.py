@@ -36,16 +36,16 @@ from benchmarks.wrk import (
 )
 from common import machine
 
-CLIENTS = 16
+CLIENTS = 32
+RAW = 16
+"""Images of a raw request. As many as 32 requests hold may wait for a worker."""
 BATCH_SIZE = 16
 """The batch size at which the engines of this machine are measured."""
 CORES = (2, 4, 8, 16, 32)
-PUBLISHED = {"int8, with VNNI": 2.33e-3, "fp32, the same CPU": 9.00e-3}
-"""Engine -> seconds of one core for an image: one thread and batch 32 in docs/results/engines-amd-epyc.md, over 32."""
 TITLE = "# One HTTP process at its limit\n"
 INTRODUCTION = """
 `python -m benchmarks.front` writes this document. The HTTP process has one core to itself. The worker, whose engine
-does nothing, the decoders and wrk share the other cores. 16 clients send the same request again and again. A cell is
+does nothing, the decoders and wrk share the other cores. 32 clients send the same request again and again. A cell is
 the median of the rounds.
 
 *Busy* is the processor time of the HTTP process over the time that passed. *At most* is what a whole core of the HTTP
@@ -60,24 +60,40 @@ A PNG as above takes processor time in the HTTP process, in the worker and in th
 the lower of both, and what sets it. The numbers are computed: they assume that worker and engine use every further
 core as well as the first. The last column is the number of cores at which both bounds are equal. With more cores,
 another replica adds speed.
+
+The machine with VNNI is that of [the engines](engines-amd-epyc.md) and of [serving](serving-cpu.md), whose no-op rate
+stands for its HTTP process. Served on two of its cores, with the client on them too, int8 answered 540 requests a
+second and fp32 185.
 """
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of processor time that a request takes: in the HTTP process, and in the worker and decoders together."""
+    """Seconds of processor time that a request of one image takes in each part of the service."""
 
     front: float
-    behind: float
+    """In the HTTP process."""
+    engine: float
+    behind: float = 0.0
+    """In the worker and the decoders, without the engine."""
 
-    def bound(self, cores: int, engine: float) -> tuple[float, str]:
-        """Return how many one-image requests a second `cores` can answer, and what limits them."""
-        together = cores / (self.front + self.behind + engine)
-        return (together, "cores") if together < 1 / self.front else (1 / self.front, "HTTP process")
+    def bound(self, cores: int) -> tuple[float, str]:
+        """Return how many requests a second `cores` can answer, and what limits them."""
+        together = cores / (self.front + self.behind + self.engine)
+        return (together, "cores") if together < 1 / self.front else (1 / self.front, "HTTP")
 
-    def crossing(self, engine: float) -> float:
-        """Return the number of cores from which on the HTTP process is the limit."""
-        return (self.front + self.behind + engine) / self.front
+    @property
+    def crossing(self) -> float:
+        """The number of cores from which on the HTTP process is the limit."""
+        return (self.front + self.behind + self.engine) / self.front
+
+
+PUBLISHED = {
+    "int8, AMD EPYC with VNNI": Cost(front=1 / 2558, engine=74.54e-3 / 32),
+    "fp32, AMD EPYC with VNNI": Cost(front=1 / 2558, engine=287.89e-3 / 32),
+}
+"""The costs that other documents have of one machine: docs/results/serving-cpu.md has the no-op's rate at 32 clients,
+docs/results/engines-amd-epyc.md the time of a batch of 32 on one thread."""
 
 
 def jpeg() -> bytes:
@@ -92,11 +108,11 @@ def jpeg() -> bytes:
 
 def requests(url: str) -> list[Contender]:
     """Return the kinds of request that are measured."""
-    photo, raw = jpeg(), bytes(32 * 3 * 32 * 32)
+    photo, raw = jpeg(), bytes(RAW * 3 * 32 * 32)
     return [
         Contender(f"PNG of 32x32, {len(png()) / 1e3:.1f} KB", url, png(), "image/png"),
         Contender(f"JPEG of 640x480, {len(photo) / 1e3:.0f} KB", url, photo, "image/jpeg"),
-        Contender(f"32 raw images, {len(raw) / 1e3:.0f} KB", url, raw, "application/octet-stream", 32),
+        Contender(f"{RAW} raw images, {len(raw) / 1e3:.0f} KB", url, raw, "application/octet-stream", RAW),
     ]
 
 
@@ -136,20 +152,25 @@ def front_table(contenders: Sequence[Contender], results: Sequence[Round]) -> st
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 
 
-def bounds_table(cost: Cost, engines: dict[str, float]) -> str:
+def bounds_table(costs: dict[str, Cost]) -> str:
     """Return the table of cores."""
-    headers = ("engine", "ms of a core an image", *(f"{n} cores" for n in CORES), "HTTP process is the limit from")
+    headers = (
+        "engine and machine", "HTTP, ms", "engine, ms", *(f"{n} cores" for n in CORES), "HTTP is the limit from",
+    )  # fmt: skip
     rows = []
-    for name, engine in engines.items():
-        cells = ("{:,.0f}/s ({})".format(*cost.bound(cores, engine)) for cores in CORES)
-        rows.append((name, f"{1e3 * engine:.2f}", *cells, f"{cost.crossing(engine):.1f} cores"))
+    for name, cost in costs.items():
+        bounds = ("{:,.0f}/s, {}".format(*cost.bound(cores)) for cores in CORES)
+        milliseconds = (f"{1e3 * cost.front:.2f}", f"{1e3 * cost.engine:.2f}")
+        rows.append((name, *milliseconds, *bounds, f"{cost.crossing:.1f} cores"))
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 
 
-def engines_here(core: int, seconds: float) -> dict[str, float]:
-    """Return the seconds that this machine's engines need for an image on one core."""
+def costs_here(png_result: Round, core: int, seconds: float) -> dict[str, Cost]:
+    """Return the costs on this machine; the engines run on one core."""
+    front, behind = png_result.http_cpu / 1e6, (png_result.cpu - png_result.http_cpu) / 1e6
     with machine.bound_to({core}):
-        return {f"{name}, this machine": 1 / bare(name, BATCH_SIZE, seconds) for name in ("int8", "fp32")}
+        engines = {name: 1 / bare(name, BATCH_SIZE, seconds) for name in ("int8", "fp32")}
+    return {f"{name}, this machine": Cost(front, engine, behind) for name, engine in engines.items()}
 
 
 def conditions(rounds: int, seconds: int) -> str:
@@ -183,9 +204,8 @@ def main(argv: list[str] | None = None) -> None:
         move(server.pid, {first})
         results = rounds_of(contenders, server.pid, args.rounds, args.seconds, Path(folder))
     print(front_table(contenders, results), flush=True)
-    cost = Cost(results[0].http_cpu / 1e6, (results[0].cpu - results[0].http_cpu) / 1e6)
-    engines = PUBLISHED | engines_here(first, args.seconds)
-    print(BOUNDS, bounds_table(cost, engines), sep="\n", flush=True)
+    costs = PUBLISHED | costs_here(results[0], first, args.seconds)
+    print(BOUNDS, bounds_table(costs), sep="\n", flush=True)
 
 
 if __name__ == "__main__":
