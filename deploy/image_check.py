@@ -17,6 +17,7 @@ from deploy.containers import ROOT, TAG, Container, Engine, Failure, expect, fin
 CONFINED = ("--user", "12345:12345", "--env", "HOME=/nonexistent", "--cpus", "1", "--memory", "2g")
 """A user without a passwd entry, a HOME that does not exist (podman sets a missing one), one core, limited memory."""
 BOTH = ("--env", "PRECISION_VARIANTS=fp32,int8")
+HEAVY_LOAD = ROOT / "deploy" / "heavy_load.py"
 TOO_LITTLE = "300m"
 """Less memory than fp32 and int8 need, and more than the service needs without them."""
 DEATH_SECONDS = 120
@@ -28,24 +29,6 @@ for path in ("/x", "/tmp/x", "/home/precision/x"):
     except OSError:
         pass
 """
-LOAD = """
-import collections, http.client, io, threading, time
-from PIL import Image
-buffer = io.BytesIO()
-Image.new("RGB", (4000, 4000)).save(buffer, "PNG")
-bodies = {"application/octet-stream": bytes(256 * 3072), "image/png": buffer.getvalue()}
-until, statuses = time.monotonic() + 10, collections.Counter()
-def send(variant, media_type):
-    while time.monotonic() < until:
-        connection = http.client.HTTPConnection("127.0.0.1", 8000, timeout=60)
-        connection.request("POST", f"/predict/{variant}", bodies[media_type], {"Content-Type": media_type})
-        statuses[connection.getresponse().status] += 1
-threads = [threading.Thread(target=send, args=(v, m)) for v in ("fp32", "int8") for m in bodies for _ in range(4)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-print(*(f"{count} x {status}" for status, count in sorted(statuses.items())))
-"""
-"""For 10 s, four clients for each variant send 256 images a request, and four send one of 16 megapixels."""
 MEMORY = """
 from pathlib import Path
 from common import cgroup
@@ -88,7 +71,7 @@ def counts_cores(container: Container) -> str:
 
 def takes_load(container: Container) -> str:
     """Check that both variants answer under load that needs much memory."""
-    answers = container.python(LOAD)
+    answers = container.python(HEAVY_LOAD.read_text())
     return expect(" x 200" in answers, answers)
 
 

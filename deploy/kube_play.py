@@ -1,7 +1,7 @@
 """Run the Deployment of the overlay `cpu` with `podman kube play` and ask it for a prediction: `make kube-play-check`.
 
 Needs podman, the image that `make image-check` builds, and kubectl (`make kubectl`). podman runs one replica, whatever
-the manifest says. Requests are sent from inside the container, which has no network.
+the manifest says. Requests are sent from inside the container.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import yaml
 from deploy.containers import ROOT, TAG, Container, Engine, Failure, expect
 
 OVERLAY = ROOT / "deploy" / "kubernetes" / "overlays" / "cpu"
+KEYS = "precision-keys"
 CONTAINER = "precision-pod-precision"
 """The name that podman gives to the container `precision` of the Deployment `precision`."""
 ASK = """
@@ -70,7 +72,7 @@ def playable(documents: list[Manifest], image: str, client_key: str, metrics_key
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": "precision-keys"},
+        "metadata": {"name": KEYS},
         "data": {"keys": encoded(client_key), "metrics": encoded(metrics_key)},
     }
     return [secret, *played]
@@ -86,8 +88,8 @@ def check(engine: Engine, image: str) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump_all(playable(overlay(), image, client_key, metrics_key), file)
         file.flush()
-        engine("kube", "play", "--network", "none", file.name)
         try:
+            engine("kube", "play", file.name)
             container = Container(engine, CONTAINER)
             container.wait_until_ready()
             # podman 4.3 does not decode the file of a Secret, so that the encoded text is the key there.
@@ -99,6 +101,9 @@ def check(engine: Engine, image: str) -> None:
             print("ok    without a key:", expect(answer.startswith("401 "), answer), flush=True)
         finally:
             engine("kube", "down", file.name)
+            for kind in ("secret", "volume"):  # `down` of podman 4.3 leaves both
+                with suppress(Failure):
+                    engine(kind, "rm", KEYS)
 
 
 def main() -> int:
