@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,9 @@ class Engine:
         Raises:
             Failure: it failed; the message has its errors.
         """
-        done = subprocess.run([*self.command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        # conmon, which podman starts, leaves a file `oom` in its folder.
+        elsewhere = tempfile.gettempdir()
+        done = subprocess.run([*self.command, *arguments], cwd=elsewhere, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Failure(f"{' '.join([*self.command, *arguments[:2]])}: {(done.stderr or done.stdout).strip()}")
         return (done.stdout or done.stderr).strip()

@@ -18,7 +18,7 @@ CONFINED = ("--user", "12345:12345", "--env", "HOME=/nonexistent", "--cpus", "1"
 """A user without a passwd entry, a HOME that does not exist (podman sets a missing one), one core, limited memory."""
 BOTH = ("--env", "PRECISION_VARIANTS=fp32,int8")
 HEAVY_LOAD = ROOT / "deploy" / "heavy_load.py"
-TOO_LITTLE = "300m"
+TOO_LITTLE = "400m"
 """Less memory than fp32 and int8 need, and more than the service needs without them."""
 DEATH_SECONDS = 120
 WRITE = """
@@ -149,7 +149,7 @@ def build(engine: Engine, target: str, flags: list[str]) -> str:
     # The format of OCI has no HEALTHCHECK.
     form = ["--format", "docker"] if engine.is_podman else []
     stage = ["--target", target] if target in stages else []
-    engine("build", *form, *stage, *flags, "--tag", tag, ".")
+    engine("build", *form, *stage, *flags, "--tag", tag, str(ROOT))
     return tag
 
 
