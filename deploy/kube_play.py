@@ -1,7 +1,7 @@
 """Run the Deployment of the overlay `cpu` with `podman kube play` and ask it for a prediction: `make kube-play-check`.
 
-Needs podman, the image that `make image-check` builds, and kubectl (`make kubectl`). podman runs one replica, whatever
-the manifest says. Requests are sent from inside the container.
+Needs podman, the image that `make image-check` builds, and kubectl (`make kubectl`). One replica runs, without network,
+and requests are sent from inside its container.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from deploy.containers import ROOT, TAG, Container, Engine, Failure, expect
 
 OVERLAY = ROOT / "deploy" / "kubernetes" / "overlays" / "cpu"
 KEYS = "precision-keys"
-CONTAINER = "precision-pod-precision"
-"""The name that podman gives to the container `precision` of the Deployment `precision`."""
+CONTAINER = "^precision-pod.*-precision$"
+"""The pattern of the name that podman gives to the container `precision` of the Deployment `precision`."""
 ASK = """
 import http.client, sys
 for key in sys.argv[3:]:
@@ -60,15 +61,19 @@ def encoded(key: str) -> str:
 def playable(documents: list[Manifest], image: str, client_key: str, metrics_key: str) -> list[Manifest]:
     """Return what podman can play: ConfigMap and Deployment, and the Secret with both keys.
 
-    podman 4.3 reads no variable from a Secret, so the container gets the value itself.
+    podman 4.3 reads no variable from a Secret, so the container gets the value itself. It runs probes by a curl in the
+    container, which the image lacks, and publishes every port of a container, so that both are left out.
     """
-    played = [document for document in documents if document["kind"] in ("ConfigMap", "Deployment")]
+    played = deepcopy([document for document in documents if document["kind"] in ("ConfigMap", "Deployment")])
     (deployment,) = (document for document in played if document["kind"] == "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    container = {name: value for name, value in container.items() if name != "ports" and "Probe" not in name}
     container["image"] = image
     container["env"] = [
         {"name": one["name"], "value": metrics_key} if "valueFrom" in one else one for one in container["env"]
     ]
+    deployment["spec"]["template"]["spec"]["containers"] = [container]
+    deployment["spec"]["replicas"] = 1
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -89,14 +94,15 @@ def check(engine: Engine, image: str) -> None:
         yaml.safe_dump_all(playable(overlay(), image, client_key, metrics_key), file)
         file.flush()
         try:
-            engine("kube", "play", file.name)
-            container = Container(engine, CONTAINER)
+            engine("kube", "play", "--network", "none", file.name)
+            container = Container(engine, engine("ps", "--all", "--quiet", "--filter", f"name={CONTAINER}"))
             container.wait_until_ready()
             # podman 4.3 does not decode the file of a Secret, so that the encoded text is the key there.
             keys = (client_key, encoded(client_key))
             for method, path, *known in (("POST", "/predict/int8", *keys), ("GET", "/metrics", metrics_key)):
                 answer = container.python(ASK, method, path, *known)
-                print("ok   ", f"{method} {path}:", expect(answer.startswith("200 "), answer), flush=True)
+                expect(answer.startswith("200 "), answer)
+                print("ok   ", f"{method} {path}:", answer.partition("\n")[0], flush=True)
             answer = container.python(ASK, "POST", "/predict/int8", "no such key")
             print("ok    without a key:", expect(answer.startswith("401 "), answer), flush=True)
         finally:
