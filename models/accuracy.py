@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.statistics import at_least, at_most
+from models.card import Card, Preparation
+from models.engines.base import EngineInfo
 from models.logits import Logits
 
 CHANCE_LEVEL = 0.01
@@ -33,7 +35,7 @@ class Assumption:
     name: str
     value: str
     origin: str
-    """Who says so: a flag, the card, or nobody (`default`)."""
+    """Who says so: a flag, the `card`, or nobody (`default`)."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.value} ({self.origin})"
@@ -52,7 +54,15 @@ class SampleAccuracy:
     source: str
     """The name of the file with the images."""
     warning: str = ""
-    """A sentence if the accuracy is near chance or far below the claim; else empty."""
+    """Sentences if the accuracy is near chance or far below the claim; else empty."""
+
+    @property
+    def is_suspect(self) -> bool:
+        """True if there is a warning."""
+        return bool(self.warning)
+
+    def __str__(self) -> str:
+        return self.warning or f"{self.accuracy:.1%} of the {self.images} labelled images of {self.source} are right"
 
 
 def doubt(correct: int, images: int, classes: int, claimed: float | None) -> str:
@@ -71,12 +81,7 @@ def doubt(correct: int, images: int, classes: int, claimed: float | None) -> str
 
 
 def judged(
-    logits: Logits,
-    labels: NDArray[np.int64],
-    *,
-    claimed: float | None,
-    source: str,
-    assumed: Sequence[Assumption],
+    logits: Logits, labels: NDArray[np.int64], claimed: float | None, source: str, assumed: Sequence[Assumption]
 ) -> SampleAccuracy:
     """Return the accuracy of `[N, classes]` logits on images with these labels, and a warning if it is suspicious."""
     predicted, (images, classes) = logits.argmax(1), logits.shape
@@ -106,3 +111,23 @@ def reordered(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: 
         return None
     share = float(counts.max(1).sum() / len(labels))
     return share if share >= CLEAR and share > float((predicted == labels).mean()) else None
+
+
+def assumptions(info: EngineInfo, card: Card, preparation: Preparation) -> tuple[Assumption, ...]:
+    """Return what an engine assumes of its network, and who says so: a flag, the checkpoint's card, or nobody."""
+
+    def origin(field: str) -> str:
+        if getattr(preparation, field) is not None:
+            return "--" + field.replace("_", "-")
+        return "card" if getattr(card, field) is not None else "default"
+
+    names = [*info.classes[:SHOWN_NAMES], *(["..."] if len(info.classes) > SHOWN_NAMES else [])]
+    return (
+        Assumption("mean", ", ".join(map(str, info.mean)), origin("mean")),
+        Assumption("std", ", ".join(map(str, info.std)), origin("std")),
+        Assumption("channels", "RGB", "always"),
+        Assumption("image size", str(info.input_size), origin("input_size")),
+        Assumption("resize", str(info.resize or "largest square"), origin("resize")),
+        Assumption("network", info.architecture, f"pool: {origin('max_pool')}"),
+        Assumption("order of classes", ", ".join(names), origin("classes")),
+    )
