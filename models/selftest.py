@@ -90,7 +90,7 @@ def examine(
 def _expected(
     path: Path, info: EngineInfo, card: Card, preparation: Preparation, sample: Labelled
 ) -> NDArray[np.float32]:
-    """Return the reference logits on the sample: those beside the checkpoint, or, where flags change its card, new ones.
+    """Return the reference logits on the sample: those beside the checkpoint, or new ones where flags change its card.
 
     The logits beside an INT8 artifact are its only reference, because FP32 logits cannot be computed from it.
     """

@@ -108,7 +108,8 @@ ROWS = (
     ),
     Row(
         "gauge", "precision_sample_accuracy_suspect", V,
-        "1 if that accuracy is near chance or far below the claim of the checkpoint's card, else 0. Absent without labels.",
+        "1 if that accuracy is near chance or far below the claim of the checkpoint's card, else 0. Absent without "
+        "labels.",
     ),
     Row(
         "gauge", "precision_activation_peak_bytes", (*V, "batch_size"),

@@ -86,10 +86,10 @@ def build_server(
 
 
 def _add_routes(app: FastAPI, settings: Settings, samples: Sequence[page.Sample]) -> None:
-    checkpoint = app.state.service.checkpoint
+    card = app.state.service.checkpoint
     app.title, app.version = "Precision service", __version__
     app.description = (
-        f"{checkpoint.architecture}, {len(checkpoint.labels)} classes, in several precisions, each with its route, "
+        f"{card.architecture}, {len(card.labels)} classes, in several precisions, each with its route, "
         "measured honestly."
     )
     app.router.routes = [route for route in app.router.routes if getattr(route, "name", "") not in REPLACED]
