@@ -83,7 +83,7 @@ def doubt(correct: int, images: int, classes: int, claimed: float | None) -> str
 def judged(
     logits: Logits, labels: NDArray[np.int64], claimed: float | None, source: str, assumed: Sequence[Assumption]
 ) -> SampleAccuracy:
-    """Return the accuracy of `[N, classes]` logits on images with these labels, and a warning if it is suspicious."""
+    """Return the accuracy of `[N, classes]` logits on images with these labels, and a warning if it is suspect."""
     predicted, (images, classes) = logits.argmax(1), logits.shape
     correct = int((predicted == labels).sum())
     share, wrong = correct / images, doubt(correct, images, classes, claimed)

@@ -107,7 +107,7 @@ def _expected(
 def _measured(
     info: EngineInfo, card: Card, labelled: Labelled, logits: Logits, assumed: Sequence[Assumption]
 ) -> SampleAccuracy:
-    """Return the accuracy by an engine's logits on labelled images, and log it, loudly if it is suspicious."""
+    """Return the accuracy by an engine's logits on labelled images, and log it, loudly if it is suspect."""
     found = accuracy.judged(logits, labelled.labels, card.test_accuracy, labelled.source, assumed)
     logger.log(logging.WARNING if found.warning else logging.INFO, "%s: %s", info.variant, found)
     return found

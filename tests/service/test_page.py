@@ -83,8 +83,8 @@ def test_a_sample_is_answered_by_every_variant(page: Page) -> None:
     shoot(page, "dark")
 
 
-def test_a_suspicious_accuracy_is_shown(page: Page) -> None:
-    """The card of a variant with a suspicious accuracy has the warning, other cards have none."""
+def test_a_suspect_accuracy_is_shown(page: Page) -> None:
+    """The card of a variant with a suspect accuracy has the warning, other cards have none."""
     page.goto("/")
     expect(page.locator('[data-variant="int8"] .doubt')).to_have_text(DOUBT)
     expect(page.locator('[data-variant="fp32"] .doubt')).to_be_hidden()

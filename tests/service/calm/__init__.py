@@ -1,6 +1,6 @@
 """The fakes without their faults: class index = first byte modulo 10, whatever is sent. For random input.
 
-int8 says that its accuracy on labelled images is suspicious.
+int8 says that its accuracy on labelled images is suspect.
 """
 
 from dataclasses import replace
