@@ -102,7 +102,7 @@ function show({ root, card, seen }, answer) {
   strip.title = strip.ariaLabel;
   const { sample } = card;
   const facts = {
-    ...(sample && { [`right on ${sample.images} labelled images`]: percent(sample.accuracy) }),
+    ...(sample && { [`accuracy on ${sample.images} images`]: percent(sample.accuracy) }),
     "forward pass": milliseconds(phases.inference),
     "speed of the forward pass": speed(card, seen),
     "memory for the batch": mebibytes(answer.memory.peak_bytes),
