@@ -73,8 +73,8 @@ def read(folder: Path, bar: Callable[[Sequence[Path]], Iterable[Path]] = iter) -
             found[digest] = Picture(place, name, label, digest)
     if not found:
         raise CheckpointError(
-            f"{folder}: expected PNG, JPEG or WebP pictures (named *{', *'.join(pictures.SUFFIXES)}), one subfolder for "
-            f"each class; {pictures.sentence(left_out, 'are left out') if left_out else 'found none'}"
+            f"{folder}: expected PNG, JPEG or WebP pictures (named *{', *'.join(pictures.SUFFIXES)}), one subfolder "
+            f"for each class; {pictures.sentence(left_out, 'are left out') if left_out else 'found none'}"
         )
     return Folder(folder, classes, tuple(found.values()), tuple(left_out))
 
@@ -101,8 +101,8 @@ def match(folder: Folder, classes: Sequence[str] | None, count: int) -> tuple[st
     if classes is None:
         if len(folder.classes) != count:
             raise CheckpointError(
-                f"the network has {count} classes, and {folder.path} has {_listed(folder.classes)}; --classes FILE names "
-                "the network's classes, one a line, and --images names the folder that holds one subfolder for each"
+                f"the network has {count} classes, and {folder.path} has {_listed(folder.classes)}; --classes FILE "
+                "names the network's classes, one a line, and --images the folder that holds one subfolder for each"
             )
         return folder.classes
     unknown = [name for name in folder.classes if name not in classes]

@@ -1,7 +1,7 @@
 """The split of a user's pictures: those that calibrate INT8, and those held out to judge accuracy. Imports no torch.
 
-The split depends on the content of the files and a seed, not on their names or order, so it can be made again. A picture
-that is added leaves most others in their part.
+The split depends on the content of the files and a seed, not on their names or order, so it can be made again. An added
+picture leaves most others in their part.
 """
 
 import hashlib

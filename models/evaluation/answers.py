@@ -18,7 +18,7 @@ PROBE = 8
 
 
 def answer(engine: Engine, images: Images, batch_size: int, place: Path, title: str) -> NDArray[np.float32]:
-    """Return the `[N, 10]` logits of `[N, 3, H, W] uint8` images: read from `place` if it holds them, else computed.
+    """Return the `[N, C]` logits of `[N, 3, H, W] uint8` images: read from `place` if it holds them, else computed.
 
     The images are resized, batch by batch, to the engine's input size.
 
@@ -56,7 +56,9 @@ def identity(engine: Engine, images: Images, batch_size: int) -> str:
 
 
 def _run(engine: Engine, images: Images) -> NDArray[np.float32]:
-    return engine.run(np.ascontiguousarray(preprocess.resized(images, engine.info.input_size))).logits
+    return engine.run(
+        np.ascontiguousarray(preprocess.resized(images, engine.info.input_size, engine.info.resize))
+    ).logits
 
 
 def _read(place: Path, key: str) -> NDArray[np.float32] | None:

@@ -38,7 +38,7 @@ def of(folder: Path, held_out: float | None = None, seed: int = 0) -> Split:
 
 
 def test_the_subfolders_are_the_classes(photos: Path) -> None:
-    """Classes are the sorted subfolders. Hidden files are ignored; repeated files and those without a class are named."""
+    """Classes are the sorted subfolders. Hidden files are ignored; repeated files and those of no class are named."""
     (photos / "cat" / "._0.png").write_bytes(b"Mac OS X")
     (photos / ".trash").mkdir()
     shutil.copy(photos / "cat" / "0.png", photos / "dog" / "copy.png")
