@@ -6,7 +6,7 @@ stem's 3x3 windows become 7x7 windows over twice as many pixels, the additional 
 the last layer keeps the rows of six classes. DIR/photos holds a subfolder of PNG files for each class.
 
 With --data, some steps of training on CIFAR-10's training images let all layers take part, and the pictures come from
-the 10,000 test images. Without it, nothing is trained, and the pictures are the 180 bundled test images of these classes.
+the 10,000 test images. Without it, nothing is trained, and the pictures are the 180 bundled images of these classes.
 """
 
 import argparse
@@ -31,7 +31,7 @@ LEARNING_RATE = 0.01
 
 
 def grown(state: State) -> ResNet:
-    """Return a ResNet34 for CLASSES that answers an image of SIDE pixels as the bundled network does one of half of it."""
+    """Return a ResNet34 for CLASSES that answers images of SIDE pixels as the bundled network answers them at half."""
     net = resnet34(weights=None, num_classes=len(CLASSES))
     net.maxpool = nn.Identity()
     rows = [cifar10.CLASSES.index(name) for name in CLASSES]
@@ -66,20 +66,14 @@ def train(net: ResNet, images: np.ndarray, labels: np.ndarray, steps: int, seed:
     net.train()
     for _ in (bar := tqdm(range(steps), desc="training", unit="step")):
         chosen = random.integers(len(labels), size=BATCH)
-        batch = np.stack(
-            [
-                np.asarray(
-                    enlarged(images[i]).transpose(Image.Transpose.FLIP_LEFT_RIGHT) if i % 2 else enlarged(images[i])
-                )
-                for i in chosen
-            ]
-        )
+        batch = np.stack([np.asarray(enlarged(images[index])) for index in chosen])
+        mirrored = random.random(BATCH) < 0.5
+        batch[mirrored] = batch[mirrored, :, ::-1]
         x = (torch.from_numpy(batch).permute(0, 3, 1, 2) / 255 - mean) / std
-        loss = nn.functional.cross_entropy(
-            net(x.contiguous(memory_format=torch.channels_last)), torch.from_numpy(labels[chosen])
-        )
+        logits = net(x.contiguous(memory_format=torch.channels_last))
+        loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels[chosen]))
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")

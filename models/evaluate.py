@@ -21,7 +21,7 @@ from models.evaluation import corruptions, record, table
 from models.evaluation.images import Labelled, chosen
 from models.evaluation.report import record_entry
 from models.evaluation.run import Plan, evaluate
-from models.flags import add_preparation, device, positive, preparation_of
+from models.flags import add_preparation, device, positive, preparation_of, variants
 from models.variants import VARIANTS, native_variants
 
 
@@ -69,14 +69,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if max(args.batch_sizes) > min(args.batch_images, args.count):
         parser.error("--batch-sizes: expected at most --batch-images and --count, so that each size has one batch")
     return args
-
-
-def variants(text: str) -> tuple[str, ...]:
-    """Parse `--variants`."""
-    names = tuple(name.strip() for name in text.split(","))
-    if set(names) - set(VARIANTS) or len(set(names)) != len(names):
-        raise argparse.ArgumentTypeError(f"expected distinct names of {', '.join(VARIANTS)}, got {text!r}")
-    return names
 
 
 def labelled_images(text: str) -> Path:

@@ -4,9 +4,11 @@ A folder without subfolders holds pictures without labels.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tqdm import tqdm
 
 from models import pictures
 from models.files import CheckpointError
@@ -40,14 +42,14 @@ class Folder:
     """A phrase for each file that is left out, with its reason."""
 
 
-def read(folder: Path, bar: Callable[[Sequence[Path]], Iterable[Path]] = iter) -> Folder:
+def read(folder: Path, *, shows_progress: bool = False) -> Folder:
     """Return the pictures in a folder, each file with its hash. A file that repeats an earlier one is left out.
 
     Names that begin with a dot are ignored.
 
     Args:
         folder: the folder. Where it has subfolders, pictures beside them have no class and are left out.
-        bar: shows the progress over the files.
+        shows_progress: True shows a bar on a terminal.
 
     Raises:
         CheckpointError: the folder cannot be listed, or holds no picture.
@@ -56,7 +58,8 @@ def read(folder: Path, bar: Callable[[Sequence[Path]], Iterable[Path]] = iter) -
     listing = pictures.listed(folder)
     left_out = [pictures.reason(Path(error.filename), error) for error in listing.closed]
     found: dict[str, Picture] = {}
-    for place in bar([place for place in listing.pictures if pictures.may_be_read(place)]):
+    places = [place for place in listing.pictures if pictures.may_be_read(place)]
+    for place in tqdm(places, "listing", unit="img", leave=False, disable=None if shows_progress else True):
         name = place.relative_to(folder).as_posix()
         label = name.partition("/")[0] if classes else None
         if classes and label not in classes:
@@ -101,19 +104,20 @@ def match(folder: Folder, classes: Sequence[str] | None, count: int) -> tuple[st
     if classes is None:
         if len(folder.classes) != count:
             raise CheckpointError(
-                f"the network has {count} classes, and {folder.path} has {_listed(folder.classes)}; --classes FILE "
+                f"the network has {count} classes, and {folder.path} has {listed(folder.classes)}; --classes FILE "
                 "names the network's classes, one a line, and --images the folder that holds one subfolder for each"
             )
         return folder.classes
     unknown = [name for name in folder.classes if name not in classes]
     if unknown:
         raise CheckpointError(
-            f"{folder.path} has subfolders that are no classes of the network: {_listed(unknown)}. The folder has "
-            f"{_listed(folder.classes)}; the network has {_listed(classes)}. Names must be equal to the letter"
+            f"{folder.path} has subfolders that the network does not know as classes: {', '.join(unknown[:SHOWN])}. "
+            f"The folder has {listed(folder.classes)}; the network has {listed(classes)}"
         )
     return tuple(classes)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names in words, such as `3 classes (cat, dog, horse)`."""
     more = ", ..." if len(names) > SHOWN else ""
-    return f"{len(names)} ({', '.join(names[:SHOWN])}{more})"
+    return f"{len(names)} classes ({', '.join(names[:SHOWN])}{more})"

@@ -50,7 +50,7 @@ def blur(images: Images, sigma: float) -> Images:
             widths = [(radius, radius) if i == axis else (0, 0) for i in range(4)]
             padded, length = np.pad(x, widths, mode="edge"), x.shape[axis]
             x = sum(w * padded.take(range(i, i + length), axis) for i, w in enumerate(weights))
-        return x
+        return np.asarray(x)
 
     return _changed(images, blurred)
 
@@ -71,7 +71,7 @@ def brightness(images: Images, shift: float) -> Images:
     def raised(x: Floats) -> Floats:
         value = x.max(1, keepdims=True)
         higher = np.minimum(value + shift, 1)
-        return np.where(value > 0, x * higher / np.where(value > 0, value, 1), higher)
+        return np.asarray(np.where(value > 0, x * higher / np.where(value > 0, value, 1), higher))
 
     return _changed(images, raised)
 

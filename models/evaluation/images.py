@@ -1,6 +1,7 @@
 """The labelled images that judge a network: CIFAR-10's test set, a prepared folder's held-out ones, or a user's own."""
 
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from models import cifar10, files, labelled, pictures
 from models.cifar10 import Images, Labels
 from models.engines.base import EngineInfo
 from models.files import CheckpointError
+from models.labelled import Picture
 
 HELD_OUT = ".held-out.npz"
 """The end of the name of a prepared folder's held-out images, see `models.files.beside`."""
@@ -97,15 +99,35 @@ def from_folder(folder: Path, info: EngineInfo) -> Labelled:
         raise CheckpointError(f"{folder}: expected one subfolder for each class, found none, so nothing can be judged")
     numbered = info.classes == tuple(f"class {index}" for index in range(len(info.classes)))
     classes = labelled.match(found, None if numbered else info.classes, len(info.classes))
-    places = tqdm([picture.place for picture in found.pictures], desc=f"reading {folder.name}", unit="img", leave=False)
-    decoded = pictures.decoded(places, info.input_size, len(found.pictures), info.resize)
-    if not decoded.pixels:
-        raise CheckpointError(f"{folder}: {pictures.sentence(decoded.unread)}")
-    left_out = (*found.left_out, *decoded.unread)
+    judging, _, unread = of_pictures(found.pictures, classes, (info.input_size, info.resize), folder.name)
+    left_out = (*found.left_out, *unread)
     if left_out:
-        tqdm.write(pictures.sentence(left_out, "are left out"))
-    labels = [classes.index(found.pictures[index].label or "") for index in decoded.indices]
-    return Labelled(np.stack(decoded.pixels), np.array(labels, np.int64), classes, f"the pictures of {folder.name}")
+        tqdm.write(pictures.sentence(left_out, "are left out"), file=sys.stderr)
+    return judging
+
+
+def of_pictures(
+    chosen: Sequence[Picture], classes: Sequence[str], inputs: tuple[int, int | None], source: str
+) -> tuple[Labelled, tuple[Picture, ...], tuple[str, ...]]:
+    """Return labelled pictures, prepared for a network; those that could be read; and a phrase for each other one.
+
+    Args:
+        chosen: the pictures.
+        classes: the names of the network's classes.
+        inputs: the side of the network's images, and the length that the shorter side is resized to, if any.
+        source: the name of the pictures, for the progress and for a report.
+
+    Raises:
+        CheckpointError: no picture can be read.
+    """
+    side, resize = inputs
+    places = tqdm([picture.place for picture in chosen], f"reading {source}", unit="img", leave=False, disable=None)
+    found = pictures.decoded(places, side, len(chosen), resize)
+    if not found.pixels:
+        raise CheckpointError(f"{source}: {pictures.sentence(found.unread)}")
+    kept = tuple(chosen[index] for index in found.indices)
+    labels = np.array([classes.index(picture.label or "") for picture in kept], np.int64)
+    return Labelled(np.stack(found.pixels), labels, tuple(classes), source), kept, found.unread
 
 
 def _places(names: Sequence[str], classes: Sequence[str]) -> Labels:

@@ -29,8 +29,8 @@ class Plan:
 
     checkpoint: Path
     variants: tuple[str, ...]
-    logits: Path
-    """The folder of the logits, from which the same plan continues."""
+    logits: Path | None
+    """The folder of the logits, from which the same plan continues; None keeps none."""
     command: str
     """The command, for the report."""
     preparation: Preparation = AS_IT_SAYS
@@ -118,7 +118,11 @@ def results_by_condition(
         images = seen.images if condition == CLEAN else corruptions.corrupt(seen.images, condition)
         logits = {
             name: answer(
-                engine, images, max(plan.batch_sizes), plan.logits / f"{condition}-{name}.npz", f"{name}, {condition}"
+                engine,
+                images,
+                max(plan.batch_sizes),
+                plan.logits / f"{condition}-{name}.npz" if plan.logits else None,
+                f"{name}, {condition}",
             )
             for name, engine in engines.items()
         }
