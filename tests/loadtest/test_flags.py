@@ -3,7 +3,7 @@
 import pytest
 
 from loadtest.flags import parse
-from loadtest.options import Target
+from loadtest.targets import Target
 
 
 @pytest.mark.parametrize(
