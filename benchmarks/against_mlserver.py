@@ -62,10 +62,10 @@ def compared(theirs: str, ours: str, flags: Sequence[str], out: Path) -> Report:
     urls = {THEIRS: theirs, OURS_JSON: ours, OURS_BINARY: ours, OURS: ours}
     models = {THEIRS: "int8", OURS_JSON: "resnet18-int8", OURS_BINARY: "resnet18-int8"}
     command = [sys.executable, "-m", "loadtest", "--out", str(out), "--variants", "int8", *flags]
-    for label, url in urls.items():
-        command += ["--url", f"{label}={url}"]
-    for label, model in models.items():
-        command += ["--protocol", f"{label}=v2", "--model", f"{label}={model}", "--input", f"{label}=images:BYTES:-1"]
+    for name, url in urls.items():
+        command += ["--url", f"{name}={url}"]
+    for name, model in models.items():
+        command += ["--protocol", f"{name}=v2", "--model", f"{name}={model}", "--input", f"{name}=images:BYTES:-1"]
     command += ["--encoding", f"{OURS_JSON}=json"]
     done = subprocess.run(command, check=False, cwd=ROOT)
     if done.returncode not in (0, 3):
@@ -88,7 +88,7 @@ COLUMNS = ("workload", "arm", "images/s", "p50, ms", "p99, ms", "images/s agains
 
 def document(report: Report, conditions: str) -> str:
     """Return the results in Markdown."""
-    asked = "".join(f"| {label} | {words} |\n" for label, words in SENT.items())
+    asked = "".join(f"| {name} | {words} |\n" for name, words in SENT.items())
     table = tabulate([_row(report, cell) for cell in report.cells], COLUMNS, tablefmt="github", disable_numparse=True)
     ends = ["Brackets hold 95 % intervals, paired by round. The p50 is shorter where its ratio is below 1.", ""]
     ends += [f"- {row.arm}: {accuracy_verdict(row.against)}" for row in report.accuracy if row.against]

@@ -43,7 +43,7 @@ GRACE = 15.0
 LOOK = 0.1
 """Seconds between two looks at whether every worker is still there."""
 MISSING = "missing"
-"""The state that locust gives a worker which has sent no heartbeat for about three seconds."""
+"""The state that locust gives a worker that has sent no heartbeat for about four seconds."""
 
 
 class FleetError(Exception):
