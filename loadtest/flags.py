@@ -12,8 +12,8 @@ from loadtest.slo.level import parse as parse_slo
 from loadtest.targets import add_flags, named, targets
 
 EXIT_CODES = f"""{GRAMMAR}
-With several services, each variant is judged against the same variant of the first service, or against the one at the same
-place where one of them is asked over another protocol; with one service, against its reference.
+With several services, each variant is judged against the same variant of the first service, or, if one of them is asked
+over another protocol, against the one at the same place. With one service, it is judged against its reference.
 The rounds take turns, so their intervals are paired.
 
 If the service asks for an API key, give one in the environment variable LOADTEST_API_KEY.

@@ -117,10 +117,3 @@ def test_a_lost_worker_makes_the_run_invalid(serve, images: Path, tmp_path: Path
         assert run.wait(30) == 3
     assert re.search(r"INVALID: the run could not go on: worker 2 \(.*\) was lost", said)
     assert read(out / "report.json").partial
-
-
-def test_workers_and_a_continuous_run_exclude_each_other(loadtest: Callable[..., object]) -> None:
-    """The last line says what to leave out."""
-    done = loadtest("--url", "http://127.0.0.1:1", "--rate", 5, "--continuous", "--workers", 2)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("--continuous plays in one process: leave out --workers")
