@@ -115,10 +115,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Start both servers, compare them and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.against_mlserver", description=__doc__)
     parser.add_argument("--concurrency", default="1,8", help="numbers of users (%(default)s)")
-    parser.add_argument("--duration", default="20", help="seconds per arm and number of users (%(default)s)")
+    parser.add_argument("--duration", default="16", help="seconds per arm and number of users (%(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "mlserver.md", help="(%(default)s)")
     args = parser.parse_args(argv)
-    flags = ["--concurrency", args.concurrency, "--duration", args.duration]
+    flags = ["--concurrency", args.concurrency, "--duration", args.duration, "--max-duration", args.duration]
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         servers = (mlserver_with(THEIRS, MODEL, encoded, folder / "mlserver"), service(OURS, INT8))

@@ -18,10 +18,10 @@ LATE = 0.10
 LATE_SECONDS = 0.002
 """Lateness in seconds that is always allowed: any machine shows it now and then."""
 UNTOLD = (
-    "{} was asked over the Open Inference Protocol, which has no metrics: its phases, batches and memory are unknown, "
+    "Asked over the Open Inference Protocol, which has no metrics: {}. Phases, batches and memory are unknown there, "
     "and the checks for restarted workers and for requests of others were skipped."
 )
-"""The note about a service whose side is unknown."""
+"""The note about services whose side is unknown."""
 STARVED = 0.01
 """Share of the requests that may be due while no user is free: as many move a p99."""
 FOREIGN = 0.01
@@ -108,7 +108,8 @@ def notes(report: Report) -> list[str]:
         lines.append(f"{len(report.workers)} workers sent the load: {'; '.join(report.workers)}.")
     if report.same_machine:
         lines.append("The load generator ran on the service's machine and took some of its CPU time.")
-    lines += [UNTOLD.format(server.label or server.url) for server in report.servers if server.protocol != PREDICT]
+    if untold := [server.label or server.url for server in report.servers if server.protocol != PREDICT]:
+        lines.append(UNTOLD.format(", ".join(untold)))
     lines += [f"{arm.name} was sent {arm.asked}." for arm in report.arms if arm.asked]
     few = [f"{cell.arm}, {cell.workload}" for cell in report.cells if len(cell.rounds) < ENOUGH_ROUNDS]
     if few:

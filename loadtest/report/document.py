@@ -16,7 +16,7 @@ from loadtest.options import Options
 from loadtest.report.cells import Cell
 from loadtest.slo.level import Level, LevelRatio
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised with every change of the fields. Reports of other versions are refused."""
 
 

@@ -163,7 +163,7 @@ def test_two_servers_are_compared(images: Path, serve: Callable[..., str], loadt
     assert 1.5 < report.comparisons[0].ratios.p50.estimate < 4
     assert report.accuracy[1].against.difference.high < 0
     notes = "\n".join(report.notes)
-    assert "theirs was asked over the Open Inference Protocol" in notes
+    assert "Asked over the Open Inference Protocol, which has no metrics: theirs. " in notes
     assert "checks for restarted workers and for requests of others were skipped" in notes
     assert "resnet @ theirs was sent pixels UINT8 [1, 3, 32, 32] as JSON." in notes
     assert "FAILED images_per_second<0.9" in done.stdout or done.returncode == 3
