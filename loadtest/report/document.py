@@ -46,6 +46,8 @@ class Server:
     variants: tuple[VariantInfo, ...]
     checkpoint: Mapping[str, Any]
     service: Mapping[str, Any]
+    protocol: str
+    """`predict`, or `v2` for the Open Inference Protocol: then the service's side of all requests is unknown."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class ReportedArm:
     device: str
     baseline: str | None
     """The arm that this one is compared with; None for a reference."""
+    asked: str
+    """The input in words, if it is a tensor of the Open Inference Protocol; else empty."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,8 @@ class Report:
     command: tuple[str, ...]
     seconds: float
     """Duration of the whole run."""
+    workers: tuple[str, ...]
+    """The names of the workers that sent the load; empty for the load test's own process."""
     partial: bool
     """True if the run ended before its plan did."""
     settings: Options
