@@ -20,9 +20,8 @@ RESIZES = range(16, 1025)
 """Lengths in pixels to which the shorter side of an image can be resized."""
 FEWEST = 10
 """The fewest images for calibration and self-test at a start."""
-AFFORDABLE = 170_000_000_000
-"""Multiply-accumulates for calibration and self-test at a start: 300 images of the bundled network, 41 of a ResNet50 for
-images of 224 pixels."""
+USUAL_MULTIPLICATIONS = 555_422_720
+"""Multiply-accumulates of the bundled network for an image."""
 SHOWN = 6
 """The most tensors that an error names."""
 
@@ -139,6 +138,11 @@ class Architecture:
         return f"torchvision ResNet{self.depth}, {stem.kernel}x{stem.kernel} stride-{stem.stride} stem, {pool}"
 
 
+def name_of(sentence: str) -> str:
+    """Return `Architecture.name` of the network that `Architecture.sentence` describes."""
+    return sentence.removeprefix("torchvision ").partition(",")[0].lower()
+
+
 @dataclass(frozen=True)
 class Block(Generic[L]):
     """A residual block, `relu(last(...(x)) + shortcut(x))`; without a shortcut layer it adds x itself."""
@@ -232,8 +236,11 @@ def multiplications(network: Network[Spec]) -> int:
 
 
 def affordable(network: Network[Spec], images: int) -> int:
-    """Return how many of so many images a start can afford to run through slow code: FEWEST, or more if they fit."""
-    return min(images, max(FEWEST, AFFORDABLE // multiplications(network)))
+    """Return how many of so many images a start can afford to calibrate or test on, where code is slow.
+
+    They take the time that all of them take with the bundled network: 40 of 300 with a ResNet50 at 224 pixels.
+    """
+    return min(images, max(FEWEST, images * USUAL_MULTIPLICATIONS // multiplications(network)))
 
 
 def halved(side: int) -> int:

@@ -69,8 +69,10 @@ class Lane:
 
     async def _run(self, deadline: Deadline, work: Callable[..., T], args: Any, kwargs: Any) -> T:
         try:
-            future = self._pool.schedule(work, args, kwargs, timeout=max(deadline.left, 0.001))
-            answer: T = await asyncio.wrap_future(future)
+            # No variable keeps the future: its error's traceback holds this frame, and so the body.
+            answer: T = await asyncio.wrap_future(
+                self._pool.schedule(work, args, kwargs, timeout=max(deadline.left, 0.001))
+            )
         except OutOfTime:
             raise TimeoutError from None
         except MemoryError:
