@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from models import naming
 from models.files import ARTIFACT_SUFFIX, BUNDLED, CheckpointError, beside, default_path, read, resolve, sha256
-from models.topology import STEMS, Architecture, Input, Network, Shapes, Spec, detect, topology, with_max_pool
+from models.topology import STEMS, Architecture, Input, Network, Shapes, Spec, detect, topology
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,13 @@ class Card:
             CheckpointError: the state dict is no ResNet, or the card does not fit it or does not tell the images.
         """
         try:
-            architecture = with_max_pool(detect(found), self.max_pool)
+            architecture = detect(found)
         except ValueError as error:
             place = f"; the weights are {self.taken_from}" if self.taken_from else ""
             probably = f"; most likely {reason}" if (reason := naming.cause(found)) else ""
             raise CheckpointError(f"the checkpoint does not fit: {error}{place}{probably}") from error
+        if self.max_pool is not None:
+            architecture = replace(architecture, max_pool=self.max_pool)
         return topology(architecture, self.input_for(architecture))
 
     def input_for(self, architecture: Architecture) -> Input:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any, Generic, TypeVar
 
@@ -295,8 +295,3 @@ def _most_similar(found: Shapes) -> Architecture:
     given = {(name, tuple(shape)) for name, shape in found.items()}
     candidates = [Architecture(depth, stem, STEMS[stem].has_max_pool, classes) for depth in DEPTHS]
     return min(candidates, key=lambda candidate: len(given ^ set(shapes(candidate).items())))
-
-
-def with_max_pool(architecture: Architecture, has_max_pool: bool | None) -> Architecture:
-    """Return the architecture with or without its max-pool; None leaves it as it is."""
-    return architecture if has_max_pool is None else replace(architecture, max_pool=has_max_pool)
