@@ -138,7 +138,8 @@ def test_the_card_says_what_it_is(service: Service) -> None:
 
 
 def test_the_protocol_says_what_it_takes(service: Service) -> None:
-    """Under /v2 the metadata has the size of image, and a tensor of that size is answered as /predict answers."""
+    """Under /v2 name and shapes are the network's own, and a tensor of that shape is answered as /predict answers."""
+    assert service.client.get("/v2/models/resnet18-int8").status_code == 404
     described = service.client.get("/v2/models/resnet34-int8").json()
     assert [tensor["shape"] for tensor in described["inputs"] + described["outputs"]] == [[-1, 3, SIDE, SIDE], [-1, 3]]
     pixels = preprocess.resized(cifar10.sample()[0][:1], SIDE)
