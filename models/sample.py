@@ -86,7 +86,9 @@ def packed_sample(data: Path) -> tuple[bytes, cifar10.Images]:
     images, labels = cifar10.read(data, "test")
     chosen = choose(labels)
     content = io.BytesIO()
-    np.savez_compressed(content, images=images[chosen], labels=labels[chosen], indices=chosen)
+    np.savez_compressed(
+        content, images=images[chosen], labels=labels[chosen], indices=chosen, classes=np.array(cifar10.CLASSES)
+    )
     return content.getvalue(), images[chosen]
 
 

@@ -16,7 +16,7 @@ from loadtest.options import Options
 from loadtest.report.cells import Cell
 from loadtest.slo.level import Level, LevelRatio
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised with every change of the fields. Reports of other versions are refused."""
 
 
@@ -46,6 +46,8 @@ class Server:
     variants: tuple[VariantInfo, ...]
     checkpoint: Mapping[str, Any]
     service: Mapping[str, Any]
+    protocol: str
+    """`predict`, or `v2` for the Open Inference Protocol: then the service's side of all requests is unknown."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,12 @@ class Images:
     count: int
     sha256: str
     """Equal for two runs that sent the same images with the same labels."""
+    classes: tuple[str, ...]
+    """The names of the classes, in the order of the answers' indices; empty if nobody states them."""
+    unlabelled: int
+    """The images of classes that the service does not know; they have no part in the accuracy."""
+    formats: tuple[str, ...]
+    """The formats in which they were sent, such as `png` or `jpeg`; `raw` for pixels."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,8 @@ class ReportedArm:
     device: str
     baseline: str | None
     """The arm that this one is compared with; None for a reference."""
+    asked: str
+    """The input in words, if it is a tensor of the Open Inference Protocol; else empty."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +100,13 @@ class Accuracy:
 
     arm: str
     images: int
-    """The images that all arms answered."""
+    """The labelled images that all arms answered."""
     accuracy: Interval | None
     """Share of right answers to those images."""
     changed_answers: int
     """Answers that differ from the arm's first answer to the same image."""
     right: str
-    """One mark per image of the file, in its order: `1` right, `0` wrong, `-` not answered."""
+    """One mark per image of the file, in its order: `1` right, `0` wrong, `-` not judged."""
     against: Against | None
 
 
@@ -148,6 +158,8 @@ class Report:
     command: tuple[str, ...]
     seconds: float
     """Duration of the whole run."""
+    workers: tuple[str, ...]
+    """The names of the workers that sent the load; empty for the load test's own process."""
     partial: bool
     """True if the run ended before its plan did."""
     settings: Options
