@@ -18,8 +18,8 @@ CONFINED = ("--user", "12345:12345", "--env", "HOME=/nonexistent", "--cpus", "1"
 """A user without a passwd entry, a HOME that does not exist (podman sets a missing one), one core, limited memory."""
 BOTH = ("--env", "PRECISION_VARIANTS=fp32,int8")
 HEAVY_LOAD = ROOT / "deploy" / "heavy_load.py"
-TOO_LITTLE = "400m"
-"""Less memory than fp32 and int8 need, and more than the service needs without them."""
+TOO_LITTLE = ("--memory", "400m", "--memory-swap", "400m")
+"""Less memory than fp32 and int8 need, and more than the service needs without them; no swap."""
 DEATH_SECONDS = 120
 WRITE = """
 for path in ("/x", "/tmp/x", "/home/precision/x"):
@@ -149,7 +149,7 @@ CASES = {
     "int8 as in the overlay cpu": Case(
         UNDER_LOAD, ("--cpus", "2", "--memory", "1280m", "--env", "PRECISION_VARIANTS=int8")
     ),
-    "too little memory": Case((names_lack_of_memory, stops), ("--memory", TOO_LITTLE, *BOTH), gets_ready=False),
+    "too little memory": Case((names_lack_of_memory, stops), (*TOO_LITTLE, *BOTH), gets_ready=False),
 }
 
 
