@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import TypeAdapter, ValidationError
 
 from loadtest.client.connection import Connection
@@ -227,12 +227,15 @@ def encodings(images: LabelledImages) -> list[bytes]:
 
 
 def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return `[N, 3, H, W]` of the given height and width (-1: as it is), with Pillow's bilinear filter."""
+    """Return `[N, 3, H, W]` of the given height and width (-1: as it is).
+
+    The largest centred part with the sides' ratio is resized with Pillow's bilinear filter.
+    """
     height, width = (old if new == -1 else new for new, old in zip(size, pixels.shape[2:], strict=True))
     if (height, width) == pixels.shape[2:]:
         return pixels
     pictures = (Image.fromarray(np.ascontiguousarray(each.transpose(1, 2, 0))) for each in pixels)
-    made = [np.asarray(each.resize((width, height), Image.Resampling.BILINEAR)) for each in pictures]
+    made = [np.asarray(ImageOps.fit(each, (width, height), Image.Resampling.BILINEAR)) for each in pictures]
     return np.stack(made).transpose(0, 3, 1, 2)
 
 

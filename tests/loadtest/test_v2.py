@@ -81,8 +81,9 @@ def test_an_input_of_the_command_line_wins() -> None:
 
 
 def test_images_of_another_size_are_resized() -> None:
-    """The model reads 8x8 pixels."""
-    assert resized(PIXELS, (8, 8)).shape == (6, 3, 8, 8)
+    """A model that reads 32x16 pixels gets the middle of the images as it is."""
+    assert (resized(PIXELS, (32, 16)) == PIXELS[..., 8:24]).all()
+    assert resized(PIXELS, (8, -1)).shape == (6, 3, 8, 32)
 
 
 @pytest.mark.parametrize(
