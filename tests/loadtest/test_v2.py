@@ -161,7 +161,7 @@ def test_two_servers_are_compared(images: Path, serve: Callable[..., str], loadt
     assert (other.server.requests, other.server.restarts, other.server.memory.process) == (None, None, None)
     assert set(other.server.phase_seconds.values()) == {None}
     assert report.comparisons[0].baseline == "int8 @ ours"
-    assert 1.5 < report.comparisons[0].ratios.p50.estimate < 4
+    assert 1.2 < report.comparisons[0].ratios.p50.estimate < 5
     assert report.accuracy[1].against.difference.high < 0
     notes = "\n".join(report.notes)
     assert "Asked over the Open Inference Protocol, which has no metrics: theirs. " in notes
