@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from loadtest.client.classes import chosen
 from loadtest.client.description import VariantInfo
 from loadtest.client.fleet import Fleet, FleetError
 from loadtest.client.generator import Generator
-from loadtest.client.images import Bodies, LabelledImages, bodies, read
+from loadtest.client.images import Bodies, LabelledImages, bodies
 from loadtest.client.server import Excluded, ServerError, Service, choose
 from loadtest.client.v2 import Server, Unusable, wire
 from loadtest.client.wire import Wire, predict
@@ -32,20 +33,21 @@ def measure(options: Options, command: Sequence[str], folder: Path) -> Measured:
 
     Raises:
         OSError: the folder cannot be written.
-        ImagesError: there are no images to send.
+        ImagesError: there are no images to send, or they are of classes that the services do not know.
         ServerError: a service cannot be reached, or its answer is not understood.
         NothingToMeasure: no wanted variant is ready.
     """
     began = time.perf_counter()
-    images = read(options.images)
+    found = discover(options.urls, options.variants)
+    images = chosen(options.images, options.payload, [description for _, description in found.services])
     sent = bodies(images, options.payload, options.images_per_request, options.seed)
-    subjects, wires = connected(discover(options.urls, options.variants), images, sent, options)
+    subjects, wires = connected(found, images, sent, options)
     services = [Service(target.url) for target, _ in subjects.services]
     journal = Journal(folder, Started(tuple(command), options, subjects))
     interrupt = Interrupt()
     drive = Drive(options, subjects.arms, services, journal, interrupt.asked)
-    for excluded in subjects.excluded:
-        drive.progress.say(f"left out: {excluded.name} ({excluded.reason})")
+    for sentence in (*(f"{one.name} ({one.reason})" for one in subjects.excluded), *images.left_out):
+        drive.progress.say(f"left out: {sentence}")
     users = users_needed(options, len(subjects.arms))
     generator: Generating = (
         Fleet(wires, users, options, drive.progress.say)

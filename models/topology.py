@@ -133,6 +133,11 @@ class Architecture:
         return f"torchvision ResNet{self.depth}, {stem.kernel}x{stem.kernel} stride-{stem.stride} stem, {pool}"
 
 
+def name_of(sentence: str) -> str:
+    """Return `Architecture.name` of the network that `Architecture.sentence` describes."""
+    return sentence.removeprefix("torchvision ").partition(",")[0].lower()
+
+
 @dataclass(frozen=True)
 class Block(Generic[L]):
     """A residual block, `relu(last(...(x)) + shortcut(x))`; without a shortcut layer it adds x itself."""

@@ -295,7 +295,8 @@ def as_text(value: Any) -> Any:
 def parse(argv: list[str] | None = None) -> Settings:
     """Return the settings: flags first, then environment, then defaults. Exit with one line per mistake."""
     parser = argparse.ArgumentParser(
-        prog="python -m service", description="Serve the CIFAR-10 ResNet18 in several precisions over HTTP."
+        prog="python -m service",
+        description="Serve a ResNet, bundled or your own, in several precisions over HTTP.",
     )
     for name, field in Settings.model_fields.items():
         text = f"{field.description} (default {as_text(field.default)}; {PREFIX}{name.upper()})".replace("%", "%%")

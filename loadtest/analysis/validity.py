@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from loadtest.analysis.stability import ENOUGH_ROUNDS
+from loadtest.client.classes import listed
 from loadtest.plan import UNKNOWN
 from loadtest.records import NEVER_SENT
 from loadtest.report.cells import Cell
@@ -111,6 +112,12 @@ def notes(report: Report) -> list[str]:
     if untold := [server.label or server.url for server in report.servers if server.protocol != PREDICT]:
         lines.append(UNTOLD.format(", ".join(untold)))
     lines += [f"{arm.name} was sent {arm.asked}." for arm in report.arms if arm.asked]
+    if report.images.unlabelled:
+        lines.append(
+            f"{report.images.unlabelled} of {report.images.count} images are of classes that the service does not know "
+            f"and have no part in the accuracy. It has {listed(report.images.classes)}. "
+            "--images names labelled images of your own."
+        )
     few = [f"{cell.arm}, {cell.workload}" for cell in report.cells if len(cell.rounds) < ENOUGH_ROUNDS]
     if few:
         lines.append(f"Fewer than {ENOUGH_ROUNDS} rounds, too few to show a drift: {'; '.join(few)}.")

@@ -58,5 +58,4 @@ class Wire:
 
 def predict(arm: Arm, bodies: Bodies) -> Wire:
     """Return the wire of an arm of this project's service."""
-    content_types = [bodies.content_type] * len(bodies)
-    return Wire(arm.url, LIVE, f"/predict/{arm.variant}", (), content_types, bodies.bodies)
+    return Wire(arm.url, LIVE, f"/predict/{arm.variant}", (), bodies.content_types, bodies.bodies)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from loadtest.client.connection import Connection
-from loadtest.client.images import LabelledImages, bodies
+from loadtest.client.images import File, LabelledImages, bodies
 from loadtest.client.server import ServerError, choose
 from loadtest.client.v2 import Server, Unusable, resized, wire
 from loadtest.client.wire import predict
@@ -82,8 +82,18 @@ def test_an_input_of_the_command_line_wins() -> None:
 
 def test_images_of_another_size_are_resized() -> None:
     """A model that reads 32x16 pixels gets the middle of the images as it is."""
-    assert (resized(PIXELS, (32, 16)) == PIXELS[..., 8:24]).all()
-    assert resized(PIXELS, (8, -1)).shape == (6, 3, 8, 32)
+    assert (resized(IMAGES, (32, 16)) == PIXELS[..., 8:24]).all()
+    assert resized(IMAGES, (8, -1)).shape == (6, 3, 8, 32)
+
+
+def test_files_of_a_folder_become_pixels() -> None:
+    """A folder's files are decoded for a model that takes pixels."""
+    single = bodies(IMAGES, "png", 1, 0)
+    files = {
+        int(member[0]): File(body, "image/png") for member, body in zip(single.members, single.bodies, strict=True)
+    }
+    images = LabelledImages(None, IMAGES.labels, files=tuple(files[index] for index in range(len(IMAGES))))
+    assert (resized(images, (-1, -1)) == PIXELS).all()
 
 
 @pytest.mark.parametrize(

@@ -125,9 +125,9 @@ def test_it_passes_the_selftest(net: ResNet, path: Path, name: str) -> None:
     """The self-test computes the reference of weights without one; engines pass it, a spoilt one fails."""
     preparation = OWN[net.stem]
     engine = loading.load(name, threads=1, checkpoint=path, preparation=preparation)
-    assert selftest.agreement(engine, path, preparation) > 0.5
+    assert selftest.examine(engine, path, preparation).agreement > 0.5
     with pytest.raises(reference.SelfTestFailed, match="too far from"):
-        selftest.agreement(Spoilt(engine, np.zeros_like), path, preparation)
+        selftest.examine(Spoilt(engine, np.zeros_like), path, preparation)
 
 
 @ONE_STEM
@@ -189,7 +189,7 @@ def test_the_bundled_network_can_read_larger_images(own_cache: Path) -> None:
     """Another size than the stored calibration's makes another calibration, and another reference."""
     preparation = Preparation(input_size=40)
     engine = loading.load("int8", threads=1, preparation=preparation)
-    assert selftest.agreement(engine, None, preparation) > 0.9
+    assert selftest.examine(engine, None, preparation).agreement > 0.9
     assert sorted(place.name.partition("-")[0] for place in own_cache.iterdir()) == ["calibration", "reference"]
 
 
