@@ -182,13 +182,7 @@ class Layout:
             encoded = encodings(images)
             yield from ([encoded[index] for index in each] for each in members)
             return
-<<<<<<< HEAD
         pixels = resized(images, self._size)
-=======
-        if images.pixels is None:
-            raise Unusable(f"the input {words(self.input)} takes pixels, and a folder holds files: --images FILE.npz")
-        pixels = resized(images.pixels, self._size)
->>>>>>> main
         for each in members:
             yield self._arranged(normalised(pixels[each], self.input.datatype, target))
 
