@@ -15,6 +15,7 @@ from loadtest.client.server import Excluded
 from loadtest.options import Options
 from loadtest.report.cells import Cell
 from loadtest.slo.level import Level, LevelRatio
+from loadtest.targets import PREDICT
 
 SCHEMA_VERSION = 5
 """Raised with every change of the fields. Reports of other versions are refused."""
@@ -46,7 +47,7 @@ class Server:
     variants: tuple[VariantInfo, ...]
     checkpoint: Mapping[str, Any]
     service: Mapping[str, Any]
-    protocol: str
+    protocol: str = PREDICT
     """`predict`, or `v2` for the Open Inference Protocol: then the service's side of all requests is unknown."""
 
 
@@ -75,7 +76,7 @@ class ReportedArm:
     device: str
     baseline: str | None
     """The arm that this one is compared with; None for a reference."""
-    asked: str
+    asked: str = ""
     """The input in words, if it is a tensor of the Open Inference Protocol; else empty."""
 
 
@@ -158,8 +159,6 @@ class Report:
     command: tuple[str, ...]
     seconds: float
     """Duration of the whole run."""
-    workers: tuple[str, ...]
-    """The names of the workers that sent the load; empty for the load test's own process."""
     partial: bool
     """True if the run ended before its plan did."""
     settings: Options
@@ -175,6 +174,8 @@ class Report:
     comparisons: tuple[Comparison, ...]
     levels: tuple[Level, ...]
     """The highest load within the service level per arm, if it was searched for."""
+    workers: tuple[str, ...] = ()
+    """The names of the workers that sent the load; empty for the load test's own process."""
     level_ratios: tuple[LevelRatio, ...] = ()
     """The limits of the arms over those of their baselines."""
     invalid: tuple[str, ...] = ()
