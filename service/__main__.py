@@ -5,12 +5,15 @@ import os
 import socket
 import sys
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 from models.files import BUNDLED, CheckpointError, cache_of_some_kind, default_path
-from service import logs
+from service import forks, logs
 from service.settings import Settings, parse
+from service.workers.api import PrecisionAPI
+from service.workers.launch import MakeAPI, plan
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -18,26 +21,42 @@ def main(argv: list[str] | None = None) -> None:
     serve(parse(argv))
 
 
-def serve(settings: Settings, **parts: Any) -> None:
-    """Run the service until a signal stops it. `parts` are arguments of `build_server`."""
+def serve(settings: Settings, api: MakeAPI = PrecisionAPI, **parts: Any) -> None:
+    """Run the service until a signal stops it.
+
+    Args:
+        settings: see there.
+        api: see `service.workers.launch.plan`.
+        parts: arguments of `service.server.assemble`.
+    """
     # prometheus_client would write to this directory, but this process counts everything (service.metrics).
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     logs.configure(settings.log_level)
     warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of damaged metadata in clients' images
 
-    from service.server import build_server  # noqa: PLC0415 - it reads the environment that was set above
-    from service.tracing import TracingUnavailable  # noqa: PLC0415
-
     sock = bind(settings)
+    needs_cache = (settings.checkpoint or default_path()) != BUNDLED
+    with cache_of_some_kind() if needs_cache else nullcontext():
+        _serve(settings, api, sock, parts)
+
+
+def _serve(settings: Settings, api: MakeAPI, sock: socket.socket, parts: Mapping[str, Any]) -> None:
+    forks.begin()
     try:
-        server = build_server(settings, **parts)
-    except (CheckpointError, TracingUnavailable) as error:
+        planned = plan(settings, api)
+        planned.start_ahead()
+        # The workers start while this process imports FastAPI and LitServe.
+        from service.server import assemble  # noqa: PLC0415
+        from service.tracing import TracingUnavailable  # noqa: PLC0415
+    except CheckpointError as error:
+        sys.exit(f"error: {error}")
+    try:
+        server = assemble(planned, **parts)
+    except TracingUnavailable as error:
         sys.exit(f"error: {error}")
     scheme = "https" if settings.ssl_certfile else "http"
     print(f"Serving {', '.join(server.pools)} on {scheme}://{authority(*sock.getsockname()[:2])}", flush=True)
-    needs_cache = (settings.checkpoint or default_path()) != BUNDLED
-    with cache_of_some_kind() if needs_cache else nullcontext():
-        server.run(sock)
+    server.run(sock)
     if trace := server.app.state.service.trace:
         trace.close()
 

@@ -1,11 +1,14 @@
-"""The LitAPI of all variants. An instance serves one variant, which is a row of models.variants."""
+"""The API of all variants. An instance serves one variant, which is a row of models.variants.
+
+It has the hooks of a LitAPI, `setup` and `predict`, and does not inherit from it: LitServe brings FastAPI, which a
+worker process does without (docs/decisions/0011-no-torch-on-the-cpu.md).
+"""
 
 import logging
 import re
 import time
 from dataclasses import asdict
 
-import litserve
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +18,6 @@ from models.engines.base import Engine, Execution
 from models.variants import VARIANTS, VariantUnavailable
 from service import logs
 from service.settings import Settings, for_variant
-from service.workers.loop import SocketLoop
 from service.workers.status import Refusal, State, WorkerInfo
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/'\":]+/)*")
 """The folders of an absolute path. Clients are told the file's name only; the log has the whole path."""
 
 
-class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
+class PrecisionAPI:
     """One variant. `setup` runs in the worker process; the HTTP process only holds the row and the settings.
 
     After `setup`, either `info` describes the loaded, warmed-up and self-tested engine, or `refusal` says why there is
@@ -32,10 +34,9 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
-        limit = for_variant(settings.max_batch_size, name)
-        super().__init__(max_batch_size=limit, api_path=f"/predict/{name}", loop=SocketLoop())
         self.variant = VARIANTS[name]
         self.settings = settings
+        self.max_batch_size = for_variant(settings.max_batch_size, name)
         self.threads = settings.threads or max(1, machine.available_cores() // settings.workers)
         self.refusal: Refusal | None = None
         self.info: WorkerInfo | None = None
