@@ -1,6 +1,6 @@
 """The self-test: a loaded engine must agree with the FP32 reference on the bundled sample before it serves anyone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import cycle
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def agreement(
     engine: Engine,
     path: Path | None = None,
     preparation: Preparation = AS_IT_SAYS,
-    batch_sizes: Sequence[int] = (BATCH_SIZE,),
+    batch_sizes: Iterable[int] = (BATCH_SIZE,),
 ) -> float:
     """Return the share (0 to 1) of the bundled sample on which the engine's top-1 class is the reference's.
 
@@ -70,7 +70,7 @@ def agreement(
     return share
 
 
-def in_batches(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+def in_batches(pixels: NDArray[np.uint8], sizes: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
     """Yield the images in batches of these sizes, which begin anew after the last; the last batch may be smaller."""
     first = 0
     for size in cycle(sizes):

@@ -7,7 +7,9 @@ worker process does without (docs/decisions/0011-no-torch-on-the-cpu.md).
 import logging
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import chain, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from common import machine
 from models import measure, selftest
 from models.engines.base import Engine, Execution
+from models.engines.cpu import CpuEngine
 from models.variants import VARIANTS, VariantUnavailable
 from service import logs
 from service.settings import Settings, for_variant
@@ -58,8 +61,8 @@ class PrecisionAPI:
         began = time.perf_counter()
         engine = self.load_engine()
         loaded = time.perf_counter()
-        # A batch size is ready on the CPU once it has run, and the self-test runs most sizes. A GPU captures its graphs
-        # first, so that the self-test runs them.
+        # A shape is ready on the CPU once it has run, and the self-test runs most shapes. A GPU captures its graphs first,
+        # so that the self-test runs them.
         share = self.agreement(engine) if engine.device == "cpu" else None
         engine.warm_up(range(1, self.max_batch_size + 1))
         share = self.agreement(engine) if share is None else share
@@ -78,7 +81,12 @@ class PrecisionAPI:
         return engine, WorkerInfo(**asdict(engine.info) | measured)
 
     def _full_batch_seconds(self, engine: Engine) -> float:
-        """Return the shortest time of two full batches. The first one seen by clients may be long after the start."""
+        """Return the shortest time of a full batch: of those in the self-test, else of two that run here.
+
+        The first full batch of clients may come long after the start.
+        """
+        if isinstance(engine, CpuEngine) and (seconds := engine.shortest_seconds.get(self.max_batch_size)):
+            return seconds
         pixels = np.zeros((self.max_batch_size, *self.settings.shape), np.uint8)
         return min(engine.run(pixels).wall_seconds for _ in range(2))
 
@@ -103,8 +111,16 @@ class PrecisionAPI:
     def agreement(self, engine: Engine) -> float:
         """Test the engine, see `models.selftest.agreement`."""
         settings = self.settings
-        sizes = range(1, self.max_batch_size + 1) if engine.device == "cpu" else (self._test_size,)
-        return selftest.agreement(engine, settings.checkpoint, settings.preparation, sizes)
+        return selftest.agreement(engine, settings.checkpoint, settings.preparation, self._test_sizes(engine))
+
+    def _test_sizes(self, engine: Engine) -> Iterable[int]:
+        """Return the batch sizes of the self-test.
+
+        On the CPU the test is the warm-up, too: it runs each shape once, and then full batches, which it times.
+        """
+        if not isinstance(engine, CpuEngine):
+            return (self._test_size,)
+        return chain(engine.shapes(range(1, self.max_batch_size + 1)), repeat(self.max_batch_size))
 
     def predict(self, pixels: NDArray[np.uint8]) -> Execution:
         """Run `[N, 3, S, S] uint8` pixels as one batch."""
