@@ -61,8 +61,8 @@ class PrecisionAPI:
         began = time.perf_counter()
         engine = self.load_engine()
         loaded = time.perf_counter()
-        # A shape is ready on the CPU once it has run, and the self-test runs most shapes. A GPU captures its graphs first,
-        # so that the self-test runs them.
+        # A shape is ready on the CPU once it has run, and the self-test runs most of them. A GPU captures its graphs
+        # first, so that the self-test runs them.
         share = self.agreement(engine) if engine.device == "cpu" else None
         engine.warm_up(range(1, self.max_batch_size + 1))
         share = self.agreement(engine) if share is None else share
