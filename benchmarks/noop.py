@@ -18,8 +18,8 @@ from starlette.requests import Request
 
 from models.engines.base import Engine, EngineInfo, Execution
 from models.variants import VARIANTS
-from service.__main__ import serve
 from service.images import Limits, decode
+from service.serving import serve
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
 
