@@ -2,8 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -48,18 +47,16 @@ def share(index: int, processes: int) -> set[int]:
     return set(cores[first : first + each])
 
 
-@contextmanager
-def bound_to(cores: set[int] | None) -> Iterator[None]:
-    """Bind this thread, and the processes started meanwhile, to the cores; None changes nothing."""
-    if cores is None or not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
+def bind(cores: set[int] | None) -> None:
+    """Bind this thread, and the threads and processes that it starts, to the cores; None changes nothing."""
+    if cores is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
+def name_process(name: str) -> None:
+    """Show this name for the process in ps, top and the kernel's messages, cut to 15 characters. Only Linux does."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
 
 
 def lower_priority(pid: int, steps: int) -> None:

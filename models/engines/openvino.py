@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # else it reports each import over the network
+CONVERTER = "openvino.tools.ovc"
+sys.modules.setdefault(CONVERTER, None)  # type: ignore[arg-type] # a converter of files, a third of the import's time
 
 import numpy as np
 import openvino
@@ -27,6 +29,9 @@ from models.engines.function import ArrayForward, ArrayFunction
 from models.engines.network import FoldedLayer, assemble, mean_and_scale
 from models.engines.quantized import Frame, QuantizedLayer, head_kernel
 from models.topology import Network, Spec
+
+if sys.modules[CONVERTER] is None:
+    del sys.modules[CONVERTER]  # others may import it
 
 Node = Any
 """An `openvino.Node`: the output of an operation, `[N, C, H, W]`."""
