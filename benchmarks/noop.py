@@ -16,7 +16,9 @@ from fastapi import Depends, FastAPI
 from numpy.typing import NDArray
 from starlette.requests import Request
 
+from models import cifar10
 from models.engines.base import Engine, EngineInfo, Execution
+from models.selftest import Examined
 from models.variants import VARIANTS
 from service.images import Limits, decode
 from service.serving import serve
@@ -36,6 +38,7 @@ class NoopEngine:
         isa="none", tensor_cores=False, device_memory_bytes=0, threads=0, device_uuid="", torch="none",
         checkpoint_sha256="none", serialized_bytes=0, parameter_bytes=0, buffer_bytes=0, input_size=32,
         mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), architecture="none",
+        classes=cifar10.CLASSES,
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -57,9 +60,9 @@ class NoopAPI(PrecisionAPI):
         """Return the engine that does nothing."""
         return NoopEngine()
 
-    def agreement(self, engine: Engine) -> float:
-        """Return 1: there is nothing to compare."""
-        return 1.0
+    def examine(self, engine: Engine) -> Examined:
+        """Return an agreement of 1: there is nothing to compare."""
+        return Examined(1.0, None)
 
 
 async def pixels_of(request: Request) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
-"""Checkpoints: weights and their card, verified by SHA-256 at every load. Only tensors are unpickled.
+"""Checkpoints: weights and their card, verified by SHA-256 at every load. No pickled code runs.
 
-A checkpoint is `NAME.safetensors`, or `NAME.pt` (a pickled state dict, which `models.pickled` converts in a process of
-its own). Its card is `NAME.json`, which only the bundled checkpoint must have. Derived files lie beside it:
+A checkpoint is `NAME.safetensors`, or a file of `torch.save` with any other suffix, which `models.pickled` converts in
+a process of its own. Its card is `NAME.json`, which only the bundled checkpoint must have. Derived files lie beside it:
 `NAME.int8.json` (calibration), `NAME.sample.npz` (reference logits), `NAME.evaluation.json` (the record of an
 evaluation). The bundled checkpoint is used unless an argument (`--checkpoint`) or the environment variable CHECKPOINT
 names another. Imports no torch.
@@ -12,20 +12,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from safetensors import SafetensorError, deserialize, safe_open
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
-from models import files, needs
+from models import cifar10, files, naming
 from models.card import AS_IT_SAYS, Card, Preparation, read_card
-from models.files import ARTIFACT_SUFFIX, CheckpointError, beside, default_path, read, sha256, write_all
-from models.topology import STEMS, Input, detect
+from models.files import ARTIFACT_SUFFIX, CheckpointError, beside, default_path, read, resolve, sha256, write_all
+from models.naming import Found
+from models.topology import Architecture, Input, topology
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,6 +41,8 @@ DTYPES: dict[str, DTypeLike] = {
 CONVERTER = "models.pickled"
 """The module that converts a file of `torch.save`, run as a process."""
 
+CONVERTED = 2
+"""The version of the converter, so that files that an older one left in the cache are not read."""
 State = dict[str, NDArray[np.float32]]
 """A state dict of arrays, with torch's names."""
 
@@ -50,11 +54,9 @@ def save(net: nn.Module, path: Path, card: Card) -> Card:
         OSError: the files cannot be written. Then neither is changed.
     """
     data = serialize({name: array(tensor) for name, tensor in net.state_dict().items()})
-    inputs = Input()
-    card = replace(
-        card, architecture=STEMS["cifar"], input_size=inputs.side, mean=inputs.mean, std=inputs.std,
-        sha256=sha256(data), bytes=len(data),
-    )  # fmt: skip
+    bundled = topology(Architecture(18, "cifar", False, len(card.labels or cifar10.CLASSES)), Input())
+    card = replace(card, classes=card.classes or cifar10.CLASSES, sha256=sha256(data), bytes=len(data))
+    card = card.completed(bundled)
     write_all({path: data, beside(path, ".json"): (json.dumps(asdict(card), indent=2) + "\n").encode()})
     return card
 
@@ -66,38 +68,41 @@ def load(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> tup
         CheckpointError: the file or the bundled card is missing, the SHA-256 differs, the file holds no tensors, or it
             is an INT8 artifact.
     """
-    path = path or default_path()
+    path = resolve(path or default_path())
     card = read_card(path, preparation)
     if path.name.endswith(ARTIFACT_SUFFIX):
         raise CheckpointError(f"{path} is an INT8 artifact: of the variants, it has int8 only")
     data = verified(path, card.sha256)
-    return tensors(data, path, card.sha256), replace(card, bytes=len(data))
+    content, place = _as_safetensors(data, path, card.sha256)
+    found = _named(place, content, _arrays(content, place))
+    return found.tensors, _described(card, data, found)
+
+
+def _described(card: Card, data: bytes, found: Found) -> Card:
+    """Return the card with what the file tells; the card's own names of the classes win."""
+    return replace(card, bytes=len(data), classes=card.classes or found.classes, taken_from=found.taken_from or None)
 
 
 def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
-    """Verify the checkpoint at `path` and return its card, completed as far as possible without torch.
+    """Verify the checkpoint at `path` and return its card, completed with what its network tells.
+
+    A file of `torch.save` is converted, so that whoever loads it afterwards finds the converted file in the cache.
 
     Raises:
-        CheckpointError: see `load`; or the tensors of a safetensors file are no ResNet18 for ten classes; or a file of
-            `torch.save` has yet to be converted, and torch is not installed.
+        CheckpointError: see `load`; or the tensors are no ResNet; or the card does not fit them.
     """
+    path = resolve(path)
     card = read_card(path, preparation)
     if path.name.endswith(ARTIFACT_SUFFIX):
         return card
-    card = replace(card, bytes=len(verified(path, card.sha256)))
-    if path.suffix != ".safetensors":
-        if not ((place := _place(card.sha256)) and place.exists()):
-            _require_torch(path)
-        return card
+    data = verified(path, card.sha256)
+    content, place = _as_safetensors(data, path, card.sha256)
+    found = _named(place, content, {name: Shaped(tuple(entry["shape"])) for name, entry in _header(content, place)})
+    card = _described(card, data, found)
     try:
-        with safe_open(path, "np") as file:
-            stem = detect({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
-        inputs = card.input_for(stem)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file ({error}); restore it") from error
-    except (ValueError, CheckpointError) as error:
+        return card.completed(card.plan({name: tensor.shape for name, tensor in found.tensors.items()}))
+    except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return replace(card, architecture=STEMS[stem], input_size=inputs.side, mean=inputs.mean, std=inputs.std)
 
 
 def verified(path: Path, expected: str) -> bytes:
@@ -115,28 +120,49 @@ def verified(path: Path, expected: str) -> bytes:
     return data
 
 
-def tensors(data: bytes, path: Path, sha256: str) -> State:
-    """Return the arrays of a checkpoint's content: floating-point ones as float32, each contiguous in its own memory.
+@dataclass(frozen=True)
+class Shaped:
+    """A tensor whose numbers were not read."""
+
+    shape: tuple[int, ...]
+
+
+def _as_safetensors(data: bytes, path: Path, sha256: str) -> tuple[bytes, Path]:
+    """Return a checkpoint's content as that of a safetensors file, and the file that has it.
 
     Raises:
         CheckpointError: the content holds no tensors, or one that is sparse, quantized, complex or without values.
     """
     if path.suffix == ".safetensors":
-        return _safetensors(data, path)
-    if place := _place(sha256):
+        return data, path
+    place = _place(sha256)
+    if place:
         with suppress(CheckpointError):  # not cached yet, or damaged
-            return _safetensors(read(place), place)
+            content = read(place)
+            _header(content, place)
+            return content, place
     content = _converted(data, path)
     files.store(place, content)
-    return _safetensors(content, path)
+    return content, place or path
 
 
-def _safetensors(data: bytes, path: Path) -> State:
+def _header(content: bytes, path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return name and description of each tensor in the content of a safetensors file."""
     try:
-        entries = deserialize(data)  # type: ignore[no-untyped-call]
+        return list(deserialize(content))  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file ({error}); restore it") from error
-    return {name: _array(entry, f"{path}: {name}") for name, entry in entries}
+
+
+def _arrays(content: bytes, path: Path) -> State:
+    """Return the arrays: floating-point ones as float32, each contiguous in its own memory."""
+    return {name: _array(entry, f"{path}: {name}") for name, entry in _header(content, path)}
+
+
+def _named(path: Path, content: bytes, tensors: Mapping[str, Any]) -> Found:
+    """Return the tensors with torchvision's names, and what the file's metadata say of them."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return naming.find(tensors, f"{path} is no checkpoint").described_by(header.get("__metadata__", {}))
 
 
 def _array(entry: dict[str, Any], what: str) -> NDArray[Any]:
@@ -154,20 +180,14 @@ def _array(entry: dict[str, Any], what: str) -> NDArray[Any]:
 
 def _place(sha256: str) -> Path | None:
     """Return the place in the cache of the converted file with this SHA-256."""
-    return files.place("converted", ".safetensors", checkpoint=sha256)
-
-
-def _require_torch(path: Path) -> None:
-    if sentence := needs.torch_or_sentence(f"{path}, which is no .safetensors file,"):
-        raise CheckpointError(sentence)
+    return files.place("converted", ".safetensors", checkpoint=sha256, format=CONVERTED)
 
 
 def _converted(data: bytes, path: Path) -> bytes:
     """Return the content of a file of `torch.save` as the content of a safetensors file.
 
-    torch reads it in a process of its own, so that the memory that torch takes ends with that process.
+    A process of its own reads it, so that the memory that a whole training state takes ends with that process.
     """
-    _require_torch(path)
     command = [sys.executable, "-m", CONVERTER, str(path)]
     done = subprocess.run(command, input=data, capture_output=True, check=False)  # noqa: S603 - our own module
     if done.returncode:

@@ -108,8 +108,9 @@ class Decoders:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._limits = Limits(
-            settings.max_images, settings.max_pixels, settings.max_parts, settings.max_body_bytes, settings.side
-        )
+            settings.max_images, settings.max_pixels, settings.max_parts, settings.max_body_bytes, settings.side,
+            settings.resize,
+        )  # fmt: skip
         lanes = {"ordinary": (ORDINARY, machine.available_cores(), 0), "heavy": (UNBOUNDED, 1, NICENESS)}
         self._lanes = [
             (replace(self._limits, cost=cost), Lane(name, processes, memory_bytes(settings, cost), niceness))

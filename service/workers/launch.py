@@ -83,9 +83,10 @@ class Launcher:
 
     def _set_priority(self, process: BaseProcess) -> None:
         assert process.pid is not None
-        if not self._is_on_gpu:
-            with suppress(OSError):  # it has ended, which its supervisor sees; or the system forbids it
+        with suppress(OSError):  # it has ended, which its supervisor sees; or the system forbids it
+            if not self._is_on_gpu:
                 machine.lower_priority(process.pid, NICENESS)
+            machine.kill_first(process.pid)
         if not self._in_background:
             return
         try:
@@ -101,7 +102,7 @@ class Plan:
     """The weights and the workers of a service."""
 
     settings: Settings
-    """Those that were given, with the input size of the card."""
+    """Those that were given, with the file of the weights, and the card's input size and way to resize."""
     card: Card
     apis: dict[str, PrecisionAPI]
     """By variant, in the order in which they are served."""
@@ -128,8 +129,9 @@ def plan(settings: Settings, api: MakeAPI = PrecisionAPI) -> Plan:
     Raises:
         CheckpointError: the weights are missing or damaged.
     """
-    card = checkpoint.inspect(settings.checkpoint or files.default_path(), settings.preparation)
-    settings = settings.model_copy(update={"input_size": card.input_size})
+    weights = files.resolve(settings.checkpoint or files.default_path())
+    card = checkpoint.inspect(weights, settings.preparation)
+    settings = settings.model_copy(update={"checkpoint": weights, "input_size": card.input_size, "resize": card.resize})
     apis = {name: api(name, settings) for name in with_references(settings.variants, nvml.count())}
     launchers = {name: _launchers(each) for name, each in apis.items()}
     return Plan(settings, card, apis, launchers, _shadow(settings, api) if settings.shadow_share else None)
