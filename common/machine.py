@@ -2,7 +2,8 @@
 
 import os
 import platform
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -45,6 +46,20 @@ def share(index: int, processes: int) -> set[int]:
     each = max(1, len(cores) // processes)
     first = index * each % len(cores)
     return set(cores[first : first + each])
+
+
+@contextmanager
+def bound_to(cores: set[int] | None) -> Iterator[None]:
+    """Bind this thread, and the processes started meanwhile, to the cores; None changes nothing."""
+    if cores is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def bind(cores: set[int] | None) -> None:

@@ -14,7 +14,7 @@ PRELOADED = (
     "service.decoders",
     "service.v2.tensors",
 )
-"""Modules that the forked processes run. They start no thread when they are imported: a fork would lose it."""
+"""Modules that the forked processes run. Their import leaves no thread at a fork: OpenBLAS ends its own before one."""
 
 
 def context() -> ForkServerContext:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from models import files, sample
+from models import sample
 from models.evaluation import record as evaluation
 from models.topology import name_of
 from service import __version__
@@ -55,8 +55,8 @@ def assemble(plan: Plan, metrics: Callable[[Iterable[str]], Metrics] = Metrics) 
     Raises:
         TracingUnavailable: traces were asked for and cannot be sent.
     """
-    settings, observer = plan.settings, metrics(plan.apis)
-    weights = settings.checkpoint or files.default_path()
+    settings, card, observer = plan.settings, plan.card, metrics(plan.apis)
+    assert settings.checkpoint is not None
     server = PrecisionServer(plan, observer)
     observer.watch(
         queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
@@ -70,15 +70,14 @@ def assemble(plan: Plan, metrics: Callable[[Iterable[str]], Metrics] = Metrics) 
         log=RequestLog(plan.apis),
         trace=Tracing(provider()) if settings.traces else None,
         shadow=Shadow(settings.shadow_share, server.background, observer, settings.request_timeout),
-        checkpoint=plan.card,
-        network=name_of(plan.card.architecture or ""),
-        evaluations=evaluation.read(weights),
+        checkpoint=card,
+        network=name_of(card.architecture or ""),
+        evaluations=evaluation.read(settings.checkpoint),
         budget=Budget(max(settings.max_held_bytes, 2 * settings.max_body_bytes)),
         decoders=server.decoders,
         stops=lambda: server.is_stopping,
     )
-    samples = page.samples_of(sample.labelled_sample(weights, plan.card), plan.card.labels)
-    _add_routes(server.app, settings, samples)
+    _add_routes(server.app, settings, page.samples_of(sample.labelled_sample(settings.checkpoint, card), card.labels))
     server.front = _front(server.app, settings)
     return server
 

@@ -47,7 +47,7 @@ def _serve(settings: Settings, api: MakeAPI, sock: socket.socket, parts: Mapping
         sys.exit(f"error: {error}")
     try:
         server = assemble(planned, **parts)
-    except TracingUnavailable as error:
+    except (CheckpointError, TracingUnavailable) as error:
         sys.exit(f"error: {error}")
     scheme = "https" if settings.ssl_certfile else "http"
     print(f"Serving {', '.join(server.pools)} on {scheme}://{authority(*sock.getsockname()[:2])}", flush=True)

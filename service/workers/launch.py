@@ -102,7 +102,7 @@ class Plan:
     """The weights and the workers of a service."""
 
     settings: Settings
-    """Those that were given, with the file of the weights, and input size and resize of its card."""
+    """Those that were given, with the file of the weights, and the card's input size and way to resize."""
     card: Card
     apis: dict[str, PrecisionAPI]
     """By variant, in the order in which they are served."""

@@ -70,6 +70,21 @@ def test_processes_divide_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [machine.share(index, 5) for index in range(5)] == [{2}, {3}, {4}, {7}, {2}]
 
 
+def test_a_process_started_on_some_cores_stays_there() -> None:
+    """A process started within `bound_to` runs on its cores, and this process is free again afterwards."""
+    before = os.sched_getaffinity(0)
+    one = {min(before)}
+    with machine.bound_to(one):
+        child = subprocess.run(
+            [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert child.stdout.strip() == str(one)
+    assert os.sched_getaffinity(0) == before
+
+
 def test_a_process_binds_and_names_itself() -> None:
     """A process runs on the cores that it is bound to, and the kernel shows its name."""
     one = {min(os.sched_getaffinity(0))}
