@@ -56,7 +56,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: serve
-serve: $(INSTALLED) ## start the service; LEAN=1 without torch; PORT=8000 HOST=127.0.0.1 VARIANTS=fp32,fp16,int8
+serve: $(INSTALLED) ## start the service; LEAN=1 without torch; CHECKPOINT=file or folder PORT=8000 HOST=127.0.0.1 VARIANTS=fp32,fp16,int8
 	@exec $(BIN)/python -m service $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) \
 		$(if $(VARIANTS),--variants $(VARIANTS)) $(FLAGS)
 
@@ -73,7 +73,7 @@ $(LEAN_TESTS): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: compare
-compare: $(INSTALLED) ## run the load test over every variant; URL= measures a running service; VARIANTS= CONCURRENCY=1,8 DURATION=20 OUT=
+compare: $(INSTALLED) ## run the load test over every variant; URL= measures a running service; CHECKPOINT= VARIANTS= CONCURRENCY=1,8 DURATION=20 OUT=
 	@exec $(BIN)/python $(if $(URL),-m loadtest --url $(URL),deploy/compare.py) $(LOADTEST)
 
 .PHONY: bench
