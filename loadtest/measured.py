@@ -1,11 +1,12 @@
 """The raw result of a run, before any statistics."""
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loadtest.client.description import Description
 from loadtest.client.images import Bodies, LabelledImages
 from loadtest.client.server import Excluded, Service
+from loadtest.energy import Metering
 from loadtest.plan import Arm
 from loadtest.records import Played
 from loadtest.slo.level import Level
@@ -40,3 +41,4 @@ class Measured:
     stopped_by: signal.Signals | None = None
     """The signal that ended the run early."""
     seconds: float = 0.0
+    metering: Metering = field(default_factory=Metering)

@@ -9,6 +9,7 @@ from loadtest.client.generator import Generator
 from loadtest.client.images import bodies, read
 from loadtest.client.server import ServerError, Service, choose
 from loadtest.drive import Drive
+from loadtest.energy import find
 from loadtest.interrupt import Interrupt
 from loadtest.journal import Journal, Started
 from loadtest.measured import Measured, Subjects
@@ -35,9 +36,11 @@ def measure(options: Options, command: Sequence[str], folder: Path) -> Measured:
     sent = bodies(images, options.payload, options.images_per_request, options.seed)
     subjects = discover(options.urls, options.variants)
     services = [service for service, _ in subjects.services]
-    journal = Journal(folder, Started(tuple(command), options, subjects))
+    meters = find(subjects.arms)
+    metering = meters.idle()
+    journal = Journal(folder, Started(tuple(command), options, subjects, metering))
     interrupt = Interrupt()
-    drive = Drive(options, subjects.arms, services, journal, interrupt.asked)
+    drive = Drive(options, subjects.arms, services, journal, meters, interrupt.asked)
     for excluded in subjects.excluded:
         drive.progress.say(f"left out: {excluded.name} ({excluded.reason})")
     urls = list(dict.fromkeys(service.url for service in services))
@@ -54,6 +57,7 @@ def measure(options: Options, command: Sequence[str], folder: Path) -> Measured:
         partial=partial,
         stopped_by=interrupt.signum if partial and not problems else None,
         seconds=time.perf_counter() - began,
+        metering=metering,
     )
 
 
