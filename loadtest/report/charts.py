@@ -41,17 +41,21 @@ def trade(group: Group) -> Chart | None:
     name = tail(held)
     for arm in group.arms:
         cells = sorted((cell for cell in held if cell.arm == arm), key=lambda cell: cell.images_per_second)
-        x, y = [c.images_per_second for c in cells], [1000 * (c.latency.named(name) or 0.0) for c in cells]
-        axes.plot(x, y, "o-", color=group.colours[arm], label=arm, markersize=5)
-        for cell, point in zip(cells, zip(x, y, strict=True), strict=True):
+        points = [(cell, (cell.images_per_second, 1000 * (cell.latency.named(name) or 0.0))) for cell in cells]
+        for cell, point in points:
             axes.annotate(cell.workload, point, (5, 5), textcoords="offset points", color=SOFT, fontsize=8)
+        for style, some in (("o-", [p for c, p in points if c.rate is None]), ("s", [p for c, p in points if c.rate])):
+            axes.plot([x for x, _ in some], [y for _, y in some], style, color=group.colours[arm], markersize=5)
+        axes.plot([], [], "o-", color=group.colours[arm], label=arm, markersize=5)
     axes.margins(0.2, 0.18)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.set_xlabel("images per second")
     axes.set_ylabel(f"{name} latency, ms")
     axes.legend(loc="best")
-    return Chart("Latency against throughput", "A point per workload, per variant: right and low is good", svg(made))
+    return Chart(
+        "Latency against throughput", "A dot per number of users, a square per rate: right and low is good", svg(made)
+    )
 
 
 def phases(group: Group) -> Chart | None:

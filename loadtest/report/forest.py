@@ -40,8 +40,8 @@ class Row:
 def rows(report: Report, metric: str) -> list[Row]:
     """Return the rows of one metric, of valid cells.
 
-    An open workload that both arms hold has no ratio of images per second: they answer the same rate. One that an arm
-    cannot hold has no ratio of latencies: they only show how long the rounds were.
+    An open workload has a ratio of images per second only if neither arm holds it: an arm that holds it answers the
+    rate, and could answer more. If one of the arms does not hold it, its latencies only show how long the rounds were.
     """
     return [
         Row(c.arm, c.baseline, c.workload, ratio if metric == "images_per_second" else inverse(ratio))
@@ -55,10 +55,9 @@ def is_meaningful(report: Report, comparison: Comparison, metric: str) -> bool:
     cells = report.sides(comparison)
     if report.invalid or any(cell.invalid for cell in cells):
         return False
-    is_overload = any(cell.saturated for cell in cells)
     if metric == "images_per_second":
-        return is_overload or cells[0].rate is None
-    return metric == "energy" or not is_overload
+        return cells[0].rate is None or all(cell.saturated for cell in cells)
+    return metric == "energy" or not any(cell.saturated for cell in cells)
 
 
 def forest(report: Report) -> list[Chart]:

@@ -44,6 +44,8 @@ def energy(report: Report) -> list[str]:
     """Return how the energy was measured, or why it was not."""
     meters, watts = report.energy.meters, report.energy.idle_watts
     lines = [f"Energy is not measured: {reason}." for reason in report.energy.missing]
+    if meters and (report.settings.contended or report.settings.continuous):
+        lines.append("Rounds of several arms that overlap (--contended, --continuous) have no energy of their own.")
     if meters:
         idle = "" if watts is None else f" Idle before the run, they showed {watts:.1f} W."
         lines.append(
