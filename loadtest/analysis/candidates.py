@@ -95,19 +95,12 @@ class Candidate:
     @property
     def accuracy(self) -> int:
         """-1 if the arm is shown to be less accurate, 1 if more, 0 if neither is shown."""
-        held = self.against
-        if held is None or held.difference is None or held.mcnemar_p >= SIGNIFICANT:
-            return 0
-        return (-1 if held.difference.estimate < 0 else 1) if held.difference.excludes(0.0) else 0
+        return accuracy_sign(self.against)
 
     @property
     def accuracy_words(self) -> str:
         """The accuracy against the baseline in words."""
-        if self.against is None or self.against.difference is None:
-            return "accuracy not measured"
-        if not self.accuracy:
-            return f"no accuracy difference shown on {self.against.images:,} images"
-        return accuracy_words(self.against.difference, points(self.against.difference))
+        return accuracy_clause(self.against)
 
     @property
     def overload(self) -> str:
@@ -128,11 +121,31 @@ class Candidate:
         return self.overload or f"{self.arm} {self.leading.claim if self.leading else 'has too few requests to say'}"
 
 
+def accuracy_sign(held: Against | None) -> int:
+    """Return -1 if an arm is shown to be less accurate than its baseline, 1 if more, 0 if neither is shown."""
+    if held is None or held.difference is None or held.mcnemar_p >= SIGNIFICANT or not held.difference.excludes(0.0):
+        return 0
+    return -1 if held.difference.estimate < 0 else 1
+
+
+def accuracy_clause(held: Against | None) -> str:
+    """Return the accuracy of an arm against its baseline in words."""
+    if held is None or held.difference is None:
+        return "accuracy not measured"
+    if not accuracy_sign(held):
+        return f"no accuracy difference shown on {held.images:,} images"
+    return accuracy_words(held.difference, points(held.difference))
+
+
+def against(arm: str, report: Report) -> Against | None:
+    """Return how the answers of an arm compare with those of its baseline, if they do."""
+    return next((row.against for row in report.accuracy if row.arm == arm), None)
+
+
 def candidate(comparison: Comparison, report: Report) -> Candidate:
     """Return the arm of a comparison as a candidate."""
     cell, baseline = report.sides(comparison)
-    against = next((row.against for row in report.accuracy if row.arm == cell.arm), None)
-    return Candidate(cell, baseline, speeds(comparison.ratios, cell, baseline), against)
+    return Candidate(cell, baseline, speeds(comparison.ratios, cell, baseline), against(cell.arm, report))
 
 
 def speeds(ratios: Ratios, cell: Cell, baseline: Cell) -> tuple[Speed, ...]:

@@ -4,26 +4,51 @@ import math
 from collections.abc import Collection, Sequence
 
 from common.statistics import Interval
-from loadtest.analysis.candidates import IMAGES, Candidate, candidate
+from loadtest.analysis.candidates import (
+    IMAGES,
+    Candidate,
+    accuracy_clause,
+    accuracy_sign,
+    against,
+    candidate,
+)
 from loadtest.analysis.energy import HOUR, MILLION
 from loadtest.analysis.verdicts import compare
-from loadtest.analysis.words import significant
+from loadtest.analysis.words import significant, times
 from loadtest.report.document import Comparison, Decision, Report
+from loadtest.slo.level import LevelRatio
 
 Choice = tuple[tuple[str, ...], str]
 """The arms to run, and the words about them."""
 
 
 def decisions(report: Report) -> list[Decision]:
-    """Return a decision for each workload, and for each baseline that a workload's arms are compared with."""
+    """Return a decision for each arm that holds a service level, then for each workload.
+
+    A workload has a decision for each baseline that its arms are compared with.
+    """
     if report.invalid:
         return [Decision("the whole run", (), f"no decision, it is INVALID ({report.invalid[0]})")]
     groups = grouped(report)
     several = len({baseline for _, baseline in groups}) > 1
-    return [
+    return [of_level(ratio, report) for ratio in report.level_ratios] + [
         Decision(workload + (f", against {baseline}" if several else ""), *decide(group, report))
         for (workload, baseline), group in groups.items()
     ]
+
+
+def of_level(found: LevelRatio, report: Report) -> Decision:
+    """Return the decision about one arm and its baseline under a service level."""
+    own, other = (next(s.found.load or 0.0 for s in report.levels if s.arm == a) for a in (found.arm, found.baseline))
+    numbers = f"{times(found.ratio)} the {found.unit} of {found.baseline} ({own:g} against {other:g})"
+    held = against(found.arm, report)
+    sign, clause = accuracy_sign(held), accuracy_clause(held)
+    is_more, is_less = (found.ratio.low or 0.0) > 1, (found.ratio.high or math.inf) < 1
+    if is_more and sign < 0:
+        return Decision(found.slo, (), f"no clear choice: {found.arm} holds {numbers}, but is {clause}")
+    if not is_more and (is_less or sign <= 0):
+        return Decision(found.slo, (found.baseline,), f"no gain of {found.arm} shown, {numbers}")
+    return Decision(found.slo, (found.arm,), f"{numbers}, {clause}")
 
 
 def grouped(report: Report) -> dict[tuple[str, str], list[Comparison]]:

@@ -10,6 +10,7 @@ from loadtest.analysis.decisions import decisions
 from loadtest.plan import Workload
 from loadtest.report.cells import EnergyUse
 from loadtest.report.document import Against, Comparison, Ratios, Report
+from loadtest.slo.level import Found, Level, LevelRatio
 from tests.loadtest.builders import FP32, INT8, USERS, arm, played, report, request, settings
 
 BF16 = arm("bf16-cpu", device="cpu", reference="fp32")
@@ -234,6 +235,54 @@ def test_price_and_energy_stand_in_the_line() -> None:
     )
     assert closed.endswith("; 0.40 against 1.0 a million images; 250 against 500 J per 1,000 images")
     assert at_a_rate.endswith("shown on 300 images; 250 against 500 J per 1,000 images")
+
+
+LEVELS = {
+    "more": (
+        Interval(2.6, 2.4, 2.8),
+        HELD,
+        (
+            "p99 <= 50 ms: int8, 2.60 x [2.40, 2.80] the requests/s of fp32 (364 against 140), "
+            "no accuracy difference shown on 300 images."
+        ),
+    ),
+    "more, less accurate": (
+        Interval(2.6, 2.4, 2.8),
+        LESS,
+        (
+            "p99 <= 50 ms: no clear choice: int8 holds 2.60 x [2.40, 2.80] the requests/s of fp32 (364 against 140), "
+            "but is less accurate (-1.20 points [-1.60, -0.80])."
+        ),
+    ),
+    "no difference": (
+        Interval(1.1, 0.9, 1.3),
+        HELD,
+        "p99 <= 50 ms: fp32, no gain of int8 shown, 1.10 x [0.90, 1.30] the requests/s of fp32 (364 against 140).",
+    ),
+    "less, more accurate": (
+        Interval(0.5, 0.4, 0.6),
+        MORE,
+        "p99 <= 50 ms: fp32, no gain of int8 shown, 0.50 x [0.40, 0.60] the requests/s of fp32 (364 against 140).",
+    ),
+    "no interval": (
+        Interval(2.6, None, None),
+        HELD,
+        "p99 <= 50 ms: fp32, no gain of int8 shown, 2.60 x the requests/s of fp32 (364 against 140).",
+    ),
+}
+
+
+@pytest.mark.parametrize(("ratio", "accuracy", "line"), LEVELS.values(), ids=list(LEVELS))
+def test_a_service_level_has_the_first_line(ratio: Interval, accuracy: Against, line: str) -> None:
+    """The arm that holds the level under the higher load is the choice, if the interval shows it."""
+    level = ("p99 <= 50 ms", "requests/s")
+    levels = tuple(
+        Level(name, *level, 900.0, Found(load, None, "", ())) for name, load in (("fp32", 140.0), ("int8", 364.0))
+    )
+    made = replace(
+        case(Case(accuracy=accuracy)), levels=levels, level_ratios=(LevelRatio("int8", "fp32", *level, ratio),)
+    )
+    assert lines(made)[0] == line
 
 
 def test_two_baselines_have_a_line_each() -> None:

@@ -10,6 +10,7 @@ import pytest
 from common.statistics import Interval
 from loadtest.analysis.energy import prices
 from loadtest.energy import Energy, Metering, Meters, find
+from loadtest.journal import Journal, Started, read
 from loadtest.records import Played
 from loadtest.report.build import build
 from loadtest.report.document import Report
@@ -156,6 +157,16 @@ def made() -> Report:
     both = [*rounds(40, 100), *rounds(50, 250, "int8")]
     options = settings(price_per_hour=0.36)
     return build(measured(both, options, metering=Metering(("package-0",), 20.0)), options, ("python",))
+
+
+def test_energy_outlives_a_run_that_is_killed(tmp_path: Path) -> None:
+    """The raw files hold it, so `python -m loadtest report` states it."""
+    some = rounds(40, 100)
+    metering = Metering(("package-0",), 20.0)
+    Journal(tmp_path, Started((), settings(), measured(some).subjects, metering)).add(some)
+    record = read(tmp_path)
+    assert record.started.metering == metering
+    assert [one.energy for one in record.played] == [one.energy for one in some]
 
 
 def test_energy_is_stated_per_thousand_images(made: Report) -> None:
