@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from loadtest.client.folders import MOST_IMAGES
 from loadtest.client.images import KINDS
 from loadtest.conditions import GRAMMAR, Condition, condition
 from loadtest.options import Options, Target
@@ -40,6 +41,11 @@ RATE_HELP = "open workloads: requests per second at random times (Poisson), time
 CONTINUOUS_HELP = (
     "play the rounds of --rate on end, in long blocks that wait for no answer: a stall of the service that is longer "
     "than a round then counts in full; with long stalls, raise --duration and --users"
+)
+IMAGES_HELP = (
+    "a folder with one subfolder of PNG, JPEG and WebP files for each class; a folder that models.prepare wrote; or an "
+    f".npz with images [N, 3, S, S] uint8 and labels. Of a folder at most {MOST_IMAGES} images are sent "
+    "(default: the bundled sample of CIFAR-10)"
 )
 SLO_HELP = (
     "afterwards, find the highest load per variant that keeps this service level, such as p99=20ms; "
@@ -79,9 +85,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--out", type=Path, default=Path("reports/latest"), help="folder for the report (default %(default)s)"
     )
-    p.add_argument(
-        "--images", type=Path, help=".npz with images [N, 3, 32, 32] uint8 and labels (default: the bundled sample)"
-    )
+    p.add_argument("--images", type=Path, metavar="FOLDER|FILE.npz", help=IMAGES_HELP)
     p.add_argument(
         "--payload",
         choices=KINDS,

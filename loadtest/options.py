@@ -34,7 +34,7 @@ class Options:
     warm_up: float = 2.0
     """Time per arm and workload before the first round, which does not count."""
     images: Path | None = None
-    """An `.npz` file of labelled images; None for the bundled sample."""
+    """A folder or an `.npz` file of labelled images; None for the bundled sample."""
     payload: str = "png"
     """`png` or `raw`."""
     images_per_request: int = 1

@@ -4,9 +4,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from loadtest.client.classes import chosen
 from loadtest.client.description import VariantInfo
 from loadtest.client.generator import Generator
-from loadtest.client.images import bodies, read
+from loadtest.client.images import bodies
 from loadtest.client.server import ServerError, Service, choose
 from loadtest.drive import Drive
 from loadtest.energy import find
@@ -27,22 +28,22 @@ def measure(options: Options, command: Sequence[str], folder: Path) -> Measured:
 
     Raises:
         OSError: the folder cannot be written.
-        ImagesError: there are no images to send.
+        ImagesError: there are no images to send, or they are of classes that the services do not know.
         ServerError: a service cannot be reached, or its answer is not understood.
         NothingToMeasure: no wanted variant is ready.
     """
     began = time.perf_counter()
-    images = read(options.images)
-    sent = bodies(images, options.payload, options.images_per_request, options.seed)
     subjects = discover(options.urls, options.variants)
+    images = chosen(options.images, options.payload, [description for _, description in subjects.services])
+    sent = bodies(images, options.payload, options.images_per_request, options.seed)
     services = [service for service, _ in subjects.services]
     meters = find(subjects.arms)
     metering = meters.idle()
     journal = Journal(folder, Started(tuple(command), options, subjects, metering))
     interrupt = Interrupt()
     drive = Drive(options, subjects.arms, services, journal, meters, interrupt.asked)
-    for excluded in subjects.excluded:
-        drive.progress.say(f"left out: {excluded.name} ({excluded.reason})")
+    for sentence in (*(f"{one.name} ({one.reason})" for one in subjects.excluded), *images.left_out):
+        drive.progress.say(f"left out: {sentence}")
     urls = list(dict.fromkeys(service.url for service in services))
     generator = Generator(sent, urls, users_needed(options, len(subjects.arms)), options.timeout)
     problems, partial = _play(drive, generator, subjects, interrupt)

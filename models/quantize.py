@@ -12,6 +12,7 @@ import numpy as np
 from models import calibration, checkpoint, cifar10, files, pictures, preprocess
 from models.calibrate import METHODS, MOST_IMAGES, calibrate
 from models.calibration import Calibration
+from models.card import names_of
 from models.command import one_sentence
 from models.engines import quantized
 from models.engines.network import fold
@@ -50,23 +51,24 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> list[str]:
     """Calibrate, compute every file that the flags ask for, then write them all; return a sentence about each."""
-    state, card = checkpoint.load(args.checkpoint, preparation_of(args))
+    path = files.resolve(args.checkpoint)
+    state, card = checkpoint.load(path, preparation_of(args))
     network = fold(state, card)
-    side = network.input.side
+    inputs = network.input
     if args.calibration_images:
-        images = pictures.read(args.calibration_images, side, args.images)
+        images = pictures.read(args.calibration_images, inputs.side, args.images, inputs.resize)
     else:
         images, _ = cifar10.read(args.data, "train")
         images = images[np.sort(np.random.default_rng(args.seed).permutation(len(images))[: args.images])]
-    ranges = calibrate(network, preprocess.resized(images, side), args.method)
-    found = Calibration(card.sha256, args.method, len(images), args.seed, ranges, network.input)
-    place = files.beside((args.out or args.checkpoint.parent) / args.checkpoint.name, calibration.SUFFIX)
+    ranges = calibrate(network, preprocess.resized(images, inputs.side, inputs.resize), args.method)
+    found = Calibration(card.sha256, args.method, len(images), args.seed, ranges, inputs)
+    place = files.beside((args.out or path.parent) / path.name, calibration.SUFFIX)
     contents = {place: found.to_json()}
     source = args.calibration_images or "CIFAR-10's training set"
     said = [f"{place}: ranges of {len(ranges)} activations over {len(images)} images of {source}, method {args.method}"]
     if args.artifact:
         integers = quantized.quantize(network, ranges, quantized.FULL_LIMIT)
-        content = quantized.serialize(integers, card.sha256, found.sha256, card.classes)
+        content = quantized.serialize(integers, card.sha256, found.sha256, names_of(card, network.architecture.classes))
         reference = files.beside(args.artifact, SUFFIX)
         contents |= {args.artifact: content, reference: packed_logits(state, card, cifar10.sample()[0])}
         said += [

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models import checkpoint, cifar10, files
+from models import checkpoint, files
 from models.card import Preparation
 from models.engines.base import EngineInfo
 from models.oracle import packed_logits
@@ -51,10 +51,12 @@ def _unpacked(data: bytes) -> tuple[str, Input, NDArray[np.float32]]:
         return str(content["checkpoint_sha256"]), inputs, np.asarray(content["logits"], np.float32)
 
 
-def made_reference(path: Path, info: EngineInfo, preparation: Preparation) -> NDArray[np.float32]:
-    """Return the reference logits of a checkpoint that came without: from the cache, or computed and cached."""
-    images, _ = cifar10.sample()
-    depends_on = {"input_size": info.input_size, "mean": info.mean, "std": info.std, "numpy": np.__version__}
+def made_reference(
+    path: Path, info: EngineInfo, preparation: Preparation, images: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Return the reference logits on these images of a checkpoint that has none: from the cache, or computed."""
+    fields = ("architecture", "input_size", "resize", "mean", "std")
+    depends_on = {name: getattr(info, name) for name in fields} | {"numpy": np.__version__}
     depends_on |= {"images": files.sha256(images.tobytes())}
     place = files.place("reference", ".npz", checkpoint=info.checkpoint_sha256, **depends_on)
     if place:

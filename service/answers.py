@@ -17,7 +17,7 @@ def predict_response(
     return schemas.PredictResponse(
         variant=executed.variant,
         device=executed.info.device,
-        predictions=predictions_of(executed.logits, prediction.service.checkpoint.classes, query),
+        predictions=predictions_of(executed.logits, prediction.service.checkpoint.labels, query),
         batch_size=executed.batch_size,
         timing=schemas.Timing(
             **{f"{name}_seconds": seconds for name, seconds in executed.phases.reached().items()},
@@ -31,7 +31,7 @@ def predict_response(
 def predictions_of(
     logits: NDArray[np.float32], classes: Sequence[str], query: schemas.PredictQuery
 ) -> list[schemas.Prediction]:
-    """Return the answer for each row of `[N, 10] float32` logits, classes by falling probability."""
+    """Return the answer for each row of `[N, classes] float32` logits, classes by falling probability."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = shifted / shifted.sum(axis=1, keepdims=True)
     order = np.argsort(-logits, axis=1, kind="stable")[:, : query.top_k]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from loadtest.analysis.stability import ENOUGH_ROUNDS
+from loadtest.client.classes import listed
 from loadtest.records import NEVER_SENT
 from loadtest.report.cells import Cell
 from loadtest.report.document import Report
@@ -97,6 +98,12 @@ def notes(report: Report) -> list[str]:
         lines.append("The run was stopped before its end: these are the rounds that were played until then.")
     if report.same_machine:
         lines.append("The load generator ran on the service's machine and took some of its CPU time.")
+    if report.images.unlabelled:
+        lines.append(
+            f"{report.images.unlabelled} of {report.images.count} images are of classes that the service does not know "
+            f"and have no part in the accuracy. It has {listed(report.images.classes)}. "
+            "--images names labelled images of your own."
+        )
     few = [f"{cell.arm}, {cell.workload}" for cell in report.cells if len(cell.rounds) < ENOUGH_ROUNDS]
     if few:
         lines.append(f"Fewer than {ENOUGH_ROUNDS} rounds, too few to show a drift: {'; '.join(few)}.")

@@ -65,7 +65,7 @@ def compare(arm: Cell, baseline: Cell, seed: int) -> Comparison:
 def accuracy_verdict(held: Against) -> str:
     """Return the difference in accuracy in words, paired on the images that both arms answered."""
     if held.difference is None:
-        return "accuracy: no image was answered by both"
+        return "accuracy: not judged" if held.images else "accuracy: no image was answered by both"
     numbers = f"{points(held.difference)}, paired on {held.images:,} images"
     return accuracy_words(held.difference, numbers, shown=held.mcnemar_p < SIGNIFICANT)
 

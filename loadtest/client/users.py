@@ -111,7 +111,8 @@ class LoadUser(User):
 
     def _request(self, arm: Arm, sequence: int) -> bytes:
         bodies = self.desk.bodies
-        body = bodies.bodies[sequence % len(bodies)]
-        headers = (*self._headers, ("Content-Type", bodies.content_type))
+        index = sequence % len(bodies)
+        body = bodies.bodies[index]
+        headers = (*self._headers, ("Content-Type", bodies.content_types[index]))
         first = head("POST", f"{arm.url}/predict/{arm.variant}", headers)
         return b"%bContent-Length: %d\r\n\r\n%b" % (first, len(body), body)

@@ -11,6 +11,7 @@ from loadtest.analysis.stability import SMALL, Drift, drifts
 from loadtest.analysis.summary import summarise
 from loadtest.analysis.validity import invalid, notes
 from loadtest.analysis.verdicts import baselines, compare, verdicts
+from loadtest.client.images import UNLABELLED, LabelledImages
 from loadtest.client.machine import fingerprint
 from loadtest.energy import is_local
 from loadtest.measured import Measured
@@ -60,7 +61,7 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str], unsta
             Server(service.label, service.url, said.variants, said.checkpoint, said.service)
             for service, said in subjects.services
         ),
-        images=Images(len(measured.images), measured.images.sha256),
+        images=sent_images(measured.images, options.payload),
         arms=tuple(
             ReportedArm(arm.name, arm.variant, arm.url, arm.device, held_against.get(arm.name)) for arm in subjects.arms
         ),
@@ -74,6 +75,12 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str], unsta
         energy=measured.metering,
         prices=tuple(prices(cells, options.price_per_hour, options.images_per_request)),
     )
+
+
+def sent_images(images: LabelledImages, payload: str) -> Images:
+    """Return the description of the images that were sent."""
+    unlabelled = int((images.labels == UNLABELLED).sum())
+    return Images(len(images), images.sha256, images.classes, unlabelled, images.formats(payload))
 
 
 def summaries(measured: Measured, options: Options) -> list[Cell]:

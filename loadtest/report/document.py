@@ -58,6 +58,12 @@ class Images:
     count: int
     sha256: str
     """Equal for two runs that sent the same images with the same labels."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes, in the order of the answers' indices; empty if nobody states them."""
+    unlabelled: int = 0
+    """The images of classes that the service does not know; they have no part in the accuracy."""
+    formats: tuple[str, ...] = ()
+    """The formats in which they were sent, such as `png` or `jpeg`; `raw` for pixels."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +99,13 @@ class Accuracy:
 
     arm: str
     images: int
-    """The images that all arms answered."""
+    """The labelled images that all arms answered."""
     accuracy: Interval | None
     """Share of right answers to those images."""
     changed_answers: int
     """Answers that differ from the arm's first answer to the same image."""
     right: str
-    """One mark per image of the file, in its order: `1` right, `0` wrong, `-` not answered."""
+    """One mark per image of the file, in its order: `1` right, `0` wrong, `-` not judged."""
     against: Against | None
 
 

@@ -174,16 +174,16 @@ class Worker:
             ours.close()
             raise
         assert process.pid is not None
-        self.pid, watch = process.pid, Watch(process.pid)
+        self.pid, self._watch = process.pid, Watch(process.pid)
         try:
             with suppress(Silence):
                 await self._talk(ours)
         finally:
             self.pid = None
             self._ended.cancel()  # nobody waits for it any more
-            watch.stop()
+            self._watch.stop()
             exit_code = await reap(process)
-        death = watch.death(exit_code)
+        death = self._watch.death(exit_code)
         raise WorkerDied("died", str(death), death)
 
     async def _talk(self, ours: socket.socket) -> None:
@@ -211,12 +211,13 @@ class Worker:
         if kind == wire.READY:
             self._begin(wire.parse(WorkerInfo, payload))
         elif kind == wire.RESULT:
-            self._deliver(wire.unpack_result(payload))
+            self._deliver(payload)
         else:
             self._fail_held(wire.parse(Failure, payload))
         self._owner.dispatch()
 
     def _begin(self, info: WorkerInfo) -> None:
+        self._watch.read()  # the worker may die before a second has passed
         self.info = info
         self._link_is_up = True
         self._ready_since = time.monotonic()
@@ -228,9 +229,10 @@ class Worker:
             return Refused(refusal)
         return WorkerDied("died" if self.info.device == "cpu" else "device_lost", refusal.reason)
 
-    def _deliver(self, result: Result) -> None:
+    def _deliver(self, payload: bytes) -> None:
         """Answer the entries of the batch, each with its part of the logits."""
         assert self.info is not None
+        result = wire.unpack_result(payload, len(self.info.classes))
         entries, self._held = self._held, []
         first, size = 0, len(result.logits)
         self._owner.executed(result, time.perf_counter() - self._held_since)

@@ -173,6 +173,7 @@ def as_version_4(document: dict[str, Any]) -> dict[str, Any]:
     for part, names in (
         (document, ("energy", "prices", "decisions")),
         (document["settings"], ("price_per_hour",)),
+        (document["images"], ("classes", "unlabelled", "formats")),
         *((cell, ("energy",)) for cell in document["cells"]),
         *((one, ("began", "energy")) for cell in document["cells"] for one in cell["rounds"]),
         *((comparison["ratios"], ("energy",)) for comparison in document["comparisons"]),

@@ -12,7 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from models import cifar10
+from models.accuracy import SampleAccuracy
 from models.engines.base import DeviceLost, Engine, EngineInfo, Execution, OutOfMemory, check_logits
+from models.selftest import Examined
 from models.variants import VARIANTS, Variant
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
@@ -25,6 +28,10 @@ NAN, CROWDED, LOST = 246, 247, 248
 """NaN for that image; no memory for it and others in one batch; the device is lost."""
 
 
+SAMPLE = SampleAccuracy(correct=95, images=100, accuracy=0.95, claimed=0.95, source="sample.npz")
+"""The accuracy that every fake engine says that it has."""
+
+
 def engine_info(variant: Variant) -> EngineInfo:
     """Return the info of a fake engine."""
     return EngineInfo(
@@ -32,6 +39,7 @@ def engine_info(variant: Variant) -> EngineInfo:
         backend_version="none", isa="none", tensor_cores=False, device_memory_bytes=0, threads=1, device_uuid="",
         torch="none", checkpoint_sha256="0" * 64, serialized_bytes=3, parameter_bytes=2, buffer_bytes=1, input_size=32,
         mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), architecture="none",
+        classes=cifar10.CLASSES,
     )  # fmt: skip
 
 
@@ -97,8 +105,8 @@ class FakeAPI(PrecisionAPI):
             return super().load_engine()
         return FakeEngine(self.variant.name)
 
-    def agreement(self, engine: Engine) -> float:
-        return 1.0
+    def examine(self, engine: Engine) -> Examined:
+        return Examined(1.0, SAMPLE)
 
 
 def fake_api(name: str, settings: Settings) -> FakeAPI:
