@@ -81,8 +81,9 @@ def examine(
     logits = np.concatenate([engine.run(batch).logits for batch in in_batches(pixels, batch_sizes)])
     if not np.isfinite(logits).all():
         raise SelfTestFailed(f"{info.variant} gives logits that are not finite on {info.device_name}")
-    share = share_of(expected, logits)
-    _judge(info, share, expected, logits, knows_the_sample=(expected.argmax(1) == sample.labels).mean() > 0.5)
+    judged, labels = logits[: len(expected)], sample.labels[: len(expected)]
+    share = share_of(expected, judged)
+    _judge(info, share, expected, judged, knows_the_sample=(expected.argmax(1) == labels).mean() > 0.5)
     assumed = accuracy.assumptions(info, card, preparation)
     return Examined(share, _measured(info, card, labelled, logits, assumed) if labelled else None)
 

@@ -53,17 +53,19 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str], unsta
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=tuple(command),
         seconds=measured.seconds,
+        workers=measured.workers,
         partial=measured.partial,
         settings=options,
         client=fingerprint(),
         same_machine=all(is_local(target.url) for target in options.urls),
         servers=tuple(
-            Server(service.label, service.url, said.variants, said.checkpoint, said.service)
+            Server(service.label, service.url, said.variants, said.checkpoint, said.service, service.protocol)
             for service, said in subjects.services
         ),
         images=sent_images(measured.images, options.payload),
         arms=tuple(
-            ReportedArm(arm.name, arm.variant, arm.url, arm.device, held_against.get(arm.name)) for arm in subjects.arms
+            ReportedArm(arm.name, arm.variant, arm.url, arm.device, held_against.get(arm.name), arm.asked)
+            for arm in subjects.arms
         ),
         excluded=subjects.excluded,
         cells=tuple(cells),

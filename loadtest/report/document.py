@@ -16,6 +16,7 @@ from loadtest.energy import Metering
 from loadtest.options import Options
 from loadtest.report.cells import Cell
 from loadtest.slo.level import Level, LevelRatio
+from loadtest.targets import PREDICT
 
 SCHEMA_VERSION = 5
 """Raised with every change of the fields. Reports of other versions are refused, except those of READABLE."""
@@ -49,6 +50,8 @@ class Server:
     variants: tuple[VariantInfo, ...]
     checkpoint: Mapping[str, Any]
     service: Mapping[str, Any]
+    protocol: str = PREDICT
+    """`predict`, or `v2` for the Open Inference Protocol: then the service's side of all requests is unknown."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class ReportedArm:
     device: str
     baseline: str | None
     """The arm that this one is compared with; None for a reference."""
+    asked: str = ""
+    """The input in words, if it is a tensor of the Open Inference Protocol; else empty."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,8 @@ class Report:
     comparisons: tuple[Comparison, ...]
     levels: tuple[Level, ...]
     """The highest load within the service level per arm, if it was searched for."""
+    workers: tuple[str, ...] = ()
+    """The names of the workers that sent the load; empty for the load test's own process."""
     level_ratios: tuple[LevelRatio, ...] = ()
     """The limits of the arms over those of their baselines."""
     invalid: tuple[str, ...] = ()

@@ -161,7 +161,7 @@ def test_a_file_that_is_no_report_is_an_error(
 
 def test_a_report_of_the_version_before_is_compared(write: Reports, capsys: pytest.CaptureFixture[str]) -> None:
     """It lacks the fields that are new, which have a default."""
-    a, b = write(), write()
+    a, b = write(arms=(FP32, INT8)), write(arms=(FP32, INT8))
     Path(a).write_text(json.dumps(as_version_4(json.loads(Path(a).read_text()))))
     assert main([a, b]) == 0
     assert "p50: no difference shown" in capsys.readouterr().out
@@ -170,16 +170,22 @@ def test_a_report_of_the_version_before_is_compared(write: Reports, capsys: pyte
 
 def as_version_4(document: dict[str, Any]) -> dict[str, Any]:
     """Return a report without the fields that version 5 added."""
-    for part, names in (
-        (document, ("energy", "prices", "decisions")),
-        (document["settings"], ("price_per_hour",)),
-        (document["images"], ("classes", "unlabelled", "formats")),
-        *((cell, ("energy",)) for cell in document["cells"]),
-        *((one, ("began", "energy")) for cell in document["cells"] for one in cell["rounds"]),
-        *((comparison["ratios"], ("energy",)) for comparison in document["comparisons"]),
+    cells = document["cells"]
+    for parts, names in (
+        ([document], "workers energy prices decisions"),
+        ([document["settings"]], "workers master price_per_hour"),
+        (document["settings"]["urls"], "protocol models input encoding output classes mean std"),
+        (document["servers"], "protocol"),
+        ([row for server in document["servers"] for row in server["variants"]], "model_version"),
+        ([document["images"]], "classes unlabelled formats"),
+        (document["arms"], "asked"),
+        (cells, "energy"),
+        ([one for cell in cells for one in cell["rounds"]], "began energy"),
+        ([comparison["ratios"] for comparison in document["comparisons"]], "energy"),
     ):
-        for name in names:
-            del part[name]
+        for part in parts:
+            for name in names.split():
+                del part[name]
     return document | {"schema_version": 4}
 
 

@@ -1,4 +1,4 @@
-"""`python -m models.prepare`: the folder that it writes, and what it refuses. A whole way is in tests/test_example.py."""
+"""The folder that `python -m models.prepare` writes, and what it refuses."""
 
 import json
 import re
