@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pynvml
 
-from loadtest.plan import Arm
+from loadtest.plan import UNKNOWN, Arm
 
 POWERCAP = Path("/sys/class/powercap")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -106,7 +106,9 @@ def passed(meter: Meter, old: float, new: float) -> float:
 
 
 def place(arm: Arm) -> str:
-    """Return the place that an arm's work is done at: `gpu` for a CUDA device, else `cpu`."""
+    """Return the place of an arm's work: `gpu` for a CUDA device, `unknown` where nobody says, else `cpu`."""
+    if arm.device == UNKNOWN:
+        return UNKNOWN
     return GPU if arm.device.startswith("cuda") else CPU
 
 
@@ -124,7 +126,8 @@ def find(arms: Sequence[Arm], powercap: Path = POWERCAP) -> Meters:
     found, missing = processors(powercap)
     uuids = dict.fromkeys(str(arm.info.other.get("device_uuid", "")) for arm in arms if place(arm) == GPU)
     boards, absent = gpus(uuids)
-    return Meters([*found, *boards], [*missing, *absent])
+    silent = [f"{arm.name} does not say what device it runs on" for arm in arms if place(arm) == UNKNOWN]
+    return Meters([*found, *boards], [*missing, *absent, *silent])
 
 
 def processors(powercap: Path) -> tuple[list[Meter], list[str]]:

@@ -144,6 +144,14 @@ def test_a_gpu_without_a_driver_leaves_its_arms_without_energy(
     assert meters.of([INT8], meters.read()) is not None
 
 
+def test_an_arm_of_an_unknown_device_has_no_energy(counters: list[Path], tmp_path: Path) -> None:
+    """Another server may use a GPU without saying so, whose energy the processor's counter leaves out."""
+    other = arm("resnet @ theirs")
+    meters = find([other], tmp_path)
+    assert reason(meters) == "resnet @ theirs does not say what device it runs on"
+    assert meters.of([other], meters.read()) is None
+
+
 def rounds(watts: float, images: int, of: str = "fp32", count: int = 8) -> list[Played]:
     """Return rounds of 1.25 s in which the machine draws so much power and answers so many images."""
     which = {"fp32": FP32, "int8": INT8}[of]
