@@ -4,17 +4,10 @@ import math
 from collections.abc import Collection, Sequence
 
 from common.statistics import Interval
-from loadtest.analysis.candidates import (
-    IMAGES,
-    Candidate,
-    accuracy_clause,
-    accuracy_sign,
-    against,
-    candidate,
-)
+from loadtest.analysis.candidates import IMAGES, Candidate, accuracy_clause, accuracy_sign, against, candidate
 from loadtest.analysis.energy import HOUR, MILLION
 from loadtest.analysis.verdicts import compare
-from loadtest.analysis.words import significant, times
+from loadtest.analysis.words import milliseconds, significant, times
 from loadtest.report.document import Comparison, Decision, Report
 from loadtest.slo.level import LevelRatio
 
@@ -139,7 +132,7 @@ def reason(one: Candidate) -> str:
         return one.overload or one.claims
     if gain.metric == IMAGES:
         return f"{gain.words} of {one.baseline.arm}"
-    own, other = (milliseconds(cell.latency.named(gain.metric)) for cell in (one.cell, one.baseline))
+    own, other = (milliseconds(cell.latency.named(gain.metric) or 0.0) for cell in (one.cell, one.baseline))
     return f"{gain.words} as {one.baseline.arm} ({own} against {other} ms)"
 
 
@@ -174,8 +167,3 @@ def costs(one: Candidate, report: Report) -> list[str]:
         own, other = (significant(cell.energy.joules.estimate) for cell in (one.cell, one.baseline) if cell.energy)
         found.append(f"{own} against {other} J per 1,000 images")
     return found
-
-
-def milliseconds(seconds: float | None) -> str:
-    """Return seconds as milliseconds, three significant digits."""
-    return "-" if seconds is None else f"{1000 * seconds:.3g}"

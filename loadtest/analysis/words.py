@@ -37,6 +37,12 @@ def significant(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
+def milliseconds(seconds: float) -> str:
+    """Return seconds as milliseconds with three significant digits at least, such as `9.81`, `10.5` or `1,235`."""
+    value = 1000 * seconds
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+
+
 def estimate(interval: Interval) -> str:
     """Return an estimate with its interval as text, such as `0.11 [0.10, 0.12]`."""
     bounds = [significant(bound) for bound in (interval.low, interval.high) if bound is not None]

@@ -172,7 +172,7 @@ def horizontal(axes: Axes) -> None:
 def accuracy(group: Group) -> Chart | None:
     """Return the chart of accuracy, and of the paired difference, which separates two arms far better."""
     shares, differences = group.shares, group.differences
-    if not shares:
+    if not (shares and group.cells):
         return None
     sizes = [1.0 + len(rows) for rows in (shares, differences) if rows]
     made, all_axes = figure(0.3 + 0.3 * sum(sizes), sizes)

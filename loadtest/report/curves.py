@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from loadtest.analysis.statistics import Floats, quantile
+from loadtest.analysis.words import milliseconds
 from loadtest.report.cells import STATED, Cell
 from loadtest.report.groups import Group
 from loadtest.report.svg import SOFT, Chart, figure, svg
@@ -51,12 +52,15 @@ def over_time(group: Group, workload: str) -> Chart | None:
         axes.fill_between(drawn.seconds, drawn.p50, drawn.p95, color=colour, alpha=0.16, linewidth=0)
         label = cell.arm + (" (INVALID)" if cell.invalid else "")
         axes.plot(drawn.seconds, drawn.p50, style, marker="o", markersize=2.6, color=colour, label=label, linewidth=1.3)
-    milliseconds(axes, "y")
+    logarithmic(axes, "y")
     axes.set_ylabel("latency, ms (log)")
     axes.set_xlabel("seconds since the first round")
     legend(axes, len(cells))
     note = "A dot is the p50 of a round, the band above it goes up to its p95. Parallel lines are a stable comparison"
-    spans = "; ".join(f"{c.arm} from {min(track(c).p50):.3g} to {max(track(c).p50):.3g} ms" for c in cells)
+    spans = "; ".join(
+        f"{c.arm} from {milliseconds(min(track(c).p50) / 1000)} to {milliseconds(max(track(c).p50) / 1000)} ms"
+        for c in cells
+    )
     return Chart(f"Over time, {workload}", f"{note}. The p50 of the rounds: {spans}", svg(made), note)
 
 
@@ -89,7 +93,7 @@ def tails(group: Group, workload: str) -> Chart | None:
     axes.xaxis.set_major_locator(FixedLocator(list(places)))
     axes.set_xticks(list(places), list(TICKS))
     axes.set_xlim(depth(np.array([LEAST]))[0], max(3.05, axes.get_xlim()[1]))
-    milliseconds(axes, "y")
+    logarithmic(axes, "y")
     axes.set_xlabel("share of the requests answered within the time")
     axes.set_ylabel("latency, ms (log)")
     legend(axes, len(held))
@@ -101,10 +105,10 @@ def quantiles(cell: Cell) -> str:
     """Return the stated quantiles of a cell in words."""
     names = {"p999": "p99.9"}
     stated = [(names.get(n, n), cell.latency.named(n)) for n in STATED]
-    return f"{cell.arm}: " + ", ".join(f"{n} {1000 * value:.3g} ms" for n, value in stated if value is not None)
+    return f"{cell.arm}: " + ", ".join(f"{n} {milliseconds(value)} ms" for n, value in stated if value is not None)
 
 
-def milliseconds(axes: Axes, which: str) -> None:
+def logarithmic(axes: Axes, which: str) -> None:
     """Make an axis logarithmic, with plain numbers at 1, 2 and 5, or at 1 alone if it is long."""
     getattr(axes, f"set_{which}scale")("log")
     axis = getattr(axes, f"{which}axis")

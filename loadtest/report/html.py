@@ -17,7 +17,7 @@ def html(report: Report) -> str:
         loader=PackageLoader("loadtest.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"duration": duration, "thousands": "{:,}".format}
-    drawn = {device: charts(group) for device, group in groups(report).items() if group.cells}
+    drawn = {device: charts(group) for device, group in groups(report).items() if group.everything}
     return environment.get_template("report.html.j2").render(
         report=report,
         everywhere=everywhere(report),

@@ -117,3 +117,10 @@ def test_unstable_cells_are_shown_over_time(whole: Report) -> None:
     assert "Over time, 8 users" in words
     assert "Tail, 8 users" not in words
     assert ">int8 (INVALID)<" in page
+
+
+def test_a_report_without_a_valid_cell_shows_time_alone(whole: Report) -> None:
+    """Every other chart would show numbers that must not be used."""
+    broken = tuple(replace(cell, invalid=("drift",)) for cell in whole.cells)
+    titles = [title for title, _ in ALTERNATIVES.findall(html(replace(whole, cells=broken)))]
+    assert titles == ["Over time, 8 users", "Over time, 50 requests/s"]

@@ -66,7 +66,7 @@ CLOSED = {
     "only the tail is better": (
         Case(SAME, LOW),
         (
-            "8 users: int8, 2.00 x [1.92, 2.08] as fast at p99 as fp32 (10 against 10 ms), "
+            "8 users: int8, 2.00 x [1.92, 2.08] as fast at p99 as fp32 (10.0 against 10.0 ms), "
             "no accuracy difference shown on 300 images."
         ),
     ),
@@ -140,7 +140,7 @@ RATE = {
     "faster": (
         Case(SAME, LOW),
         (
-            "100 requests/s: int8, 2.00 x [1.92, 2.08] as fast at p99 as fp32 (10 against 10 ms), "
+            "100 requests/s: int8, 2.00 x [1.92, 2.08] as fast at p99 as fp32 (10.0 against 10.0 ms), "
             "no accuracy difference shown on 300 images."
         ),
     ),
