@@ -28,6 +28,8 @@ from models.variants import VariantUnavailable
 Range = tuple[float, float]
 FORMAT = "precision-service int8 3"
 """Marks an INT8 artifact of this version."""
+LEVELS = 256
+"""Of an 8-bit activation."""
 LARGEST_SUM = 2**31 - 1
 """Of a 32-bit accumulator."""
 FULL_LIMIT = 127
@@ -45,8 +47,9 @@ class QuantizedLayer:
     """
 
     spec: Spec
-    weight: NDArray[np.int8]
-    """int8, shaped as in FoldedLayer; the stem has a fourth input channel."""
+    weight: NDArray[Any]
+    """int8, shaped as in FoldedLayer; the stem has a fourth input channel. float32 for a layer that stays in floating
+    point: it reads its input before rounding, and its `weight_scale` is 1."""
     weight_scale: NDArray[np.float32]
     """`[out] float32`."""
     bias: NDArray[np.float32]
@@ -55,6 +58,13 @@ class QuantizedLayer:
     """0 for the head, whose output stays float32."""
     offset: int
     """Added to the output so that it is not negative."""
+    levels: int = LEVELS
+    """How many integers the output may have, from 0."""
+
+    @property
+    def is_floating(self) -> bool:
+        """Return whether the layer stays in floating point."""
+        return bool(self.weight.dtype != np.int8)
 
 
 def padding_pixels(inputs: Input) -> tuple[int, ...]:
@@ -82,16 +92,20 @@ def quantize(network: Network[FoldedLayer], ranges: Mapping[str, Range], limit: 
         scale = (high - low) / 255
         offset = round(-low / scale) if low < 0 else 0
         if layer is network.stem:
-            return QuantizedLayer(layer.spec, *_stem(layer, network.input, limit), scale, offset)
+            integers, step = rounded(layer.weight * mean_and_scale(network.input)[1], limit)
+            weight, bias = framed(integers, step, layer.bias, network.input)
+            return QuantizedLayer(layer.spec, weight, step, bias, scale, offset)
         return QuantizedLayer(layer.spec, *rounded(layer.weight, limit), layer.bias, scale, offset)
 
     return network.map(quantized)
 
 
 def narrowed(network: Network[QuantizedLayer]) -> Network[QuantizedLayer]:
-    """Return the network with weights of at most SAFE_LIMIT, for a CPU without VNNI."""
+    """Return the network with integer weights of at most SAFE_LIMIT, for a CPU without VNNI."""
 
     def narrow(layer: QuantizedLayer) -> QuantizedLayer:
+        if layer.is_floating or np.abs(layer.weight.astype(np.int16)).max() <= SAFE_LIMIT:
+            return layer
         weight = np.rint(layer.weight * np.float64(SAFE_LIMIT / FULL_LIMIT)).astype(np.int8)
         return replace(layer, weight=weight, weight_scale=layer.weight_scale * (FULL_LIMIT / SAFE_LIMIT))
 
@@ -106,35 +120,44 @@ def rounded(weight: NDArray[np.float32], limit: int) -> tuple[NDArray[np.int8], 
     return np.rint(weight / shaped).clip(-limit, limit).astype(np.int8), scale
 
 
-def _stem(
-    layer: FoldedLayer, inputs: Input, limit: int
-) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
-    """Return the stem for raw pixels: weight with a fourth channel, its scale, and a bias that takes in the mean."""
-    mean, scale = mean_and_scale(inputs)
-    weight, weight_scale = rounded(layer.weight * scale, limit)
-    step, exact = weight_scale.astype(np.float64)[:, None, None, None], mean.astype(np.float64)
+def framed(
+    weight: NDArray[Any], scale: NDArray[np.float32], bias: NDArray[np.float32], inputs: Input
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Return the stem's weight with a fourth channel, and its bias with the mean in it, so that it reads framed pixels.
+
+    Args:
+        weight: `[out, 3, k, k]` for pixels minus their mean, int8 or float32.
+        scale: `[out] float32`, by which the weights are multiplied.
+        bias: `[out] float32`.
+        inputs: the images, which say the mean.
+    """
+    step, exact = scale.astype(np.float64)[:, None, None, None], mean_and_scale(inputs)[0].astype(np.float64)
     real = weight * step
-    bias = layer.bias - (real * exact).sum((1, 2, 3))
     short = exact - np.array(padding_pixels(inputs)).reshape(3, 1, 1)
-    padding = np.rint((real * short).sum(1, keepdims=True) / step).clip(-limit, limit).astype(np.int8)
-    return np.concatenate([weight, padding], 1), weight_scale, bias.astype(np.float32)
+    padding = (real * short).sum(1, keepdims=True) / step
+    if weight.dtype == np.int8:
+        largest = np.abs(weight.astype(np.int16)).max()
+        padding = np.rint(padding).clip(-largest, largest)
+    framed_bias = (bias - (real * exact).sum((1, 2, 3))).astype(np.float32)
+    return np.concatenate([weight, padding.astype(weight.dtype)], 1), framed_bias
 
 
-def head_kernel(head: QuantizedLayer) -> NDArray[np.int8]:
-    """Return the average and the linear layer as the weight of one convolution: `[10, 512, side, side] int8`.
+def head_kernel(head: QuantizedLayer) -> NDArray[Any]:
+    """Return the average and the linear layer as the weight of one convolution: `[10, 512, side, side]`.
 
     All positions have the same weights, so its sums are `side**2` times too large; the caller divides the scale.
 
     Raises:
-        VariantUnavailable: the sums might not fit into 32 bits.
+        VariantUnavailable: the sums of integers might not fit into 32 bits.
     """
     side = head.spec.side
-    weights = head.weight.astype(np.int64)
-    most = int(max(weights.clip(min=0).sum(1).max(), -weights.clip(max=0).sum(1).min()))
-    if 255 * side**2 * most > LARGEST_SUM:
-        raise VariantUnavailable(
-            f"int8 could overflow on {side**2} positions before the linear layer; use a smaller input size"
-        )
+    if not head.is_floating:
+        weights = head.weight.astype(np.int64)
+        most = int(max(weights.clip(min=0).sum(1).max(), -weights.clip(max=0).sum(1).min()))
+        if 255 * side**2 * most > LARGEST_SUM:
+            raise VariantUnavailable(
+                f"int8 could overflow on {side**2} positions before the linear layer; use a smaller input size"
+            )
     return np.tile(head.weight[:, :, None, None], (1, 1, side, side))
 
 
@@ -178,7 +201,7 @@ def serialize(
 ) -> bytes:
     """Return the INT8 artifact: a safetensors file with the hashes of its sources and its own SHA-256."""
     arrays = {f"{layer.spec.name}.{part}": getattr(layer, part) for layer in network for part in PARTS}
-    outputs = {layer.spec.name: (layer.output_scale, layer.offset) for layer in network}
+    outputs = {layer.spec.name: (layer.output_scale, layer.offset, layer.levels) for layer in network}
     about = {
         "format": FORMAT,
         "checkpoint_sha256": checkpoint_sha256,
