@@ -16,6 +16,7 @@ from fastapi import Depends, FastAPI
 from numpy.typing import NDArray
 from starlette.requests import Request
 
+from models import cifar10
 from models.engines.base import Engine, EngineInfo, Execution
 from models.variants import VARIANTS
 from service.__main__ import serve
@@ -36,6 +37,7 @@ class NoopEngine:
         isa="none", tensor_cores=False, device_memory_bytes=0, threads=0, device_uuid="", torch="none",
         checkpoint_sha256="none", serialized_bytes=0, parameter_bytes=0, buffer_bytes=0, input_size=32,
         mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), architecture="none",
+        classes=cifar10.CLASSES,
     )  # fmt: skip
 
     def __init__(self) -> None:

@@ -4,6 +4,7 @@ A peer row of benchmarks.engines. torch promises nothing about these operators, 
 logits. They run in torch's thread pool.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,13 +96,13 @@ def _inputs(network: Network[QuantizedLayer]) -> tuple[dict[str, float], dict[st
     reads, adds = {network.stem.spec.name: 1.0}, {}
     x = network.stem
     for block in network.blocks:
-        reads[block.first.spec.name] = x.output_scale
-        reads[block.second.spec.name] = block.first.output_scale
+        for before, layer in pairwise((x, *block.layers)):
+            reads[layer.spec.name] = before.output_scale
         if block.shortcut:
             reads[block.shortcut.spec.name] = x.output_scale
         added = block.shortcut or x
-        adds[block.second.spec.name] = (added.output_scale, added.offset)
-        x = block.second
+        adds[block.layers[-1].spec.name] = (added.output_scale, added.offset)
+        x = block.layers[-1]
     reads[network.head.spec.name] = x.output_scale
     return reads, adds
 

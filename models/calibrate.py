@@ -5,7 +5,6 @@ Imports no torch.
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +109,7 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
     """
     images = pictures.read(folder, network.input.side, MOST_IMAGES) if folder else cifar10.sample()[0]
     place = files.place(
-        "calibration", ".json", checkpoint=checkpoint_sha256, input=asdict(network.input), method=METHODS[0],
+        "calibration", ".json", checkpoint=checkpoint_sha256, input=network.input.as_json(), method=METHODS[0],
         bins=BINS, images=files.sha256(images.tobytes()), openvino=machine.version("openvino"),
     )  # fmt: skip
     if place:

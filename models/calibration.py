@@ -31,7 +31,7 @@ class Calibration:
 
     def to_json(self) -> bytes:
         """Return the content of its file."""
-        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+        return (json.dumps(asdict(self) | {"input": self.input.as_json()}, indent=2) + "\n").encode()
 
 
 def save(calibration: Calibration, path: Path) -> None:

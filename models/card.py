@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from models import cifar10
-from models.files import ARTIFACT_SUFFIX, BUNDLED, CheckpointError, beside, default_path, read, sha256
-from models.topology import STEMS, Input
+from models.files import ARTIFACT_SUFFIX, BUNDLED, CheckpointError, beside, default_path, read, resolve, sha256
+from models.topology import STEMS, Architecture, Input, Network, Shapes, Spec, detect, topology, with_max_pool
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,15 @@ class Card:
     architecture: str | None = None
     started_from: dict[str, Any] | None = None
     """The card of the checkpoint that the training continued."""
-    classes: tuple[str, ...] = cifar10.CLASSES
+    classes: tuple[str, ...] | None = None
+    """The names of the classes in the order of the network's outputs."""
     input_size: int | None = None
     """Height and width of its images in pixels."""
+    resize: int | None = None
+    """Length in pixels to which the shorter side of an image is resized before its centre is cut out; None: the largest
+    centred square is resized to the input size."""
+    max_pool: bool | None = None
+    """True if a max-pool follows the stem, which no shape shows; None: as is usual for the stem."""
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     """Normalisation of the images: mean and standard deviation of each channel, on the scale 0 to 1."""
@@ -46,32 +52,63 @@ class Card:
     bytes: int = 0
     """Size of the file."""
 
-    def input_for(self, stem: str) -> Input:
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the classes; none where they are unknown."""
+        return self.classes or ()
+
+    def plan(self, found: Shapes) -> Network[Spec]:
+        """Return the layers of the state dict with these shapes, for the images that the card tells.
+
+        Raises:
+            CheckpointError: the state dict is no ResNet, or the card does not fit it or does not tell the images.
+        """
+        try:
+            architecture = with_max_pool(detect(found), self.max_pool)
+        except ValueError as error:
+            raise CheckpointError(f"the checkpoint does not fit: {error}") from error
+        return topology(architecture, self.input_for(architecture))
+
+    def input_for(self, architecture: Architecture) -> Input:
         """Return the images that the checkpoint takes; a checkpoint with the stem `cifar` takes CIFAR-10's by default.
 
         Raises:
-            CheckpointError: the card does not say it, and the stem (of `models.topology.STEMS`) has no default.
+            CheckpointError: the card does not say it, and the stem has no default.
         """
         usual = Input()
-        if stem != "cifar" and None in (self.input_size, self.mean, self.std):
+        if architecture.stem != "cifar" and None in (self.input_size, self.mean, self.std):
             raise CheckpointError(
-                f"the checkpoint ({STEMS[stem]}) does not say which images it was trained on: give --input-size, "
-                "--mean and --std, or a card beside it with input_size, mean and std (for torchvision's ImageNet "
-                "weights: 224, 0.485,0.456,0.406 and 0.229,0.224,0.225)"
+                f"the checkpoint ({architecture.sentence}) does not say which images it was trained on: give "
+                "--input-size, --mean and --std, or a card beside it with input_size, mean and std (--like imagenet "
+                "stands for those of torchvision's ImageNet weights)"
             )
         try:
             return Input(
                 usual.side if self.input_size is None else self.input_size,
                 usual.mean if self.mean is None else self.mean,
                 usual.std if self.std is None else self.std,
+                self.resize,
             )
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"the images of the checkpoint: {error}") from error
 
+    def completed(self, network: Network[Any]) -> Card:
+        """Return the card with what the network tells: architecture, images and the names of the classes.
+
+        Raises:
+            CheckpointError: see `names_of`.
+        """
+        inputs, architecture = network.input, network.architecture
+        return replace(
+            self, architecture=architecture.sentence, max_pool=architecture.max_pool,
+            classes=names_of(self, architecture.classes),
+            input_size=inputs.side, mean=inputs.mean, std=inputs.std, resize=inputs.resize,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Preparation:
-    """A user's own words on a checkpoint's images; they override its card."""
+    """A user's own words on a checkpoint and its images; they override its card."""
 
     input_size: int | None = None
     mean: tuple[float, float, float] | None = None
@@ -79,10 +116,20 @@ class Preparation:
     calibration_images: Path | None = None
     """A folder of pictures to calibrate INT8 on (models.pictures), instead of the calibration beside the checkpoint."""
 
+    classes: Path | None = None
+    """A text file with the names of the classes, one a line."""
+    max_pool: bool | None = None
+    resize: int | None = None
+
     def over(self, card: Card) -> Card:
-        """Return the card with the user's values."""
-        said = {name: value for name in ("input_size", "mean", "std") if (value := getattr(self, name)) is not None}
-        return replace(card, **said)
+        """Return the card with the user's values.
+
+        Raises:
+            CheckpointError: the file of classes cannot be read, or holds no names.
+        """
+        names = ("input_size", "mean", "std", "max_pool", "resize")
+        said: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(card, **said | ({"classes": read_classes(self.classes)} if self.classes else {}))
 
 
 AS_IT_SAYS = Preparation()
@@ -97,7 +144,7 @@ def read_card(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -
     Raises:
         CheckpointError: the file is no card, or the bundled card is missing, or the user contradicts an INT8 artifact.
     """
-    path = path or default_path()
+    path = resolve(path or default_path())
     if path.name.endswith(ARTIFACT_SUFFIX):
         card = artifact_card(path)
         if preparation.over(card) != card or preparation.calibration_images:
@@ -133,11 +180,39 @@ def parse_card(data: bytes, place: Path) -> Card:
 
 
 def check_classes(classes: object) -> None:
-    """Raise ValueError unless `classes` is one name for each of the ten classes, all different."""
-    count = len(cifar10.CLASSES)
-    are_names = isinstance(classes, tuple) and all(isinstance(name, str) for name in classes)
-    if not (are_names and isinstance(classes, tuple) and len(classes) == len(set(classes)) == count):
-        raise ValueError(f"classes: expected {count} different names, got {classes!r}")
+    """Raise ValueError unless `classes` is None or a tuple of at least two different names."""
+    if classes is None:
+        return
+    are_names = isinstance(classes, tuple) and all(isinstance(name, str) and name for name in classes)
+    if not (are_names and isinstance(classes, tuple) and len(classes) == len(set(classes)) > 1):
+        raise ValueError(f"classes: expected at least two different names, got {classes!r}")
+
+
+def names_of(card: Card, count: int) -> tuple[str, ...]:
+    """Return the card's names of the classes, else `class 0`, `class 1`, ...
+
+    Raises:
+        CheckpointError: the card has another number of names than the network has classes.
+    """
+    if card.classes is None:
+        return tuple(f"class {index}" for index in range(count))
+    if len(card.classes) != count:
+        raise CheckpointError(f"there are {len(card.classes)} names of classes for a network with {count} classes")
+    return card.classes
+
+
+def read_classes(place: Path) -> tuple[str, ...]:
+    """Return the names of classes in a text file, one a line; empty lines at its end are ignored.
+
+    Raises:
+        CheckpointError: the file cannot be read, or the names are not at least two different ones.
+    """
+    try:
+        names = tuple(line.strip() for line in place.read_text(encoding="utf-8-sig").rstrip().splitlines())
+        check_classes(names)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{place}: expected the names of the classes, one a line ({error})") from error
+    return names
 
 
 def artifact_card(path: Path) -> Card:
@@ -152,12 +227,17 @@ def artifact_card(path: Path) -> Card:
             about = file.metadata() or {}
         inputs, classes = Input.of(json.loads(about["input"])), tuple(json.loads(about["classes"]))
         check_classes(classes)
-        return Card(
-            classes=classes, architecture=STEMS[about["stem"]],
-            input_size=inputs.side, mean=inputs.mean, std=inputs.std,
-            sha256=about["checkpoint_sha256"], bytes=size,
-        )  # fmt: skip
+        card = Card(classes=classes, sha256=about["checkpoint_sha256"], bytes=size)
+        return card.completed(topology(architecture_of(about), inputs))
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} is damaged or no INT8 artifact ({error}); write it again: `python -m models.quantize --help`"
         ) from error
+
+
+def architecture_of(about: Mapping[str, str]) -> Architecture:
+    """Return the architecture in the metadata of an INT8 artifact; artifacts of version 3 are ResNet18s."""
+    if "architecture" in about:
+        return Architecture(**json.loads(about["architecture"]))
+    stem = about["stem"]
+    return Architecture(18, stem, STEMS[stem].has_max_pool, len(json.loads(about["classes"])))

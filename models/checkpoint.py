@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from safetensors import SafetensorError, deserialize, safe_open
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
-from models import files, needs
+from models import cifar10, files, needs
 from models.card import AS_IT_SAYS, Card, Preparation, read_card
-from models.files import ARTIFACT_SUFFIX, CheckpointError, beside, default_path, read, sha256, write_all
-from models.topology import STEMS, Input, detect
+from models.files import ARTIFACT_SUFFIX, CheckpointError, beside, default_path, read, resolve, sha256, write_all
+from models.topology import Architecture, Input, topology
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,11 +50,9 @@ def save(net: nn.Module, path: Path, card: Card) -> Card:
         OSError: the files cannot be written. Then neither is changed.
     """
     data = serialize({name: array(tensor) for name, tensor in net.state_dict().items()})
-    inputs = Input()
-    card = replace(
-        card, architecture=STEMS["cifar"], input_size=inputs.side, mean=inputs.mean, std=inputs.std,
-        sha256=sha256(data), bytes=len(data),
-    )  # fmt: skip
+    bundled = topology(Architecture(18, "cifar", False, len(card.labels or cifar10.CLASSES)), Input())
+    card = replace(card, classes=card.classes or cifar10.CLASSES, sha256=sha256(data), bytes=len(data))
+    card = card.completed(bundled)
     write_all({path: data, beside(path, ".json"): (json.dumps(asdict(card), indent=2) + "\n").encode()})
     return card
 
@@ -66,7 +64,7 @@ def load(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> tup
         CheckpointError: the file or the bundled card is missing, the SHA-256 differs, the file holds no tensors, or it
             is an INT8 artifact.
     """
-    path = path or default_path()
+    path = resolve(path or default_path())
     card = read_card(path, preparation)
     if path.name.endswith(ARTIFACT_SUFFIX):
         raise CheckpointError(f"{path} is an INT8 artifact: of the variants, it has int8 only")
@@ -75,29 +73,22 @@ def load(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> tup
 
 
 def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
-    """Verify the checkpoint at `path` and return its card, completed as far as possible without torch.
+    """Verify the checkpoint at `path` and return its card, completed with what its network tells.
+
+    A file of `torch.save` is converted, so that whoever loads it afterwards finds the converted file in the cache.
 
     Raises:
-        CheckpointError: see `load`; or the tensors of a safetensors file are no ResNet18 for ten classes; or a file of
-            `torch.save` has yet to be converted, and torch is not installed.
+        CheckpointError: see `load`; or the tensors are no ResNet; or the card does not fit them.
     """
+    path = resolve(path)
     card = read_card(path, preparation)
     if path.name.endswith(ARTIFACT_SUFFIX):
         return card
-    card = replace(card, bytes=len(verified(path, card.sha256)))
-    if path.suffix != ".safetensors":
-        if not ((place := _place(card.sha256)) and place.exists()):
-            _require_torch(path)
-        return card
+    state, card = load(path, preparation)
     try:
-        with safe_open(path, "np") as file:
-            stem = detect({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
-        inputs = card.input_for(stem)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file ({error}); restore it") from error
-    except (ValueError, CheckpointError) as error:
+        return card.completed(card.plan({name: array.shape for name, array in state.items()}))
+    except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return replace(card, architecture=STEMS[stem], input_size=inputs.side, mean=inputs.mean, std=inputs.std)
 
 
 def verified(path: Path, expected: str) -> bytes:

@@ -113,7 +113,7 @@ def columns(path: Path) -> list[int]:
     Raises:
         CheckpointError: the checkpoint has other classes, which the test set cannot judge.
     """
-    classes = read_card(path).classes
+    classes = read_card(path).classes or cifar10.CLASSES
     if set(classes) != set(cifar10.CLASSES):
         raise files.CheckpointError(
             f"{path} has the classes {', '.join(classes)}; the test set is of CIFAR-10's: {', '.join(cifar10.CLASSES)}"

@@ -23,7 +23,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 ARTIFACT_SUFFIX = ".int8.safetensors"
 """The end of an INT8 artifact's name."""
 BUNDLED = WEIGHTS / "resnet18_cifar10.safetensors"
-SUFFIXES = (ARTIFACT_SUFFIX, ".safetensors", ".pth.tar", ".pth", ".pt", ".ckpt")
+SUFFIXES = (ARTIFACT_SUFFIX, ".safetensors", ".pth.tar", ".pth", ".pt", ".ckpt", ".bin")
 """Endings that are not part of the name that a checkpoint shares with its derived files; that name may have dots."""
 
 
@@ -40,8 +40,27 @@ def default_path() -> Path:
     return Path(os.environ.get("CHECKPOINT") or BUNDLED)
 
 
+def resolve(path: Path) -> Path:
+    """Return the checkpoint that a path names: the file itself, or the one .safetensors in a prepared folder.
+
+    INT8 artifacts beside a checkpoint are ignored.
+
+    Raises:
+        CheckpointError: the folder has none, or several.
+    """
+    if not path.is_dir():
+        return path
+    found = sorted(place for place in path.glob("*.safetensors") if not place.name.startswith("."))
+    checkpoints = [place for place in found if not place.name.endswith(ARTIFACT_SUFFIX)] or found
+    if len(checkpoints) != 1:
+        names = ", ".join(place.name for place in checkpoints[:5]) or "none"
+        raise CheckpointError(f"{path}: expected a folder with one .safetensors file, found {names}; name the file")
+    return checkpoints[0]
+
+
 def beside(path: Path, suffix: str) -> Path:
     """Return the place of the file derived from the checkpoint `path`: `NAME.int8.json` for the suffix `.int8.json`."""
+    path = resolve(path)
     known = next((known for known in SUFFIXES if path.name.endswith(known)), path.suffix)
     return path.with_name(path.name.removesuffix(known) + suffix)
 

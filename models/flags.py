@@ -6,24 +6,50 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.card import Preparation
-from models.topology import SIDES
+from models.topology import RESIZES, SIDES
+
+LIKE = {
+    "imagenet": Preparation(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize=256),
+}
+"""Preparations by name: `imagenet` is the one of torchvision's weights for ImageNet
+(https://docs.pytorch.org/vision/stable/models.html)."""
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
-    """Add --input-size, --mean and --std."""
+    """Add the flags that say what a checkpoint's images and classes are."""
     add = parser.add_argument
+    add("--like", choices=LIKE, help="imagenet: input size 224, resize 256, ImageNet's mean and std")
     add("--input-size", type=input_size, help="height and width of the checkpoint's images (from its card, else 32)")
+    add("--resize", type=resize, help="resize the shorter side to this many pixels, then cut the centre out")
     add("--mean", type=channels, help="per channel, 0 to 1, comma-separated (from its card, else CIFAR-10's)")
     add("--std", type=channels, help="per channel, 0 to 1, comma-separated (from its card, else CIFAR-10's)")
+    add("--classes", type=Path, metavar="FILE", help="names of the classes, one a line (from its card)")
+    add(
+        "--max-pool", action=argparse.BooleanOptionalAction,
+        help="a max-pool follows the stem (from its card, else as the stem usually has it: 7x7 yes, 3x3 no)",
+    )  # fmt: skip
 
 
 def input_of(args: argparse.Namespace) -> Preparation:
     """Return the flags of `add_input`."""
-    return Preparation(args.input_size, args.mean, args.std)
+    return like(
+        args.like,
+        Preparation(
+            args.input_size, args.mean, args.std, classes=args.classes, max_pool=args.max_pool, resize=args.resize
+        ),
+    )
+
+
+def like(name: str | None, said: Preparation) -> Preparation:
+    """Return what was said, completed with the values of the row of LIKE; None completes nothing."""
+    if name is None:
+        return said
+    fields = ("input_size", "mean", "std", "resize")
+    return replace(said, **{field: getattr(LIKE[name], field) for field in fields if getattr(said, field) is None})
 
 
 def add_preparation(parser: argparse.ArgumentParser) -> None:
-    """Add --input-size, --mean, --std and --calibration-images."""
+    """Add the flags of `add_input`, and --calibration-images."""
     add_input(parser)
     parser.add_argument(
         "--calibration-images", type=Path, metavar="DIR",
@@ -59,8 +85,17 @@ def device(text: str) -> str:
 
 def input_size(text: str) -> int:
     """Parse the height and width of images in pixels."""
-    if not text.isdecimal() or int(text) not in SIDES:
-        raise argparse.ArgumentTypeError(f"expected a whole number from {SIDES[0]} to {SIDES[-1]}, got {text!r}")
+    return _within(SIDES, text)
+
+
+def resize(text: str) -> int:
+    """Parse the length of the shorter side of an image in pixels."""
+    return _within(RESIZES, text)
+
+
+def _within(numbers: range, text: str) -> int:
+    if not text.isdecimal() or int(text) not in numbers:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {numbers[0]} to {numbers[-1]}, got {text!r}")
     return int(text)
 
 

@@ -31,8 +31,8 @@ def load(
         device: `cpu`, `cuda` or `cuda:N`; None follows the row. `cpu` also runs fp16 and bf16, slowly, for
             functional tests.
         threads: CPU threads of this process; None takes the cores available (`common.machine.available_cores`).
-        checkpoint: None takes the environment variable CHECKPOINT, else the bundled one. For `int8` it may be the INT8
-            artifact that `python -m models.quantize --artifact` writes.
+        checkpoint: a file or a prepared folder; None takes the environment variable CHECKPOINT, else the bundled one.
+            For `int8` it may be the INT8 artifact that `python -m models.quantize --artifact` writes.
         preparation: which images the checkpoint takes, where its card does not say.
         gpu_backend: one of GPU_BACKENDS, or `auto`; None takes `auto`. It has no effect on the CPU.
 
@@ -44,7 +44,7 @@ def load(
     """
     variant, threads = VARIANTS[name], threads or machine.available_cores()
     gpu = choose(variant, device, gpus())
-    path = checkpoint or files.default_path()
+    path = files.resolve(checkpoint or files.default_path())
     order = Order(variant, path, preparation, threads, gpu, gpu_backend or DEFAULT_GPU_BACKEND)
     return builder(variant, on_gpu=gpu is not None)(order)
 

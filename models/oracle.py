@@ -5,7 +5,6 @@ Imports no torch. A test holds it against torchvision's own network.
 
 import io
 import json
-from dataclasses import asdict
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -14,8 +13,7 @@ from numpy.typing import NDArray
 from models import cifar10, preprocess
 from models.card import Card
 from models.checkpoint import State
-from models.files import CheckpointError
-from models.topology import detect
+from models.topology import BASIC, DEPTHS, STEMS, Architecture
 
 Array = NDArray[np.float32]
 """Activations are `[N, H, W, C]`."""
@@ -27,40 +25,51 @@ BATCH = 10
 
 def packed_logits(state: State, card: Card, images: cifar10.Images) -> bytes:
     """Return a .npz with the oracle's logits on `[N, 3, 32, 32] uint8` images, and the checkpoint's SHA-256."""
-    try:
-        stem = detect({name: tuple(array.shape) for name, array in state.items()})
-    except ValueError as error:
-        raise CheckpointError(f"the checkpoint does not fit: {error}") from error
-    inputs = card.input_for(stem)
+    plan = card.plan({name: array.shape for name, array in state.items()})
+    inputs = plan.input
     mean, std = (np.array(values, np.float32) * 255 for values in (inputs.mean, inputs.std))
-    pixels = preprocess.resized(images, inputs.side).transpose(0, 2, 3, 1)
+    pixels = preprocess.resized(images, inputs.side, inputs.resize).transpose(0, 2, 3, 1)
     batches = (pixels[i : i + BATCH].astype(np.float32) for i in range(0, len(pixels), BATCH))
-    logits = np.concatenate([forward(state, (batch - mean) / std) for batch in batches])
+    logits = np.concatenate([forward(state, plan.architecture, (batch - mean) / std) for batch in batches])
     content = io.BytesIO()
-    of = json.dumps(asdict(inputs))
+    of = json.dumps(inputs.as_json())
     np.savez_compressed(content, logits=logits, checkpoint_sha256=np.array(card.sha256), input=np.array(of))
     return content.getvalue()
 
 
-def forward(state: State, x: Array) -> Array:
-    """Return the `[N, 10]` logits of a state dict on `[N, S, S, 3] float32` images, normalised."""
-    has_own_stem = state["conv1.weight"].shape[2] == 7
-    x = relu(normalised(state, "bn1", convolved(x, state["conv1.weight"], 2 if has_own_stem else 1)))
-    x = max_pooled(x) if has_own_stem else x
-    for stage in (1, 2, 3, 4):
-        for index in (0, 1):
-            x = residual_block(state, f"layer{stage}.{index}", x, 2 if stage > 1 and index == 0 else 1)
+def forward(state: State, architecture: Architecture, x: Array) -> Array:
+    """Return the `[N, classes]` logits of a state dict on `[N, S, S, 3] float32` images, normalised."""
+    x = relu(normalised(state, "bn1", convolved(x, state["conv1.weight"], STEMS[architecture.stem].stride)))
+    x = max_pooled(x) if architecture.max_pool else x
+    depth = DEPTHS[architecture.depth]
+    block = basic_block if depth.convolutions is BASIC else bottleneck
+    for stage, count in enumerate(depth.blocks, start=1):
+        for index in range(count):
+            x = block(state, f"layer{stage}.{index}", x, 2 if stage > 1 and index == 0 else 1)
     logits: Array = x.mean((1, 2)) @ state["fc.weight"].T + state["fc.bias"]
     return logits
 
 
-def residual_block(state: State, name: str, x: Array, stride: int) -> Array:
+def basic_block(state: State, name: str, x: Array, stride: int) -> Array:
     """Return torchvision's BasicBlock of `x`."""
     y = relu(normalised(state, f"{name}.bn1", convolved(x, state[f"{name}.conv1.weight"], stride)))
     y = normalised(state, f"{name}.bn2", convolved(y, state[f"{name}.conv2.weight"], 1))
-    if stride > 1:
-        x = normalised(state, f"{name}.downsample.1", convolved(x, state[f"{name}.downsample.0.weight"], stride))
-    return relu(y + x)
+    return relu(y + shortcut(state, name, x, stride))
+
+
+def bottleneck(state: State, name: str, x: Array, stride: int) -> Array:
+    """Return torchvision's Bottleneck of `x`."""
+    y = relu(normalised(state, f"{name}.bn1", convolved(x, state[f"{name}.conv1.weight"], 1)))
+    y = relu(normalised(state, f"{name}.bn2", convolved(y, state[f"{name}.conv2.weight"], stride)))
+    y = normalised(state, f"{name}.bn3", convolved(y, state[f"{name}.conv3.weight"], 1))
+    return relu(y + shortcut(state, name, x, stride))
+
+
+def shortcut(state: State, name: str, x: Array, stride: int) -> Array:
+    """Return what a block adds to its convolutions: `x`, or `x` through the block's own 1x1 convolution."""
+    if f"{name}.downsample.0.weight" not in state:
+        return x
+    return normalised(state, f"{name}.downsample.1", convolved(x, state[f"{name}.downsample.0.weight"], stride))
 
 
 def convolved(x: Array, weight: Array, stride: int) -> Array:

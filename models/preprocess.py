@@ -19,28 +19,57 @@ UPRIGHT = {
 """What makes an image upright, by its EXIF orientation."""
 METADATA = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 """The entries of Pillow's `info` that may tell an orientation. Most small images have none."""
+MOST_LENGTHS = 8
+"""The most times that an image may be as long as it is wide, or as wide as it is long, before its middle is cut out."""
 GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 """The 8-bit difference between neighbouring values of a grey PNG of few bits, by Pillow's raw mode."""
 
 
-def to_pixels(image: Image.Image, side: int = SIDE) -> NDArray[np.uint8]:
+def to_pixels(image: Image.Image, side: int = SIDE, resize: int | None = None) -> NDArray[np.uint8]:
     """Return an image as `[3, side, side] uint8`, RGB, channel first.
 
-    An RGB image of that size passes unchanged. Others are rotated by their EXIF orientation, scaled from 16 bits to 8,
-    laid over white where transparent, converted from greyscale, palette or CMYK to RGB, cut to their largest centred
-    square and resized (bicubic, antialiased). EXIF data that cannot be read leave the image as it lies.
+    An image is rotated by its EXIF orientation, scaled from 16 bits to 8, laid over white where transparent, and
+    converted from greyscale, palette or CMYK to RGB. EXIF data that cannot be read leave the image as it lies.
+
+    Args:
+        image: the image.
+        side: height and width of the result.
+        resize: None cuts the image to its largest centred square and resizes that (bicubic, antialiased); an image of
+            the right size passes unchanged. A number prepares it as torchvision's transforms for evaluation do: the
+            shorter side is resized to it (bilinear, antialiased), then the centre is cut out. At least `side`.
     """
     image = _rgb(_upright(image))
-    if image.size != (side, side):
+    if resize is not None:
+        image = _centre(_shorter_side_resized(image, resize), side, side)
+    elif image.size != (side, side):
         image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(image, np.uint8).transpose(2, 0, 1))
 
 
-def resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Return `[N, 3, H, W] uint8` images as `[N, 3, side, side]`, each resized by `to_pixels`."""
+def _shorter_side_resized(image: Image.Image, size: int) -> Image.Image:
+    """Return the image as torchvision's `Resize(size)` gives it. Of a long image only the middle is resized."""
+    shorter = min(image.size)
+    image = _centre(image, *(min(length, MOST_LENGTHS * shorter) for length in image.size))
+    width, height = (size if length == shorter else int(size * length / shorter) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Return the middle of an image as torchvision's `CenterCrop` gives it."""
+    if image.size == (width, height):
+        return image
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def resized(pixels: NDArray[np.uint8], side: int, resize: int | None = None) -> NDArray[np.uint8]:
+    """Return `[N, 3, H, W] uint8` images as `[N, 3, side, side]`, each prepared by `to_pixels`.
+
+    Images that have this size already pass unchanged.
+    """
     if pixels.shape[2:] == (side, side):
         return pixels
-    return np.stack([to_pixels(Image.fromarray(image.transpose(1, 2, 0)), side) for image in pixels])
+    return np.stack([to_pixels(Image.fromarray(image.transpose(1, 2, 0)), side, resize) for image in pixels])
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -12,6 +12,7 @@ import numpy as np
 from models import calibration, checkpoint, cifar10, files, pictures, preprocess
 from models.calibrate import METHODS, MOST_IMAGES, calibrate
 from models.calibration import Calibration
+from models.card import names_of
 from models.command import one_sentence
 from models.engines import quantized
 from models.engines.network import fold
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> list[str]:
     said = [f"{place}: ranges of {len(ranges)} activations over {len(images)} images of {source}, method {args.method}"]
     if args.artifact:
         integers = quantized.quantize(network, ranges, quantized.FULL_LIMIT)
-        content = quantized.serialize(integers, card.sha256, found.sha256, card.classes)
+        content = quantized.serialize(integers, card.sha256, found.sha256, names_of(card, network.architecture.classes))
         reference = files.beside(args.artifact, SUFFIX)
         contents |= {args.artifact: content, reference: packed_logits(state, card, cifar10.sample()[0])}
         said += [

@@ -29,14 +29,14 @@ def serve(settings: Settings, **parts: Any) -> None:
     from service.tracing import TracingUnavailable  # noqa: PLC0415
 
     sock = bind(settings)
-    try:
-        server = build_server(settings, **parts)
-    except (CheckpointError, TracingUnavailable) as error:
-        sys.exit(f"error: {error}")
     scheme = "https" if settings.ssl_certfile else "http"
-    print(f"Serving {', '.join(server.pools)} on {scheme}://{authority(*sock.getsockname()[:2])}", flush=True)
     needs_cache = (settings.checkpoint or default_path()) != BUNDLED
     with cache_of_some_kind() if needs_cache else nullcontext():
+        try:
+            server = build_server(settings, **parts)
+        except (CheckpointError, TracingUnavailable) as error:
+            sys.exit(f"error: {error}")
+        print(f"Serving {', '.join(server.pools)} on {scheme}://{authority(*sock.getsockname()[:2])}", flush=True)
         server.run(sock)
     if trace := server.app.state.service.trace:
         trace.close()

@@ -17,7 +17,7 @@ def predict_response(
     return schemas.PredictResponse(
         variant=executed.variant,
         device=executed.info.device,
-        predictions=predictions_of(executed.logits, prediction.service.checkpoint.classes, query),
+        predictions=predictions_of(executed.logits, prediction.service.checkpoint.labels, query),
         batch_size=executed.batch_size,
         timing=schemas.Timing(
             **{f"{name}_seconds": seconds for name, seconds in executed.phases.reached().items()},

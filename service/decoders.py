@@ -69,8 +69,10 @@ class Lane:
 
     async def _run(self, deadline: Deadline, work: Callable[..., T], args: Any, kwargs: Any) -> T:
         try:
-            future = self._pool.schedule(work, args, kwargs, timeout=max(deadline.left, 0.001))
-            answer: T = await asyncio.wrap_future(future)
+            # No variable keeps the future: its error's traceback holds this frame, and so the body.
+            answer: T = await asyncio.wrap_future(
+                self._pool.schedule(work, args, kwargs, timeout=max(deadline.left, 0.001))
+            )
         except OutOfTime:
             raise TimeoutError from None
         except MemoryError:
@@ -110,8 +112,9 @@ class Decoders:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._limits = Limits(
-            settings.max_images, settings.max_pixels, settings.max_parts, settings.max_body_bytes, settings.side
-        )
+            settings.max_images, settings.max_pixels, settings.max_parts, settings.max_body_bytes, settings.side,
+            settings.resize,
+        )  # fmt: skip
         lanes = {"ordinary": (ORDINARY, machine.available_cores(), 0), "heavy": (UNBOUNDED, 1, NICENESS)}
         self._lanes = [
             (replace(self._limits, cost=cost), Lane(name, processes, memory_bytes(settings, cost), niceness))

@@ -58,6 +58,8 @@ class Limits:
     max_body_bytes: int = 8 * 2**20
     side: int = SIDE
     """Height and width of the pixels that the network reads."""
+    resize: int | None = None
+    """How encoded images get this size, see `models.preprocess.to_pixels`."""
     cost: Cost = UNBOUNDED
 
     @property
@@ -112,7 +114,7 @@ def decode(body: bytes, limits: Limits, images: int = 1) -> NDArray[np.uint8]:
     try:
         image = Image.open(io.BytesIO(_reduced(body, limits.cost.pieces)), formats=FORMATS)
         limits.check_size(image.width, image.height, images)
-        return to_pixels(image, limits.side)
+        return to_pixels(image, limits.side, limits.resize)
     except (ServiceError, Heavy, MemoryError):
         raise
     except UnidentifiedImageError:

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -181,7 +182,8 @@ class Prediction:
                 answers = [await entry.answer for entry in entries]
             except ServiceError as error:
                 _abandon(entries, error)
-                raise
+                error.__traceback__ = None  # the entries hold the error, and its traceback holds them and the pixels
+                raise copy(error) from None
         executed = self._executed(pool.variant, entries[0].enqueued, answers)
         self.service.shadow.offer(pool.variant, pixels, executed.logits)
         return executed
@@ -279,10 +281,9 @@ async def _ended(prediction: Prediction, answer: Answering, count: Callable[[str
         outcome = "ok"
         response.headers["X-Request-ID"] = prediction.id
         return response
-    except ENDINGS as raised:
-        error = as_service_error(raised)
-        outcome = error.reason.word
-        return _failed(prediction, error)
+    except ENDINGS as raised:  # kept in no other variable: its traceback holds this frame, and so the body
+        outcome, response = _failed(prediction, as_service_error(raised))
+        return response
     finally:
         seconds = time.perf_counter() - prediction.began
         count(outcome, seconds)
@@ -291,8 +292,9 @@ async def _ended(prediction: Prediction, answer: Answering, count: Callable[[str
         )
 
 
-def _failed(prediction: Prediction, error: ServiceError) -> Response:
+def _failed(prediction: Prediction, error: ServiceError) -> tuple[str, Response]:
+    """Return the error's word and its response."""
     response = error_response(prediction.request, error, prediction.id)
     total = {"total": time.perf_counter() - prediction.began}
     response.headers["Server-Timing"] = server_timing(prediction.phases.reached() | total)
-    return response
+    return error.reason.word, response

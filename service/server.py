@@ -53,9 +53,9 @@ def build_server(
         CheckpointError: the weights are missing or damaged.
         TracingUnavailable: traces were asked for and cannot be sent.
     """
-    weights = settings.checkpoint or files.default_path()
+    weights = files.resolve(settings.checkpoint or files.default_path())
     card = checkpoint.inspect(weights, settings.preparation)
-    settings = settings.model_copy(update={"input_size": card.input_size})
+    settings = settings.model_copy(update={"checkpoint": weights, "input_size": card.input_size, "resize": card.resize})
     names = with_references(settings.variants, nvml.count())
     observer = metrics(names)
     background = api(REFERENCE, in_background(settings)) if settings.shadow_share else None

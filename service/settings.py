@@ -13,8 +13,9 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.card import Preparation
+from models.flags import LIKE, like
 from models.preprocess import SIDE
-from models.topology import SIDES
+from models.topology import RESIZES, SIDES
 from models.variants import DEFAULT_GPU_BACKEND, DEFAULT_VARIANTS, GPU_BACKENDS, VARIANTS
 from service.http.keys import keys_in
 
@@ -26,6 +27,11 @@ Channels = Annotated[tuple[Share, Share, Share], NoDecode]
 ALL = "all"
 """The name that stands for all other variants, in a setting that can differ between variants."""
 PER_VARIANT = "; or per variant:"
+SWITCHES: dict[Any, dict[str, Any]] = {
+    bool: {"action": "store_true"},
+    bool | None: {"action": argparse.BooleanOptionalAction},
+}
+"""How argparse reads a flag without a value, by the type of its field."""
 
 
 class Settings(BaseSettings):
@@ -48,6 +54,21 @@ class Settings(BaseSettings):
         None, description="mean per channel, 0 to 1, of the checkpoint's normalisation (its card's, else CIFAR-10's)"
     )
     std: Channels | None = Field(None, description="standard deviation per channel, as --mean")
+    resize: int | None = Field(
+        None,
+        ge=RESIZES[0],
+        le=RESIZES[-1],
+        description="length to resize an image's shorter side to before its centre is cut out, pixels (its card's)",
+    )
+    like: str | None = Field(
+        None,
+        pattern=f"^({'|'.join(LIKE)})$",
+        description="stands for the values of --input-size, --resize, --mean and --std that are not given: imagenet",
+    )
+    classes: Path | None = Field(None, description="file with the names of the classes, one a line (its card's)")
+    max_pool: bool | None = Field(
+        None, description="a max-pool follows the stem (its card's, else as is usual: after 7x7 yes, after 3x3 no)"
+    )
     calibration_images: Path | None = Field(
         None,
         description="folder of pictures, also in subfolders, to calibrate INT8 on at load (the stored calibration)",
@@ -152,7 +173,10 @@ class Settings(BaseSettings):
     @property
     def preparation(self) -> Preparation:
         """How the checkpoint's images are prepared."""
-        return Preparation(self.input_size, self.mean, self.std, self.calibration_images)
+        said = Preparation(
+            self.input_size, self.mean, self.std, self.calibration_images, self.classes, self.max_pool, self.resize
+        )
+        return like(self.like, said)
 
     @property
     def is_on_loopback(self) -> bool:
@@ -275,8 +299,9 @@ def parse(argv: list[str] | None = None) -> Settings:
     )
     for name, field in Settings.model_fields.items():
         text = f"{field.description} (default {as_text(field.default)}; {PREFIX}{name.upper()})".replace("%", "%%")
-        switch: dict[str, Any] = {"action": "store_true"} if field.annotation is bool else {}
-        parser.add_argument(_flag(name), dest=name, default=argparse.SUPPRESS, help=text, **switch)
+        parser.add_argument(
+            _flag(name), dest=name, default=argparse.SUPPRESS, help=text, **SWITCHES.get(field.annotation, {})
+        )
     given = vars(parser.parse_args(argv))
     try:
         return Settings(**given)

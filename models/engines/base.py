@@ -9,15 +9,13 @@ from numpy.typing import NDArray
 
 from models.variants import Variant
 
-CLASS_COUNT = 10
-
 
 @dataclass(frozen=True)
 class Execution:
     """The logits of one batch and what they cost."""
 
     logits: NDArray[np.float32]
-    """`[N, 10] float32`."""
+    """`[N, classes] float32`."""
     copy_in_seconds: float
     """Host to device. On the CPU the pixels are not copied unless they are read-only."""
     inference_seconds: float
@@ -73,6 +71,11 @@ class EngineInfo:
     std: tuple[float, float, float]
     """The normalisation: mean and standard deviation of each channel, on the scale 0 to 1."""
     architecture: str
+    classes: tuple[str, ...]
+    """The names of the classes in the order of the logits."""
+    resize: int | None = None
+    """Length in pixels to which the shorter side of an image is resized before its centre is cut out; None: the largest
+    centred square is resized to the input size."""
     calibration_sha256: str = ""
     """The calibration that set the scales of INT8's activations; empty for other variants."""
     convolution_precision: str = ""
@@ -143,7 +146,7 @@ def check_pixels(pixels: object, side: int) -> None:
 
 
 def check_logits(logits: NDArray[np.float32], variant: str) -> None:
-    """Raise NonFiniteLogits unless all of the `[N, 10]` logits are finite."""
+    """Raise NonFiniteLogits unless all of the `[N, classes]` logits are finite."""
     if not np.isfinite(logits).all():
         wrong = int((~np.isfinite(logits)).any(axis=1).sum())
         raise NonFiniteLogits(f"{variant} gave logits that are not finite for {wrong} of {len(logits)} images")

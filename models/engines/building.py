@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import machine
-from models.card import Preparation
+from models.card import Card, Preparation, names_of
 from models.engines.base import EngineInfo
 from models.engines.device import Gpu
-from models.topology import STEMS, Network
+from models.topology import Network
 from models.variants import Variant
 
 
@@ -31,7 +31,8 @@ class Order:
 class Origin:
     """The files that an engine's weights come from."""
 
-    checkpoint_sha256: str
+    card: Card
+    """The checkpoint's, or the INT8 artifact's."""
     serialized_bytes: int
     """Size of the file that the variant needs."""
     calibration_sha256: str = ""
@@ -54,7 +55,11 @@ def describe(
     *notes: str,
     convolution_precision: str = "",
 ) -> EngineInfo:
-    """Return the info of the engine that was built to `order`."""
+    """Return the info of the engine that was built to `order`.
+
+    Raises:
+        CheckpointError: see `models.card.names_of`.
+    """
     gpu = order.gpu
     runtime = _runtime(backend, on_gpu=gpu is not None)
     return EngineInfo(
@@ -70,14 +75,16 @@ def describe(
         threads=order.threads,
         device_uuid=gpu.uuid if gpu else "",
         torch=runtime.torch,
-        checkpoint_sha256=origin.checkpoint_sha256,
+        checkpoint_sha256=origin.card.sha256,
         serialized_bytes=origin.serialized_bytes,
         parameter_bytes=resident.parameter_bytes,
         buffer_bytes=resident.buffer_bytes,
         input_size=network.input.side,
         mean=network.input.mean,
         std=network.input.std,
-        architecture=STEMS[network.stem_name],
+        resize=network.input.resize,
+        architecture=network.architecture.sentence,
+        classes=names_of(origin.card, network.architecture.classes),
         calibration_sha256=origin.calibration_sha256,
         convolution_precision=convolution_precision,
         notes=notes,

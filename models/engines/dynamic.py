@@ -31,18 +31,19 @@ def build(order: Order) -> CpuEngine:
     state, card = checkpoint.load(order.path, order.preparation)
     network = fold(state, card)
     function = with_integer_head(openvino.features(network, order.threads), network)
-    origin = Origin(card.sha256, serialized_bytes(state))
-    note = "only the linear layer is INT8: 5,120 of 11.2 million weights"
+    origin = Origin(card, serialized_bytes(state))
+    weights = sum(layer.weight.size for layer in network)
+    note = f"only the linear layer is INT8: {network.head.weight.size:,} of {weights / 1e6:.1f} million weights"
     found = function.convolution_precision
     info = describe(order, network, origin, resident(function), "openvino", note, convolution_precision=found)
     return CpuEngine(order.variant, info, function)
 
 
 def with_integer_head(features: ArrayFunction, network: Network[FoldedLayer]) -> ArrayFunction:
-    """Return `[N, 3, S, S] uint8` to `[N, 10] float32`: `features`, then the network's linear layer in INT8.
+    """Return `[N, 3, S, S] uint8` to `[N, classes] float32`: `features`, then the network's linear layer in INT8.
 
     Args:
-        features: gives `[N, 512] float32`, none negative: averages over positions after a ReLU.
+        features: gives `[N, C] float32`, none negative: averages over positions after a ReLU.
         network: whose head is quantized.
     """
     weight, scale = rounded(network.head.weight, FULL_LIMIT)
@@ -51,7 +52,7 @@ def with_integer_head(features: ArrayFunction, network: Network[FoldedLayer]) ->
     def forward(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         x = features.forward(pixels)
         step = np.maximum(x.max(1, keepdims=True), SMALLEST) / np.float32(255)
-        sums = np.rint(x / step).astype(np.int32) @ columns  # of 32 bits, in which 512 products of u8 and s8 fit
+        sums = np.rint(x / step).astype(np.int32) @ columns  # of 32 bits, in which 2048 products of u8 and s8 fit
         logits: NDArray[np.float32] = sums.astype(np.float32) * scale * step + bias
         return logits
 

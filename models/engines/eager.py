@@ -17,6 +17,6 @@ def build(order: Order) -> CpuEngine:
     network = fold(state, card)
     dtype = floating.DTYPES[order.variant.dtype]
     function = array_function(floating.eager(network, torch.device("cpu"), dtype))
-    origin = Origin(card.sha256, checkpoint.half_precision_bytes(state))
+    origin = Origin(card, checkpoint.half_precision_bytes(state))
     info = describe(order, network, origin, Resident(function.parameter_bytes), "eager")
     return CpuEngine(order.variant, info, function)

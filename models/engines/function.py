@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ArrayForward = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""`[N, 3, S, S] uint8` to `[N, 10] float32`, without tensors around the pixels: at batch 1 a wrapper's time shows."""
+"""`[N, 3, S, S] uint8` to `[N, classes] float32`. No tensors wrap the pixels: at batch 1 their time shows."""
 
 
 @dataclass(frozen=True)

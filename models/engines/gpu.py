@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 from models.engines.base import (
-    CLASS_COUNT,
     DeviceLost,
     EngineInfo,
     Execution,
@@ -55,7 +54,7 @@ class CudaEngine:
     def _stage(self, size: int) -> None:
         """Allocate pinned memory for pixels and logits of batches up to `size`."""
         self._pixels = self._stream.pinned(self._shape(size), torch.uint8)
-        self._logits = self._stream.pinned((size, CLASS_COUNT), torch.float32)
+        self._logits = self._stream.pinned((size, len(self.info.classes)), torch.float32)
 
     @torch.inference_mode()
     def run(self, pixels: NDArray[np.uint8]) -> Execution:

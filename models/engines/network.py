@@ -1,4 +1,4 @@
-"""The network that every engine is built from: a stem, eight residual blocks and a head, BatchNorm folded in.
+"""The network that every engine is built from: a stem, residual blocks and a head, BatchNorm folded in.
 
 Imports no torch.
 """
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from models.card import Card
 from models.checkpoint import State
-from models.files import CheckpointError
-from models.topology import Input, L, Network, Spec, detect, norm, topology
+from models.topology import Block, Input, L, Network, Spec, norm
 
 EPSILON = 1e-5
 """The epsilon of torchvision's BatchNorm2d."""
@@ -27,7 +26,7 @@ class FoldedLayer:
 
     spec: Spec
     weight: NDArray[np.float32]
-    """`[out, in, k, k] float32`; `[10, 512]` for the head."""
+    """`[out, in, k, k] float32`; `[classes, in]` for the head."""
     bias: NDArray[np.float32]
     """`[out] float32`."""
 
@@ -38,13 +37,10 @@ def fold(state: State, card: Card | None = None) -> Network[FoldedLayer]:
     It takes `[N, 3, S, S] float32` images, normalised with the mean and std of its `input`, which come from `card`.
 
     Raises:
-        CheckpointError: the state dict is no ResNet18 with ten classes, or the card does not say which images it takes.
+        CheckpointError: the state dict is no ResNet, or the card does not say which images it takes.
     """
-    try:
-        stem = detect({name: tuple(array.shape) for name, array in state.items()})
-    except ValueError as error:
-        raise CheckpointError(f"the checkpoint does not fit: {error}") from error
-    return topology(stem, (card or Card()).input_for(stem)).map(lambda spec: _folded(state, spec))
+    plan = (card or Card()).plan({name: array.shape for name, array in state.items()})
+    return plan.map(lambda spec: _folded(state, spec))
 
 
 X = TypeVar("X")
@@ -62,18 +58,34 @@ def assemble(
         network: the layers; the head is left to the caller.
         plain: builds `f(x)`, the convolution, with a ReLU if its spec has one.
         residual: builds `f(x, accumulator)`, the ReLU of convolution plus accumulator; may overwrite the accumulator.
-        pool: the 3x3 max-pool with stride 2 and padding 1, used if the network is pooled.
+        pool: the 3x3 max-pool with stride 2 and padding 1, used if the network has it.
     """
-    stem = plain(network.stem)
-    blocks = [(plain(b.first), residual(b.second), plain(b.shortcut) if b.shortcut else None) for b in network.blocks]
+    stem, has_max_pool = plain(network.stem), network.architecture.max_pool
+    blocks = [_block(block, plain, residual) for block in network.blocks]
 
     def features(x: X) -> X:
-        x = pool(stem(x)) if network.is_pooled else stem(x)
-        for first, second, shortcut in blocks:
-            x = second(first(x), shortcut(x) if shortcut else x)
+        x = pool(stem(x)) if has_max_pool else stem(x)
+        for block in blocks:
+            x = block(x)
         return x
 
     return features
+
+
+def _block(
+    block: Block[L], plain: Callable[[L], Callable[[X], X]], residual: Callable[[L], Callable[[X, X], X]]
+) -> Callable[[X], X]:
+    *first, last = block.layers
+    inner, outer = [plain(layer) for layer in first], residual(last)
+    shortcut = plain(block.shortcut) if block.shortcut else None
+
+    def run(x: X) -> X:
+        y = x
+        for layer in inner:
+            y = layer(y)
+        return outer(y, shortcut(x) if shortcut else x)
+
+    return run
 
 
 def mean_and_scale(inputs: Input) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

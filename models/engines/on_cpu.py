@@ -9,7 +9,7 @@ from typing import Any
 from common import machine
 from models import calibrate, calibration, checkpoint, files
 from models.calibration import Calibration
-from models.card import read_card
+from models.card import names_of, read_card
 from models.engines import openvino, precision, quantized
 from models.engines.building import Order, Origin, Resident, describe
 from models.engines.cpu import CpuEngine
@@ -31,7 +31,7 @@ def floating_point(order: Order) -> CpuEngine:
     hint = precision.HINTS[order.variant.dtype]
     function = openvino.floating(network, order.threads, hint)
     size = card.bytes if hint == "f32" else checkpoint.half_precision_bytes(state)
-    return _on_openvino(order, network, Origin(card.sha256, size), function)
+    return _on_openvino(order, network, Origin(card, size), function)
 
 
 def int8(order: Order) -> CpuEngine:
@@ -66,10 +66,10 @@ Quantized = tuple[Network[QuantizedLayer], Origin, tuple[str, ...]]
 
 
 def _from_artifact(order: Order) -> Quantized:
-    read_card(order.path, order.preparation)  # raises where a flag contradicts the artifact
+    card = read_card(order.path, order.preparation)  # raises where a flag contradicts the artifact
     network, about = quantized.deserialize(order.path)
     size = order.path.stat().st_size
-    return network, Origin(about["checkpoint_sha256"], size, about["calibration_sha256"]), ()
+    return network, Origin(card, size, about["calibration_sha256"]), ()
 
 
 def _from_checkpoint(order: Order) -> Quantized:
@@ -77,8 +77,9 @@ def _from_checkpoint(order: Order) -> Quantized:
     folded = fold(state, card)
     ranges, notes = _calibration(order.path, card.sha256, folded, order.preparation.calibration_images)
     network = quantized.quantize(folded, ranges.ranges, quantized.FULL_LIMIT)
-    size = len(quantized.serialize(network, card.sha256, ranges.sha256, card.classes))
-    return network, Origin(card.sha256, size, ranges.sha256), notes
+    classes = names_of(card, network.architecture.classes)
+    size = len(quantized.serialize(network, card.sha256, ranges.sha256, classes))
+    return network, Origin(card, size, ranges.sha256), notes
 
 
 def _calibration(

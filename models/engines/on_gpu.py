@@ -23,5 +23,5 @@ def build(order: Order) -> CudaEngine:
     backend, (forward, weights) = gpu_layers.build(order.gpu_backend, network, device, dtype)
     size = card.bytes if dtype is torch.float32 else checkpoint.half_precision_bytes(state)
     resident = Resident(measure_torch.nbytes(weights))
-    info = describe(order, network, Origin(card.sha256, size), resident, backend, *notes(variant, gpu))
+    info = describe(order, network, Origin(card, size), resident, backend, *notes(variant, gpu))
     return CudaEngine(variant, info, forward, CudaStream(device, tf32=variant.dtype == "tf32"))

@@ -54,7 +54,7 @@ class Compiled:
             # threads than there are cores would all run on the first ones.
             "ENABLE_CPU_PINNING": threads >= machine.affinity(),
         }
-        model = openvino.Model([result], [pixels], "resnet18")
+        model = openvino.Model([result], [pixels], "resnet")
         self.network = openvino.Core().compile_model(model, "CPU", hints)
         self.convolution_precision = precision.of_convolutions(self.network)
         self.slice = max(LEAST_SLICE, SLICE_PER_THREAD * threads)
@@ -93,7 +93,7 @@ def _kind(node: Node) -> str:
 
 
 def floating(network: Network[FoldedLayer], threads: int, hint: str = "f32") -> ArrayFunction:
-    """Return `[N, 3, S, S] uint8` to `[N, 10] float32` logits. `hint` is the precision, see `Compiled`."""
+    """Return `[N, 3, S, S] uint8` to `[N, classes] float32` logits. `hint` is the precision, see `Compiled`."""
     head = network.head
 
     def classify(averages: Node) -> Node:
@@ -104,7 +104,7 @@ def floating(network: Network[FoldedLayer], threads: int, hint: str = "f32") -> 
 
 
 def features(network: Network[FoldedLayer], threads: int) -> ArrayFunction:
-    """Return `[N, 3, S, S] uint8` to `[N, 512] float32` features averaged over positions, in FP32."""
+    """Return `[N, 3, S, S] uint8` to `[N, C] float32` features averaged over positions, in FP32."""
     constants = Constants()
     return _function(Compiled(*_floating(network, lambda averages: averages, constants.add), threads), constants)
 
@@ -164,7 +164,7 @@ class Activation(NamedTuple):
 
 
 def int8(network: Network[QuantizedLayer], threads: int, *, simulated: bool = False) -> ArrayFunction:
-    """Return `[N, 3, S, S] uint8` to `[N, 10] float32` logits, with convolutions and head in integers.
+    """Return `[N, 3, S, S] uint8` to `[N, classes] float32` logits, with convolutions and head in integers.
 
     Layers that stay in floating point run in FP32. `simulated` runs all layers in FP32 on the rounded values.
     """

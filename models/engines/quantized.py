@@ -19,15 +19,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from models import cifar10, files
+from models import files
+from models.card import architecture_of
 from models.engines.network import FoldedLayer, mean_and_scale
 from models.files import CheckpointError
 from models.topology import Input, Network, Spec, topology
 from models.variants import VariantUnavailable
 
 Range = tuple[float, float]
-FORMAT = "precision-service int8 3"
-"""Marks an INT8 artifact of this version."""
+FORMAT = "precision-service int8 4"
+"""Marks an INT8 artifact of this version, which names its architecture."""
+READABLE = ("precision-service int8 3", FORMAT)
+"""The versions that are read. Artifacts of version 3 are of a ResNet18."""
 LEVELS = 256
 """Of an 8-bit activation."""
 LARGEST_SUM = 2**31 - 1
@@ -143,7 +146,7 @@ def framed(
 
 
 def head_kernel(head: QuantizedLayer) -> NDArray[Any]:
-    """Return the average and the linear layer as the weight of one convolution: `[10, 512, side, side]`.
+    """Return the average and the linear layer as the weight of one convolution: `[classes, in, side, side]`.
 
     All positions have the same weights, so its sums are `side**2` times too large; the caller divides the scale.
 
@@ -197,21 +200,27 @@ def serialize(
     network: Network[QuantizedLayer],
     checkpoint_sha256: str,
     calibration_sha256: str,
-    classes: Sequence[str] = cifar10.CLASSES,
+    classes: Sequence[str],
 ) -> bytes:
     """Return the INT8 artifact: a safetensors file with the hashes of its sources and its own SHA-256."""
     arrays = {f"{layer.spec.name}.{part}": getattr(layer, part) for layer in network for part in PARTS}
-    outputs = {layer.spec.name: (layer.output_scale, layer.offset, layer.levels) for layer in network}
+    outputs = {layer.spec.name: _output(layer) for layer in network}
     about = {
         "format": FORMAT,
         "checkpoint_sha256": checkpoint_sha256,
         "calibration_sha256": calibration_sha256,
-        "stem": network.stem_name,
-        "input": json.dumps(asdict(network.input)),
+        "architecture": json.dumps(asdict(network.architecture)),
+        "input": json.dumps(network.input.as_json()),
         "outputs": json.dumps(outputs),
         "classes": json.dumps(classes),
     }
     return save(arrays, about | {"sha256": _digest(arrays, about)})
+
+
+def _output(layer: QuantizedLayer) -> tuple[float, int] | tuple[float, int, int]:
+    """Return what an artifact says of an output: scale, offset, and levels if they are not LEVELS."""
+    found = layer.output_scale, layer.offset
+    return found if layer.levels == LEVELS else (*found, layer.levels)
 
 
 PARTS = ("weight", "weight_scale", "bias")
@@ -232,12 +241,12 @@ def deserialize(path: Path) -> tuple[Network[QuantizedLayer], dict[str, str]]:
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file ({error}); write it again") from error
     expected = about.pop("sha256", "")
-    if about.get("format") != FORMAT or _digest(arrays, about) != expected:
+    if about.get("format") not in READABLE or _digest(arrays, about) != expected:
         raise CheckpointError(
             f"{path} is damaged or no INT8 artifact; write it again: `python -m models.quantize --help`"
         )
     outputs = json.loads(about["outputs"])
-    network = topology(about["stem"], Input.of(json.loads(about["input"]))).map(
+    network = topology(architecture_of(about), Input.of(json.loads(about["input"]))).map(
         lambda spec: QuantizedLayer(spec, *(arrays[f"{spec.name}.{part}"] for part in PARTS), *outputs[spec.name])
     )
     return network, about

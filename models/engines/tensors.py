@@ -19,7 +19,7 @@ from models.topology import Input
 Layer = Callable[[Tensor], Tensor]
 ResidualLayer = Callable[[Tensor, Tensor], Tensor]
 TensorForward = Callable[[Tensor], Tensor]
-"""`[N, 3, S, S] uint8` on a device to `[N, 10] float32` on that device."""
+"""`[N, 3, S, S] uint8` on a device to `[N, classes] float32` on that device."""
 
 
 class TensorFunction(NamedTuple):

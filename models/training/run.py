@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import checkpoint
+from models import checkpoint, cifar10
 from models.card import Card
 from models.checkpoint import State
 from models.files import CheckpointError
 from models.resnet import resnet18
-from models.topology import STEMS, detect
+from models.topology import Architecture, detect
 from models.training import hardware
 from models.training.augment import augment
 from models.training.infobatch import InfoBatch
@@ -143,9 +143,13 @@ def start_of(path: Path) -> Start:
     """
     state, card = checkpoint.load(path)
     try:
-        stem = detect({name: tuple(array.shape) for name, array in state.items()})
+        found = detect({name: tuple(array.shape) for name, array in state.items()})
     except ValueError as error:
         raise CheckpointError(f"--start {path}: {error}") from error
-    if stem != "cifar":
-        raise CheckpointError(f"--start {path}: {STEMS[stem]}; only {STEMS['cifar']} is trained here")
+    trained = Architecture(18, "cifar", False, len(cifar10.CLASSES))
+    if found != trained:
+        raise CheckpointError(
+            f"--start {path}: {found.sentence}, {found.classes} classes; only {trained.sentence}, for "
+            f"{trained.classes} classes is trained here"
+        )
     return state, card

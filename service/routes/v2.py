@@ -173,9 +173,7 @@ async def metadata(request: Request) -> documents.ModelMetadata:
         platform=backend_of(pool),
         inputs=[documents.TensorMetadata(name=documents.INPUT, datatype="UINT8", shape=[-1, *pool.settings.shape])],
         outputs=[
-            documents.TensorMetadata(
-                name=documents.OUTPUT, datatype="FP32", shape=[-1, len(service.checkpoint.classes)]
-            )
+            documents.TensorMetadata(name=documents.OUTPUT, datatype="FP32", shape=[-1, len(service.checkpoint.labels)])
         ],
         properties={"checkpoint_sha256": digest_of(service, pool)},
     )
@@ -197,7 +195,7 @@ async def config(request: Request) -> documents.ModelConfig:
         max_batch_size=pool.settings.max_images,
         input=[documents.ConfigTensor(name=documents.INPUT, data_type="TYPE_UINT8", dims=list(pool.settings.shape))],
         output=[
-            documents.ConfigTensor(name=documents.OUTPUT, data_type="TYPE_FP32", dims=[len(service.checkpoint.classes)])
+            documents.ConfigTensor(name=documents.OUTPUT, data_type="TYPE_FP32", dims=[len(service.checkpoint.labels)])
         ],
         dynamic_batching={"preferred_batch_size": [pool.max_batch_size]},
     )
@@ -245,6 +243,6 @@ async def _answer(prediction: Prediction) -> Response:
     executed = await prediction.execute(pool, inference.pixels, deadline)
     service = prediction.service
     body, headers = tensors.respond(
-        inference.request, executed.logits, service.checkpoint.classes, model_of(pool), version_of(service, pool)
+        inference.request, executed.logits, service.checkpoint.labels, model_of(pool), version_of(service, pool)
     )
     return prediction.answered(executed, body, headers)

@@ -29,7 +29,7 @@ class Death:
     exit_code: int | None
     """The exit status, or the negative number of the signal; None if the process did not end within half a second."""
     resident_bytes: int
-    """The largest resident size, read up to a second before the end; 0 if it was never read."""
+    """The largest resident size, read when the worker became ready and up to a second before the end; 0 if unknown."""
     memory_limit_bytes: int | None
     """The least memory limit of the cgroups; None if there is none."""
 
@@ -45,19 +45,23 @@ class Death:
 
 
 class Watch:
-    """The resident size of a process. It is read every second, because a process that ended has none."""
+    """The largest resident size of a process. It is read while the process runs, because one that ended has none."""
 
     def __init__(self, pid: int) -> None:
         self._status = Path(f"/proc/{pid}/status")
         self._kills = cgroup.oom_kills()
         self._resident_bytes = 0
-        self._read()
+        self._read_again()
 
-    def _read(self) -> None:
+    def _read_again(self) -> None:
+        self.read()
+        self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._read_again)
+
+    def read(self) -> None:
+        """Read the size now. It is read every second without this call."""
         with suppress(OSError):
             found = re.search(r"^VmHWM:\s*(\d+) kB", self._status.read_text(), re.MULTILINE)
             self._resident_bytes = int(found[1]) * 1024 if found else self._resident_bytes
-        self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._read)
 
     def stop(self) -> None:
         """Read no more."""

@@ -174,16 +174,16 @@ class Worker:
             ours.close()
             raise
         assert process.pid is not None
-        self.pid, watch = process.pid, Watch(process.pid)
+        self.pid, self._watch = process.pid, Watch(process.pid)
         try:
             with suppress(Silence):
                 await self._talk(ours)
         finally:
             self.pid = None
             self._ended.cancel()  # nobody waits for it any more
-            watch.stop()
+            self._watch.stop()
             exit_code = await reap(process)
-        death = watch.death(exit_code)
+        death = self._watch.death(exit_code)
         raise WorkerDied("died", str(death), death)
 
     async def _talk(self, ours: socket.socket) -> None:
@@ -217,6 +217,7 @@ class Worker:
         self._owner.dispatch()
 
     def _begin(self, info: WorkerInfo) -> None:
+        self._watch.read()  # the worker may die before a second has passed
         self.info = info
         self._link_is_up = True
         self._ready_since = time.monotonic()

@@ -80,10 +80,10 @@ def test_a_missing_file_says_what_to_do(copy: Path, missing: str, monkeypatch: p
         checkpoint.load(copy)
 
 
-CLASSES = [json.dumps({"classes": classes}) for classes in (list(range(10)), "abcdefghij", list("abcdefghia"))]
+CLASSES = [json.dumps({"classes": classes}) for classes in (list(range(10)), "abcdefghij", list("abcdefghia"), ["cat"])]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"size": 224}', "null", '{"classes": ["cat", "dog"]}', *CLASSES])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"size": 224}', "null", *CLASSES])
 def test_a_wrong_card_is_refused(copy: Path, content: str) -> None:
     """A file that is no card, or has a field that no card has, is an error that names the file."""
     copy.with_suffix(".json").write_text(content)

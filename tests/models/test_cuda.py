@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import checkpoint
+from models import checkpoint, cifar10
 from models.engines import floating, gpu_layers, graphs
 from models.engines.base import DeviceLost, EngineInfo, NonFiniteLogits, OutOfMemory
 from models.engines.cpu import CpuEngine
@@ -73,7 +73,7 @@ def engine(forward: Callable[[Tensor], Tensor], stream: CpuStream) -> CudaEngine
     """Return a CudaEngine on the stream."""
     info = EngineInfo(
         **dict.fromkeys(EngineInfo.__dataclass_fields__, 0)
-        | {"device": "cuda:0", "input_size": 32, "notes": ("a note",)}
+        | {"device": "cuda:0", "input_size": 32, "classes": cifar10.CLASSES, "notes": ("a note",)}
     )
     return CudaEngine(VARIANTS["fp16"], info, forward, stream)
 

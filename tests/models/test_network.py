@@ -10,8 +10,10 @@ from models.engines.network import fold
 from models.engines.tensors import on_arrays
 from models.files import CheckpointError
 from models.resnet import PARAMETERS, resnet18
-from models.topology import topology
+from models.topology import Architecture, topology
 from models.training.augment import normalise
+
+BUNDLED = Architecture(18, "cifar", False, 10)
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +53,13 @@ def test_folded_is_the_same_function(way: str, net: torch.nn.Module, state: Stat
 def test_the_network_has_the_published_size(state: State) -> None:
     """The network has 11,173,962 parameters in 20 convolutions and one linear layer."""
     assert sum(p.numel() for p in resnet18().parameters()) == PARAMETERS
-    assert len(list(topology())) == 21
+    assert len(list(topology(BUNDLED))) == 21
     assert sum(layer.weight.size + len(layer.bias) for layer in fold(state)) == PARAMETERS - 4800
 
 
 def test_layers_come_in_running_order() -> None:
     """A block's shortcut comes before its convolutions, and the input side halves with each stage."""
-    specs = list(topology())
+    specs = list(topology(BUNDLED))
     assert [spec.name for spec in specs[:2]] == ["conv1", "layer1.0.conv1"]
     assert next(spec.name for spec in specs if "layer2.0" in spec.name) == "layer2.0.downsample.0"
     assert {spec.name: spec.side for spec in specs}["layer4.1.conv2"] == 4
@@ -66,10 +68,10 @@ def test_layers_come_in_running_order() -> None:
 def test_another_network_is_refused(state: State) -> None:
     """A state dict with a missing, an extra or a misshapen tensor is refused, and the error names the tensors."""
     with pytest.raises(
-        CheckpointError, match=r"not a ResNet18 with ten classes .*: fc.weight is missing, expected \(10,"
+        CheckpointError, match=r"not a torchvision ResNet18, 3x3 .*: fc.weight is missing, expected \(10,"
     ):
         fold({name: array for name, array in state.items() if name != "fc.weight"})
-    with pytest.raises(CheckpointError, match=r"fc.weight is \(5, 512\), expected \(10, 512\)$"):
+    with pytest.raises(CheckpointError, match=r"fc.bias is \(10,\), expected \(5,\)$"):
         fold(state | {"fc.weight": np.zeros((5, 512), np.float32)})
     with pytest.raises(CheckpointError, match=r"bn1.extra is \(1,\), expected none; conv1.weight is \(64, 3, 5, 5\)"):
         fold(state | {"conv1.weight": np.zeros((64, 3, 5, 5)), "bn1.extra": np.zeros(1)})

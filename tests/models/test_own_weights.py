@@ -18,11 +18,15 @@ from models.card import Preparation
 from models.checkpoint import inspect
 from models.files import CheckpointError
 from models.logits import sqnr
-from models.resnet import resnet18
-from models.topology import STEMS, detect, shapes
+from models.resnet import resnet, resnet18
+from models.topology import DEPTHS, STEMS, Architecture, detect, shapes
 from tests.models.conftest import Spoilt
 
 IMAGENET = Preparation(64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SENTENCES = {
+    "cifar": "torchvision ResNet18, 3x3 stride-1 stem, no max-pool",
+    "plain": "torchvision ResNet18, 7x7 stride-2 stem, max-pool",
+}
 OWN = {"plain": IMAGENET, "cifar": Preparation()}
 
 
@@ -76,11 +80,14 @@ def expected_logits(net: ResNet, images: np.ndarray, preparation: Preparation) -
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_the_table_of_tensors_is_torchvisions(stem: str) -> None:
-    """The table has the names and shapes of torchvision's state dict, and they reveal the stem."""
-    found = {name: tuple(tensor.shape) for name, tensor in resnet18(stem).state_dict().items()}
-    assert shapes(stem) == found
-    assert detect(found) == stem
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_the_table_of_tensors_is_torchvisions(depth: int, stem: str) -> None:
+    """The table has the names and shapes of torchvision's state dict, and they reveal depth, stem and classes."""
+    architecture = Architecture(depth, stem, STEMS[stem].has_max_pool, 7)
+    with torch.device("meta"):
+        found = {name: tuple(tensor.shape) for name, tensor in resnet(architecture).state_dict().items()}
+    assert shapes(architecture) == found
+    assert detect(found) == architecture
 
 
 @pytest.mark.parametrize("side", [32, 45, 64])
@@ -91,7 +98,7 @@ def test_it_answers_as_torchvision(net: ResNet, path: Path, side: int, name: str
     engine = loading.load(name, threads=1, checkpoint=path, preparation=preparation)
     images = preprocess.resized(cifar10.sample()[0][:6], side)
     expected = expected_logits(net, images, preparation)
-    assert engine.info.architecture == STEMS[net.stem]
+    assert engine.info.architecture == SENTENCES[net.stem]
     assert np.abs(engine.run(images).logits - expected).max() < tolerance * np.abs(expected).max()
 
 
@@ -196,12 +203,12 @@ def test_an_unknown_preparation_is_asked_for(name: str, tmp_path: Path) -> None:
 
 
 def test_it_does_not_fit(tmp_path: Path) -> None:
-    """A head for 100 classes is an error with names and shapes, in `inspect` and at load."""
+    """A head of another width is an error with names and shapes, in `inspect` and at load."""
     net = resnet18()
-    net.fc = torch.nn.Linear(512, 100)
+    net.fc = torch.nn.Linear(100, 10)
     save_file(net.state_dict(), tmp_path / "own.safetensors")
     torch.save(net.state_dict(), tmp_path / "own.pt")
-    differs = r"fc.bias is \(100,\), expected \(10,\); fc.weight is \(100, 512\), expected \(10, 512\)"
+    differs = r"fc.weight is \(10, 100\), expected \(10, 512\)"
     for place in (tmp_path / "own.safetensors", tmp_path / "own.pt"):
         with pytest.raises(CheckpointError, match=differs):
             loading.load("fp32-cpu", checkpoint=place)

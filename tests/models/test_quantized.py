@@ -45,7 +45,7 @@ def network(folded: Network[FoldedLayer], ranges: dict[str, tuple[float, float]]
 def artifact(tmp_path: Path, network: Network[QuantizedLayer], card: Card) -> Path:
     """Return an INT8 artifact."""
     path = tmp_path / "model.int8.safetensors"
-    path.write_bytes(quantized.serialize(network, card.sha256, "c" * 64))
+    path.write_bytes(quantized.serialize(network, card.sha256, "c" * 64, card.labels))
     return path
 
 

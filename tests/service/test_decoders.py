@@ -1,8 +1,10 @@
 """Decoder processes: answers and errors come back, deadlines kill, memory is bounded, places are refilled."""
 
 import asyncio
+import gc
 import os
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -100,6 +102,24 @@ def test_light_work_is_done_at_once() -> None:
 def test_an_error_comes_back_whole() -> None:
     """The word and the detail of a ServiceError cross the process boundary."""
     assert error_of(refuse) == ("not_an_image", "3 bytes")
+
+
+def test_errors_are_let_go() -> None:
+    """The errors of bodies, whose tracebacks hold the bodies, do not wait for the garbage collector."""
+
+    async def run(decoders: Decoders) -> int:
+        errors = []
+        gc.disable()
+        for _ in range(20):
+            try:
+                await decoders.decode(refuse, BODY, within(30))
+            except ServiceError as error:
+                errors.append(weakref.ref(error))
+        alive = [error() is not None for error in errors].count(True)
+        gc.enable()
+        return alive
+
+    assert with_decoders(run) <= 1  # the last one, which a thread of the pool holds
 
 
 def test_a_decoder_that_outlives_its_deadline_is_killed() -> None:

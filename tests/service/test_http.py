@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import json
 import statistics
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.errors import ServiceError
 from service.metrics import OUTCOMES, PHASES
 from service.server import build_server
 from service.settings import Settings
@@ -261,6 +263,23 @@ def test_openapi_names_every_body_and_error(service: Service) -> None:
     operation = service.client.get("/openapi.json").json()["paths"]["/predict/{variant}"]["post"]
     assert len(operation["requestBody"]["content"]) == 6
     assert {"200", "400", "404", "413", "415", "422", "500", "503", "504"} <= set(operation["responses"])
+
+
+def test_a_refusal_is_let_go_at_once() -> None:
+    """The error of a request, whose traceback holds the request, does not wait for the garbage collector."""
+    app = build_server(Settings(variants=("fp32",))).front
+
+    async def post() -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            gc.collect()
+            gc.disable()
+            assert (await client.post("/predict/fp64", content=png(1))).status_code == 404
+            return sum(isinstance(each, ServiceError) for each in gc.get_objects())
+
+    try:
+        assert asyncio.run(post()) == 0
+    finally:
+        gc.enable()
 
 
 def test_the_page_can_be_switched_off() -> None:

@@ -104,16 +104,16 @@ def test_raw_pixels_of_another_size_are_refused(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "stem", "words"),
+    ("width", "stem", "words"),
     [
-        (100, "cifar", "fc.weight is (100, 512), expected (10, 512)"),
-        (10, "plain", "give --input-size, --mean and --std"),
+        (100, "cifar", "fc.weight is (10, 100), expected (10, 512)"),
+        (512, "plain", "give --input-size, --mean and --std"),
     ],
 )
-def test_what_does_not_fit_stops_the_start(tmp_path: Path, classes: int, stem: str, words: str) -> None:
+def test_what_does_not_fit_stops_the_start(tmp_path: Path, width: int, stem: str, words: str) -> None:
     """Another head, or an unknown preparation, ends the start with exit code 1 and a sentence."""
     net = resnet18(stem)
-    net.fc = torch.nn.Linear(512, classes)
+    net.fc = torch.nn.Linear(width, 10)
     place = tmp_path / "own.safetensors"
     save_file(net.state_dict(), place)
     command = [sys.executable, "-m", "service", "--port", "0", "--checkpoint", str(place)]

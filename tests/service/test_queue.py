@@ -1,13 +1,22 @@
 """Batches are formed in order and within their limit, without entries that ended meanwhile. Two lanes take turns."""
 
 import asyncio
+import gc
+import time
+import weakref
 from collections.abc import Coroutine
-from typing import Any
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from starlette.requests import Request
 
+from service.deadline import Deadline
 from service.errors import ServiceError
+from service.prediction import Prediction
+from service.workers.pool import Pool
 from service.workers.queue import Entry, Queue
 
 
@@ -72,6 +81,32 @@ def test_a_failed_entry_releases_its_images() -> None:
         assert len(entry.pixels) == 0
         assert queue.images == 0
         entry.answer.exception()
+
+    run(scenario())
+
+
+def test_a_request_that_failed_in_the_queue_is_let_go_at_once() -> None:
+    """The error of a request, whose traceback holds its images, does not wait for the garbage collector."""
+
+    async def scenario() -> None:
+        queue = Queue(8)
+        pool = cast(Pool, SimpleNamespace(submit=lambda pixels, _: queue.put(pixels)))
+        errors: list[weakref.ref[ServiceError]] = []
+
+        def fail() -> None:
+            late = ServiceError("deadline", "late")
+            errors.append(weakref.ref(late))
+            queue.take()[0].fail(late)
+
+        asyncio.get_running_loop().call_soon(fail)
+        gc.disable()
+        with suppress(ServiceError):
+            prediction = Prediction(None, Request({"type": "http"}), "int8", "an id", 0.0)
+            await prediction.execute(pool, images(4), Deadline(time.perf_counter(), 5))
+        await asyncio.sleep(0)  # the loop holds the last future until the end of its step
+        is_gone = errors[0]() is None
+        gc.enable()
+        assert is_gone
 
     run(scenario())
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from models import cifar10
 from models.engines.base import DeviceLost, Engine, EngineInfo, Execution, OutOfMemory, check_logits
 from models.variants import VARIANTS, Variant
 from service.settings import Settings
@@ -32,6 +33,7 @@ def engine_info(variant: Variant) -> EngineInfo:
         backend_version="none", isa="none", tensor_cores=False, device_memory_bytes=0, threads=1, device_uuid="",
         torch="none", checkpoint_sha256="0" * 64, serialized_bytes=3, parameter_bytes=2, buffer_bytes=1, input_size=32,
         mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), architecture="none",
+        classes=cifar10.CLASSES,
     )  # fmt: skip
 
 
