@@ -3,7 +3,7 @@
 Imports no torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def calibrate(network: Network[FoldedLayer], images: cifar10.Images, method: str
     for batch in batches:
         for name, y in run(batch).items():
             counts[name] += histogram(y, extremes[name])
-    choose = {"mse": least_error, "percentile": percentile}[method]
+    choose: Callable[[np.ndarray, Range], Range] = {"mse": least_error, "percentile": percentile}[method]
     return {name: choose(counts[name], extremes[name]) for name in extremes}
 
 

@@ -35,7 +35,12 @@ LOW, HIGH = -0.1, 1.1
 
 
 def adaround(
-    exact: Network[FoldedLayer], network: Network[QuantizedLayer], images: cifar10.Images, steps: int, most: int, seed: int
+    exact: Network[FoldedLayer],
+    network: Network[QuantizedLayer],
+    images: cifar10.Images,
+    steps: int,
+    most: int,
+    seed: int,
 ) -> Network[QuantizedLayer]:
     """Return the quantized network with learnt roundings.
 
@@ -84,7 +89,9 @@ def sampled(layer: FoldedLayer, x: Tensor, target: Tensor, generator: torch.Gene
     rows, wanted = [], []
     for image in range(count):
         chosen = torch.randint(0, places, (each,), generator=generator)
-        windows = F.unfold(x[image : image + 1].contiguous(), spec.shape[2], padding=spec.shape[2] // 2, stride=spec.stride)
+        windows = F.unfold(
+            x[image : image + 1].contiguous(), spec.shape[2], padding=spec.shape[2] // 2, stride=spec.stride
+        )
         rows.append(windows[0].T[chosen])
         wanted.append(target[image].flatten(1).T[chosen])
     return torch.cat(rows).clone(), torch.cat(wanted).clone()
@@ -117,7 +124,7 @@ def learnt(
             exponent = SHARP + (GENTLE - SHARP) * 0.5 * (1 + np.cos(progress * np.pi))
             loss = loss + STRENGTH * (1 - (2 * up - 1).abs().pow(exponent)).sum()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     with torch.no_grad():
         integers = (below + (variable > 0)).clamp(-most, most)

@@ -19,7 +19,6 @@ from models.study import flows
 from models.study.flows import Flow
 from models.topology import Network
 
-
 SMALLEST = 1e-6
 """Least standard deviation of a channel that is divided by."""
 

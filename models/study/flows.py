@@ -1,6 +1,6 @@
 """The layers of the FP32 and of the quantized network in torch, one by one: exact values beside rounded ones."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class Flow(NamedTuple):
     """The same after rounding, in real units. In an FP32 network it is `exact`."""
 
 
-def start(network: Network[AnyLayer], pixels: cifar10.Images) -> Flow:
+def start(network: Network[Any], pixels: cifar10.Images) -> Flow:
     """Return what the stem of the network reads for `[N, 3, S, S] uint8` pixels."""
     if isinstance(network.stem, QuantizedLayer):
         frame = Frame(network.input, network.stem.spec.shape[2] // 2)(pixels)
@@ -50,7 +50,7 @@ def read(layer: AnyLayer, x: Flow) -> Tensor:
 
 
 def convolved(layer: AnyLayer, x: Flow) -> Tensor:
-    """Return the convolution with its bias, before addition and ReLU. A quantized stem reads a frame, without padding."""
+    """Return the convolution with its bias, before addition and ReLU. A quantized stem reads a frame, unpadded."""
     weight = weight_of(layer)
     is_framed = weight.shape[1] != layer.spec.shape[1]
     padding = 0 if is_framed else layer.spec.shape[2] // 2
@@ -77,7 +77,7 @@ def pooled(x: Flow) -> Flow:
     return Flow(F.max_pool2d(x.exact, 3, 2, 1), F.max_pool2d(x.rounded, 3, 2, 1))
 
 
-def logits(network: Network[AnyLayer], x: Flow) -> Tensor:
+def logits(network: Network[Any], x: Flow) -> Tensor:
     """Return the `[N, classes]` logits of the last block's output."""
     head = network.head
     return F.linear(read(head, x).mean((2, 3)), weight_of(head), torch.from_numpy(head.bias))

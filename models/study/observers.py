@@ -16,7 +16,7 @@ from models.topology import Network
 KEPT = 0.9
 """Weight of the past in the moving average, batch by batch."""
 SHRINKS = np.linspace(0.04, 1.0, 193)
-"""Shares of the seen range that `least-squares` and `entropy` try. Ranges of 4 bits are far narrower than those of 8."""
+"""Shares of the seen range that `least-squares` and `entropy` try. Ranges of 4 bits are far narrower than of 8."""
 LEAST_COUNT = 1e-9
 """Stands in for an empty bin in the divergence."""
 

@@ -89,7 +89,7 @@ class Training:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=hardware.has_bfloat16(self.device)):
             loss = self._loss(self.net(x).float(), x, labels[chosen])
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), CLIP)
         self.optimizer.step()
         self.step += 1
@@ -184,9 +184,7 @@ def main(argv: list[str] | None = None) -> None:
             recipe.name, card.sha256, args.steps or recipe.steps, args.batch_size, args.learning_rate, args.seed
         )
         network = fold(state, card)
-        run = train(
-            plan, network, calibrated.images_for(args.data), args.data, args.out, torch.device(args.device)
-        )
+        run = train(plan, network, calibrated.images_for(args.data), args.data, args.out, torch.device(args.device))
     print(json.dumps({"recipe": recipe.name, "steps": run.step, "seconds": round(run.seconds)}))
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Algorithm = Literal["none", "correction", "equalization", "adaround", "qat", "distillation", "bound"]
+Algorithm = Literal["none", "equalization", "adaround", "qat", "distillation", "bound"]
 Weights = Literal["largest", "least-squares"]
 
 
@@ -71,7 +71,8 @@ SOURCES = {
 }
 """The source of each observer."""
 FLOAT, DYNAMIC, STATIC, REPAIRED, TRAINED = (
-    "floating point", "dynamic INT8", "static INT8, by observer", "static INT8, repaired", "quantization-aware training",
+    "floating point", "dynamic INT8", "static INT8, by observer", "static INT8, repaired",
+    "quantization-aware training",
 )  # fmt: skip
 FOUR, MIXED = "4 bits", "mixed precision with a bound"
 TRAINING_STEPS = 800

@@ -118,8 +118,6 @@ def kept_floating(
         weight, bias, ones = real_weight(folded, exact), folded.bias, np.ones(len(folded.bias), np.float32)
         if folded is exact.stem:
             weight, bias = quantized.framed(weight, ones, bias, exact.input)
-        return QuantizedLayer(
-            layer.spec, weight, ones, bias, layer.output_scale, layer.offset, layer.levels
-        )
+        return QuantizedLayer(layer.spec, weight, ones, bias, layer.output_scale, layer.offset, layer.levels)
 
     return network.map(kept)

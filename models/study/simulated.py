@@ -68,7 +68,7 @@ class SimulatedLayer(nn.Module):
         if not self.rounds:
             return self.weight
         scaled = self.weight * self.pixel_scale
-        rounded: Tensor = Rounding.apply(scaled, self.weight_step.clamp_min(SMALLEST), -self.most, self.most)  # type: ignore[no-untyped-call]
+        rounded: Tensor = Rounding.apply(scaled, self.weight_step.clamp_min(SMALLEST), -self.most, self.most)
         return rounded / self.pixel_scale
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
@@ -80,7 +80,7 @@ class SimulatedLayer(nn.Module):
         if not self.rounds:
             return F.relu(y) if self.spec.relu or added is not None else y
         # The lower limit of a rounded output that cannot be negative is 0, which makes it a ReLU.
-        rounded: Tensor = Rounding.apply(y.float(), self.step.clamp_min(SMALLEST), self.low, self.high)  # type: ignore[no-untyped-call]
+        rounded: Tensor = Rounding.apply(y.float(), self.step.clamp_min(SMALLEST), self.low, self.high)
         return rounded
 
 
