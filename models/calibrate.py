@@ -51,7 +51,8 @@ def calibrate(network: Network[FoldedLayer], images: cifar10.Images, method: str
     for batch in batches:
         for name, y in run(batch).items():
             counts[name] += histogram(y, extremes[name])
-    choose: Callable[[np.ndarray, Range], Range] = {"mse": least_error, "percentile": percentile}[method]
+    choosers: dict[str, Callable[[np.ndarray, Range], Range]] = {"mse": least_error, "percentile": percentile}
+    choose = choosers[method]
     return {name: choose(counts[name], extremes[name]) for name in extremes}
 
 

@@ -259,9 +259,17 @@ def prepared(args: argparse.Namespace) -> Study:
     images, labels = cifar10.read(args.data, "test")
     count = QUICK_IMAGES if args.quick else ranges.IMAGES
     source = Source(
-        fold(state, card), card.sha256, ranges.images_for(args.data, count), np.ascontiguousarray(images[: args.images]),
-        labels[: args.images], args.data, args.out / "trained", args.threads, args.training_steps, args.adaround_steps,
-    )  # fmt: skip
+        network=fold(state, card),
+        checkpoint_sha256=card.sha256,
+        calibration=ranges.images_for(args.data, count),
+        images=np.ascontiguousarray(images[: args.images]),
+        labels=labels[: args.images],
+        data=args.data,
+        trained=args.out / "trained",
+        threads=args.threads,
+        training_steps=args.training_steps,
+        adaround_steps=args.adaround_steps,
+    )
     return Study(args, source, card.bytes)
 
 

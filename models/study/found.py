@@ -35,7 +35,7 @@ class Found:
 
 
 def read(folder: Path, command: str, outcome_of: Callable[[Recipe], Outcome | None]) -> Found:
-    """Return the results in the study's folder; `outcome_of` returns a recipe's result if it is of the same settings."""
+    """Return the results in the study's folder; `outcome_of` returns a recipe's result, if it is of these settings."""
     found = {row.name: outcome for row in RECIPES.values() if (outcome := outcome_of(row))}
     speeds = results.load(folder / "speed.json", Speeds)
     toolboxes = (results.load(path, Toolbox) for path in sorted((folder / "toolboxes").glob("*.json")))

@@ -42,12 +42,14 @@ def unpacked_weights(content: bytes, network: Network[QuantizedLayer]) -> dict[s
 
 def nibbles(weight: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Return weights of -8 to 7 as bytes of two, the first in the lower half."""
-    flat = weight.ravel().astype(np.uint8) & 15
-    flat = np.append(flat, np.zeros(len(flat) % 2, np.uint8))
-    return flat[::2] | (flat[1::2] << 4)
+    flat: NDArray[np.uint8] = np.zeros(weight.size + weight.size % 2, np.uint8)
+    flat[: weight.size] = weight.ravel().astype(np.uint8) & np.uint8(15)
+    both: NDArray[np.uint8] = flat[::2] | (flat[1::2] << np.uint8(4))
+    return both
 
 
 def from_nibbles(content: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.int8]:
     """Return the weights that `nibbles` packed."""
     flat = np.stack([content & 15, content >> 4], 1).ravel()[: int(np.prod(shape))]
-    return ((flat ^ 8).view(np.int8) - np.int8(8)).reshape(shape)
+    signed: NDArray[np.int8] = (flat ^ 8).astype(np.int8)
+    return (signed - np.int8(8)).reshape(shape)

@@ -45,7 +45,7 @@ def heading(found: Found) -> str:
     return "\n".join(
         (
             "# Every way to quantize this network, measured\n",
-            "Each row is a recipe of `models/study/recipes.py`, made from the bundled FP32 weights by one command, with",
+            "Each row is a recipe of `models/study/recipes.py`, made from the bundled FP32 weights by one command with",
             f"fixed seeds, and judged on the same {images:,} test images paired against `fp32`.",
             "`make study` writes this page; it continues where it was stopped.\n",
             f"- `{found.command}`, {max(one.date for one in found.outcomes.values())[:10]}",

@@ -1,4 +1,4 @@
-"""The answers of quantized networks: OpenVINO's integer kernels where they are exact, else the same in FP32. No torch."""
+"""The answers of quantized networks: by OpenVINO's integer kernels where they are exact, else in FP32. No torch."""
 
 from collections.abc import Callable
 

@@ -18,8 +18,8 @@ service uses weights of at most 64 (7 bits), which costs about 9 dB of logit SQN
 weights in FP32 on the rounded values, so that accuracy is that of the recipe and not of the CPU; the row `int8-served`
 is what the service really answers on the CPU of this page.
 
-No kernel of this project multiplies weights of 4 bits on a CPU. Their rows say "no kernel" for the speed, and their size
-is that of a file in which two weights share a byte. BF16 keeps the 8 bits of FP32's exponent and has 8 bits of
+No kernel of this project multiplies weights of 4 bits on a CPU. Their rows say "no kernel" for the speed, and their
+size is that of a file in which two weights share a byte. BF16 keeps the 8 bits of FP32's exponent and has 8 bits of
 precision; FP16 has 5 and 11, and overflows above 65,504.
 """
 
@@ -48,9 +48,9 @@ METHODS = """\
 - Intervals and tests as in [the evaluation](results/evaluation-cpu.md): Bonett and Price for paired differences, Wilson
   for shares, McNemar's exact p.
 
-`python -m models.study.layers fp32 int8` compares weights and outputs of two variants, checkpoints or artifacts layer by
-layer, and names the layer at fault. `python -m models.quantize --max-drop 0.1` writes an artifact with as few layers in
-FP32 as the bound needs.
+`python -m models.study.layers fp32 int8` compares weights and outputs of two variants, checkpoints or artifacts layer
+by layer, and names the layer at fault. `python -m models.quantize --max-drop 0.1` writes an artifact with as few layers
+in FP32 as the bound needs.
 """
 
 PUBLISHED = """\

@@ -82,7 +82,7 @@ def advice(found: Found) -> str:
         "- **On a GPU from compute capability 7.0**: `fp16`; from 8.0 also `bf16`, which needs no care for overflow.",
         "- **A CPU with AVX512_BF16 or AMX, and no images to calibrate on**: `bf16-cpu`.",
         "- **Loss must stay within a bound**: `python -m models.quantize --max-drop 0.1`.",
-        "- **4 bits**: only for the size of a file that is unpacked before it runs, and only with AdaRound or training.",
+        "- **4 bits**: only for the size of a file that is unpacked before it runs, with AdaRound or training.",
     ]
     return "\n".join(lines)
 
@@ -114,7 +114,7 @@ def sensitivity_table(found: Sensitivity) -> str:
     header = ("layer", *(f"{bits} bits: {name}" for bits in (8, 4) for name in names))
     return (
         "## Sensitivity\n\n"
-        f"The first {found.images:,} test images; one image is {100 / found.images:.1f} points, so that the SQNR of the "
+        f"The first {found.images:,} test images. One image is {100 / found.images:.1f} points, so the SQNR of the "
         "logits ranks the layers. Activations have 8 bits. *Predicted* is the curvature of the loss times the squared "
         "error of the weights; its order agrees with the measured one by a Spearman correlation of "
         f"{found.rank_correlation(8):.2f} at 8 and {found.rank_correlation(4):.2f} at 4 bits.\n\n"

@@ -1,0 +1,58 @@
+"""What `models.quantize --max-drop` does: an INT8 network with some layers in FP32, its loss and its cost in time.
+
+Imports no torch.
+"""
+
+import time
+from statistics import median
+
+import numpy as np
+
+from common import machine
+from models import cifar10
+from models.engines import openvino
+from models.engines.network import FoldedLayer
+from models.engines.quantized import QuantizedLayer, narrowed
+from models.study import bound, rounding, running
+from models.topology import Network
+
+CALLS = 30
+"""Timed calls for one image, after as many that are not timed."""
+
+
+def within(
+    exact: Network[FoldedLayer],
+    network: Network[QuantizedLayer],
+    images: cifar10.Images,
+    labels: cifar10.Labels,
+    max_drop: float,
+) -> tuple[Network[QuantizedLayer], str]:
+    """Return the network with the fewest layers in FP32 whose loss is within `max_drop` (0 to 1), and a sentence on it.
+
+    Args:
+        exact: the FP32 network.
+        network: the same, quantized.
+        images: labelled images, `[N, 3, S, S] uint8`; the more, the narrower the interval that must be within.
+        labels: of the images.
+        max_drop: the most that top-1 may lose.
+    """
+    threads = machine.available_cores()
+    reference = running.answers(openvino.floating(exact, threads).forward, images, "fp32")
+    everything = frozenset(layer.spec.name for layer in network)
+    choose = bound.blend(network, rounding.kept_floating(network, exact, everything))
+    found = bound.search(choose, reference, images, labels, max_drop, threads)
+    mixed = choose(frozenset(found.kept))
+    before, after = (milliseconds(one, images[:1], threads) for one in (network, mixed))
+    return mixed, f"{bound.said(found, 'FP32')}; one image takes {after:.2f} ms, {before:.2f} ms all in INT8"
+
+
+def milliseconds(network: Network[QuantizedLayer], image: cifar10.Images, threads: int) -> float:
+    """Return the median time of one image on this CPU's kernels."""
+    served = network if machine.has_vnni() else narrowed(network)
+    forward, pixels = openvino.int8(served, threads).forward, np.ascontiguousarray(image)
+    seconds = []
+    for _ in range(2 * CALLS):
+        began = time.perf_counter()
+        forward(pixels)
+        seconds.append(time.perf_counter() - began)
+    return 1000 * median(seconds[CALLS:])
