@@ -42,7 +42,7 @@ SPEED_ROWS = ("fp32-cpu", "bf16-cpu", "fp16-cpu", "int8", "int8-dynamic")
 """The variants that are timed, beside the artifact of the bound."""
 BOUND = "int8-bound"
 """The recipe whose artifact has a speed of its own."""
-QUICK_IMAGES, QUICK_STEPS = 64, 2
+QUICK_IMAGES, QUICK_STEPS, QUICK_BATCH, QUICK_LAYERS = 16, 2, 8, ("conv1", "layer4.1.conv2")
 PARTS = ("sensitivity", "sweep", "speed")
 """The measurements besides the recipes."""
 
@@ -132,8 +132,8 @@ class Study:
     def expected(self, recipe: Recipe) -> float:
         """Return the seconds that a recipe takes on two cores with AVX2, roughly."""
         share = len(self.source.images) / 10_000
-        work = {"adaround": 450.0, "bound": 900 * share, "qat": 4.5 * self.source.steps(recipe)}
-        work["distillation"] = 5.5 * self.source.steps(recipe)
+        steps = self.source.steps(recipe)
+        work = {"adaround": 0.4 * steps, "bound": 900 * share, "qat": 4.5 * steps, "distillation": 5.5 * steps}
         is_begun = recipe.is_trained and self.is_trained(recipe)
         return 120 * share + (0 if is_begun else work.get(recipe.algorithm, 10))
 
@@ -181,12 +181,13 @@ class Study:
 
     def sensitivity(self, identity: str) -> sensitivity.Sensitivity:
         """Measure the sensitivity of the layers."""
-        return sensitivity.measure(self.source, identity, min(sensitivity.IMAGES, len(self.source.images)))
+        layers = QUICK_LAYERS if self.args.quick else tuple(layer.spec.name for layer in self.source.network)
+        return sensitivity.measure(self.source, identity, layers)
 
     def sweep(self, identity: str) -> sweep.Sweep:
         """Measure calibrations."""
         if self.args.quick:
-            return sweep.measure(self.source, identity, (16,), (0, 1), QUICK_IMAGES)
+            return sweep.measure(self.source, identity, (QUICK_IMAGES,), (0,))
         return sweep.measure(self.source, identity)
 
     def speed(self, identity: str) -> speed.Speeds:
@@ -269,6 +270,7 @@ def prepared(args: argparse.Namespace) -> Study:
         threads=args.threads,
         training_steps=args.training_steps,
         adaround_steps=args.adaround_steps,
+        training_batch=QUICK_BATCH if args.quick else qat.BATCH,
     )
     return Study(args, source, card.bytes)
 

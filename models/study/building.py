@@ -42,6 +42,8 @@ class Source:
     training_steps: int | None = None
     """Instead of each row's."""
     adaround_steps: int | None = None
+    training_batch: int = qat.BATCH
+    """Images of a training step."""
 
     @cached_property
     def seen(self) -> dict[str, Seen]:
@@ -104,7 +106,7 @@ def _adaround(recipe: Recipe, source: Source) -> Built:
 
 
 def _trained(recipe: Recipe, source: Source) -> Built:
-    plan = qat.Plan(recipe.name, source.checkpoint_sha256, source.steps(recipe))
+    plan = qat.Plan(recipe.name, source.checkpoint_sha256, source.steps(recipe), source.training_batch)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = qat.train(plan, source.network, source.calibration, source.data, source.trained, device)
     note = f"{run.step:,} steps of {plan.batch_size} images in {run.seconds / 60:.0f} min on {device}"

@@ -36,9 +36,12 @@ FOLDER = Path("runs/study/trained")
 """Where runs and their results lie."""
 PADDING, CUTOUT = 4, 0
 """Of the augmentation. Without cutout: the network is trained already."""
-LEARNING_RATE, MOMENTUM, WARM_UP = 2e-3, 0.9, 0.05
-"""SGD's; rises over the first share of the steps, then falls like a cosine. Norms of gradients are cut at CLIP."""
-CLIP = 1.0
+LEARNING_RATE, WARM_UP = 3e-5, 0.05
+"""Adam's; rises over the first share of the steps, then falls like a cosine."""
+OF_STEPS = 30.0
+"""The learning rate of the logarithms of the quantizers' steps, as a multiple of the one of weights."""
+BATCH = 128
+"""Images of a step."""
 TEMPERATURE = 2.0
 """Of the distillation (Hinton et al., 2015)."""
 
@@ -50,7 +53,7 @@ class Plan:
     recipe: str
     checkpoint_sha256: str
     steps: int
-    batch_size: int = 128
+    batch_size: int = BATCH
     learning_rate: float = LEARNING_RATE
     seed: int = 0
 
@@ -74,7 +77,10 @@ class Training:
         self.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teacher = Simulated(network, rounds=False).requires_grad_(requires_grad=False)
         self.teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.SGD(self.net.parameters(), plan.learning_rate, MOMENTUM, nesterov=True)
+        named = list(self.net.named_parameters())
+        steps, others = ([p for name, p in named if ("log_" in name) is is_step] for is_step in (True, False))
+        groups = [{"params": others, "multiple": 1.0}, {"params": steps, "multiple": OF_STEPS}]
+        self.optimizer = torch.optim.Adam(groups, plan.learning_rate)
 
     def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Make one step on random images of `[N, 3, 32, 32] uint8`; return its loss, without waiting for it."""
@@ -85,12 +91,11 @@ class Training:
         x = augment(images[chosen], flip, PADDING, CUTOUT, images.shape[2], generator)
         x = x.contiguous(memory_format=torch.channels_last)
         for group in self.optimizer.param_groups:
-            group["lr"] = plan.learning_rate_at(self.step)
+            group["lr"] = plan.learning_rate_at(self.step) * group["multiple"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=hardware.has_bfloat16(self.device)):
             loss = self._loss(self.net(x).float(), x, labels[chosen])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), CLIP)
         self.optimizer.step()
         self.step += 1
         return loss.detach()
@@ -172,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--checkpoint", type=Path, default=files.default_path(), help="(%(default)s)")
     add("--out", type=Path, default=FOLDER, help="folder for the run (%(default)s)")
     add("--steps", type=flags.positive, help="batches to train on (the row's)")
-    add("--batch-size", type=flags.positive, default=128, help="(%(default)s)")
+    add("--batch-size", type=flags.positive, default=BATCH, help="(%(default)s)")
     add("--learning-rate", type=float, default=LEARNING_RATE, help="(%(default)s)")
     add("--seed", type=flags.whole, default=0, help="(%(default)s)")
     add("--device", type=flags.device, default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")

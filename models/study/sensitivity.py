@@ -5,6 +5,7 @@ the curvature of the loss predicts the order without a single quantized forward 
 https://arxiv.org/abs/1911.03852): the mean trace of the Hessian (Hutchinson) times the squared error of the weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,13 +74,13 @@ class Sensitivity:
         return float(np.corrcoef(predicted, np.arange(len(rows)))[0, 1])
 
 
-def measure(source: Source, identity: str, images: int = IMAGES) -> Sensitivity:
-    """Measure every layer; four networks for each, on the first `images` test images."""
-    shown, labels, reference = source.images[:images], source.labels[:images], source.reference[:images]
+def measure(source: Source, identity: str, layers: Sequence[str]) -> Sensitivity:
+    """Measure the named layers; four networks for each, on the first test images."""
+    shown, labels, reference = source.images[:IMAGES], source.labels[:IMAGES], source.reference[:IMAGES]
     everything = frozenset(layer.spec.name for layer in source.network)
     traces = curvature(source.network, source.calibration[:CURVATURE_IMAGES])
     rows = []
-    bar = tqdm(total=len(BITS) * len(everything) * 2, desc="sensitivity", unit="network", leave=False)
+    bar = tqdm(total=len(BITS) * len(layers) * 2, desc="sensitivity", unit="network", leave=False)
 
     def cost(recipe: Recipe, kept: frozenset[str]) -> Cost:
         network = rounding.kept_floating(plain(recipe, source), source.network, kept)
@@ -89,7 +90,7 @@ def measure(source: Source, identity: str, images: int = IMAGES) -> Sensitivity:
 
     for bits, name in BITS.items():
         recipe = replace(RECIPES[name], name=f"{bits} bits")
-        for layer in source.network:
+        for layer in (one for one in source.network if one.spec.name in layers):
             own = layer.spec.name
             only, without = cost(recipe, everything - {own}), cost(recipe, frozenset({own}))
             predicted = traces[own] * weight_error(layer, source.network, recipe)

@@ -18,10 +18,6 @@ from models.study import rounding
 from models.study.recipes import Recipe
 from models.topology import Network
 
-SMALLEST = 1e-8
-"""Least step."""
-
-
 class Rounding(torch.autograd.Function):
     """Rounding and clipping to `low` ... `high` steps, with LSQ's gradients: straight through, and one for the step."""
 
@@ -58,17 +54,20 @@ class SimulatedLayer(nn.Module):
         self.most = self.low = self.high = 0
 
     def prepare(self, scale: Tensor, most: int, step: float, offset: int, levels: int) -> None:
-        """Set the steps to begin with: of weights, `[out]`, and of the output."""
+        """Set the steps to begin with: of weights, `[out]`, and of the output. Their logarithms are learnt.
+
+        Steps differ by orders of magnitude between layers and bits; equal changes of logarithms suit them all.
+        """
         self.most, self.low, self.high = most, -offset, levels - 1 - offset
-        self.weight_step = nn.Parameter(scale.reshape(-1, *[1] * (self.weight.ndim - 1)).clone())
-        self.step = nn.Parameter(torch.tensor(step))
+        self.log_weight_step = nn.Parameter(scale.reshape(-1, *[1] * (self.weight.ndim - 1)).log())
+        self.log_step = nn.Parameter(torch.tensor(step or 1.0).log())
 
     def rounded_weight(self) -> Tensor:
         """Return the weight in real units."""
         if not self.rounds:
             return self.weight
         scaled = self.weight * self.pixel_scale
-        rounded: Tensor = Rounding.apply(scaled, self.weight_step.clamp_min(SMALLEST), -self.most, self.most)
+        rounded: Tensor = Rounding.apply(scaled, self.log_weight_step.exp(), -self.most, self.most)
         return rounded / self.pixel_scale
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
@@ -80,7 +79,7 @@ class SimulatedLayer(nn.Module):
         if not self.rounds:
             return F.relu(y) if self.spec.relu or added is not None else y
         # The lower limit of a rounded output that cannot be negative is 0, which makes it a ReLU.
-        rounded: Tensor = Rounding.apply(y.float(), self.step.clamp_min(SMALLEST), self.low, self.high)
+        rounded: Tensor = Rounding.apply(y.float(), self.log_step.exp(), self.low, self.high)
         return rounded
 
 
@@ -118,12 +117,12 @@ class Simulated(nn.Module):
         return self.layers.map(self._integers)
 
     def _integers(self, layer: SimulatedLayer) -> QuantizedLayer:
-        step = layer.weight_step.clamp_min(SMALLEST)
+        step = layer.log_weight_step.exp()
         integers = (layer.weight * layer.pixel_scale / step).round().clamp(-layer.most, layer.most)
         weight = integers.to(torch.int8).cpu().contiguous().numpy()
         scale, bias = step.flatten().cpu().numpy().copy(), layer.bias.detach().cpu().numpy().copy()
         if layer.is_stem:
             weight, bias = quantized.framed(weight, scale, bias, self.source.input)
         is_head = layer.spec.name == "fc"
-        output = 0.0 if is_head else float(layer.step.clamp_min(SMALLEST))
+        output = 0.0 if is_head else float(layer.log_step.exp())
         return QuantizedLayer(layer.spec, weight, scale, bias, output, -layer.low, layer.high - layer.low + 1)

@@ -69,10 +69,9 @@ def measure(
     identity: str,
     counts: tuple[int, ...] = COUNTS,
     seeds: tuple[int, ...] = SEEDS,
-    images: int = IMAGES,
 ) -> Sweep:
-    """Calibrate with every observer, number of images and seed; answer the first `images` test images with each."""
-    network, shown, reference = source.network, source.images[:images], source.reference[:images]
+    """Calibrate with every observer, number of images and seed; answer the first test images with each."""
+    network, shown, reference = source.network, source.images[:IMAGES], source.reference[:IMAGES]
     integers = {layer.spec.name: rounding.nearest(layer, network, RECIPES[BASE]) for layer in network}
     trials = []
     with tqdm(total=len(counts) * len(seeds) * len(observers.OBSERVERS), desc="sweep", unit="network") as bar:
@@ -83,7 +82,7 @@ def measure(
                     found = ranges.chosen(network, replace(RECIPES[BASE], observer=observer), seen)
                     built = rounding.assembled(network, integers, found, 8)
                     logits = running.answers(running.forward(built, source.threads), shown, observer)
-                    top1 = float((logits.argmax(1) == source.labels[:images]).mean())
+                    top1 = float((logits.argmax(1) == source.labels[:IMAGES]).mean())
                     trials.append(Trial(observer, count, seed, top1, sqnr(reference, logits) or np.inf))
                     bar.update()
     return Sweep(identity, len(shown), tuple(trials))

@@ -38,7 +38,7 @@ METHODS = """\
 - AdaRound ([Nagel et al., 2020](https://arxiv.org/abs/2004.10568)) on windows at 8,192 random positions for each layer,
   from the input in the network that is quantized so far to the output in FP32.
 - Quantization-aware training with learned steps, LSQ ([Esser et al., 2020](https://arxiv.org/abs/1902.08153)), from the
-  trained weights with BatchNorm folded in; SGD with a cosine, crops and flips. Distillation
+  trained weights with BatchNorm folded in; Adam with a cosine, crops and flips. Distillation
   ([Hinton et al., 2015](https://arxiv.org/abs/1503.02531)) from FP32 at temperature 2, without labels.
 - Mixed precision: layers are ranked by the SQNR of the logits when only that layer is quantized; a bisection finds how
   many must be kept so that the whole interval of the paired difference lies above -0.1 points. It looks at the test
