@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> list[str]:
     if args.artifact:
         integers = quantized.quantize(network, ranges, quantized.FULL_LIMIT)
         if args.max_drop is not None:
+            bounding.labels_mean_classes(network, card)
             pixels, labels = cifar10.read(args.data, "test")
             shown = preprocess.resized(pixels[: args.test_images], side)
             integers, sentence = bounding.within(

@@ -33,6 +33,7 @@ from models.files import ARTIFACT_SUFFIX
 from models.loading import load
 from models.study import building, page, qat, ranges, results, running, sensitivity, speed, sweep
 from models.study import found as found_on_disk
+from models.study.bounding import labels_mean_classes
 from models.study.building import Source
 from models.study.packing import packed
 from models.study.recipes import QUICK, RECIPES, REFERENCE, Recipe
@@ -42,7 +43,7 @@ SPEED_ROWS = ("fp32-cpu", "bf16-cpu", "fp16-cpu", "int8", "int8-dynamic")
 """The variants that are timed, beside the artifact of the bound."""
 BOUND = "int8-bound"
 """The recipe whose artifact has a speed of its own."""
-QUICK_IMAGES, QUICK_STEPS, QUICK_BATCH, QUICK_LAYERS = 16, 2, 8, ("conv1", "layer4.1.conv2")
+QUICK_IMAGES, QUICK_STEPS, QUICK_BATCH, QUICK_LAYERS = 16, 2, 8, ("layer4.1.conv2", "fc")
 PARTS = ("sensitivity", "sweep", "speed")
 """The measurements besides the recipes."""
 
@@ -257,10 +258,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def prepared(args: argparse.Namespace) -> Study:
     """Return the study of the flags."""
     state, card = checkpoint.load(args.checkpoint)
+    network = fold(state, card)
+    labels_mean_classes(network, card)
     images, labels = cifar10.read(args.data, "test")
     count = QUICK_IMAGES if args.quick else ranges.IMAGES
     source = Source(
-        network=fold(state, card),
+        network=network,
         checkpoint_sha256=card.sha256,
         calibration=ranges.images_for(args.data, count),
         images=np.ascontiguousarray(images[: args.images]),

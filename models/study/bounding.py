@@ -10,14 +10,30 @@ import numpy as np
 
 from common import machine
 from models import cifar10
+from models.card import Card, names_of
 from models.engines import openvino
 from models.engines.network import FoldedLayer
 from models.engines.quantized import QuantizedLayer, narrowed
+from models.files import CheckpointError
 from models.study import bound, rounding, running
 from models.topology import Network
 
 CALLS = 30
 """Timed calls for one image, after as many that are not timed."""
+
+
+def labels_mean_classes(network: Network[FoldedLayer], card: Card) -> None:
+    """Check that the labels of CIFAR-10's test images mean the checkpoint's classes.
+
+    Raises:
+        CheckpointError: it has others, or in another order.
+    """
+    names = names_of(card, network.architecture.classes)
+    if names != cifar10.CLASSES:
+        raise CheckpointError(
+            f"the checkpoint has the classes {', '.join(names)}, and is judged on CIFAR-10's: "
+            f"{', '.join(cifar10.CLASSES)}, in this order"
+        )
 
 
 def within(

@@ -126,5 +126,5 @@ RECIPES = {
 }  # fmt: skip
 REFERENCE = "fp32"
 """The row that every other one is compared with."""
-QUICK = ("fp32", "int8-dynamic", "int8-minmax-tensor", "int8-corrected", "w4a8-adaround", "w4a4-distilled")
+QUICK = ("fp32", "int8-minmax-tensor", "int8-corrected", "w4a8-adaround", "w4a4-distilled")
 """The rows of `--quick`: one of each kind of work."""

@@ -18,6 +18,7 @@ from models.study import rounding
 from models.study.recipes import Recipe
 from models.topology import Network
 
+
 class Rounding(torch.autograd.Function):
     """Rounding and clipping to `low` ... `high` steps, with LSQ's gradients: straight through, and one for the step."""
 
