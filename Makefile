@@ -40,7 +40,7 @@ LOADTEST = --out $(OUT) $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(CONCURRE
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(INSTALLED) ## set up .venv with the versions of constraints.txt; LEAN=1 .venv-lean without torch; PYTHON= names the interpreter
@@ -56,7 +56,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: serve
-serve: $(INSTALLED) ## start the service; LEAN=1 without torch; PORT=8000 HOST=127.0.0.1 VARIANTS=fp32,fp16,int8
+serve: $(INSTALLED) ## start the service; LEAN=1 without torch; CHECKPOINT=file or folder PORT=8000 HOST=127.0.0.1 VARIANTS=fp32,fp16,int8
 	@exec $(BIN)/python -m service $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) \
 		$(if $(VARIANTS),--variants $(VARIANTS)) $(FLAGS)
 
@@ -73,7 +73,7 @@ $(LEAN_TESTS): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: compare
-compare: $(INSTALLED) ## run the load test over every variant; URL= measures a running service; VARIANTS= CONCURRENCY=1,8 DURATION=20 OUT=
+compare: $(INSTALLED) ## run the load test over every variant; URL= measures a running service; CHECKPOINT= VARIANTS= CONCURRENCY=1,8 DURATION=20 OUT=
 	@exec $(BIN)/python $(if $(URL),-m loadtest --url $(URL),deploy/compare.py) $(LOADTEST)
 
 .PHONY: study
@@ -156,7 +156,11 @@ audit: ## look for known vulnerabilities of the packages in the image; docs/supp
 
 .PHONY: image-check
 image-check: ## build the image and run it confined; TARGET=cpu IMAGE= FLAGS='--engine podman'; needs docker or podman
-	$(PYTHON) deploy/image_check.py --target $(TARGET) $(if $(IMAGE),--image $(IMAGE)) $(FLAGS)
+	$(PYTHON) -m deploy.image_check --target $(TARGET) $(if $(IMAGE),--image $(IMAGE)) $(FLAGS)
+
+.PHONY: kube-play-check
+kube-play-check: $(INSTALLED) kubectl ## run the Deployment of the overlay cpu with podman, on the image of image-check, and ask for a prediction; IMAGE=
+	$(BIN)/python -m deploy.kube_play $(if $(IMAGE),--image $(IMAGE)) $(FLAGS)
 
 .PHONY: sbom
 sbom: ## write the bill of materials of the image's Python packages (CycloneDX) to SBOM=sbom.json; REQUIREMENTS=deploy/requirements.txt

@@ -26,6 +26,10 @@ HIDDEN_BY_CAP = {
 https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html"""
 
 
+KILL_FIRST_POINTS = 500
+"""Thousandths of the memory limit that the kernel adds to what a process has, when it chooses which one to kill."""
+
+
 def available_cores() -> int:
     """Return the cores that this process may use: its affinity, capped by the CPU quota of its cgroups; at least 1."""
     return max(1, min(affinity(), int(cpu_quota() or affinity())))
@@ -65,6 +69,16 @@ def lower_priority(pid: int, steps: int) -> None:
         OSError: the process has ended, or the system forbids the change.
     """
     os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0) + steps)
+
+
+def kill_first(pid: int) -> None:
+    """Let the kernel kill a new process before this one if memory runs out, however little the process has yet.
+
+    Raises:
+        OSError: the process has ended, or the system has no such setting.
+    """
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    Path(f"/proc/{pid}/oom_score_adj").write_text(str(min(own + KILL_FIRST_POINTS, 1000)))
 
 
 def yield_to_others(pid: int) -> None:

@@ -49,3 +49,20 @@ def mcnemar(only_a: int, only_b: int) -> float:
     discordant = only_a + only_b
     tail: float = sum(math.comb(discordant, i) for i in range(min(only_a, only_b) + 1)) / 2**discordant
     return min(1.0, 2 * tail)
+
+
+def at_most(successes: int, trials: int, p: float) -> float:
+    """Return the probability of at most so many successes if each trial succeeds with probability `p` (binomial)."""
+    if not 0 < p < 1:
+        return 1.0 if p <= 0 or successes >= trials else 0.0
+    return min(1.0, math.fsum(_exactly(count, trials, p) for count in range(successes + 1)))
+
+
+def at_least(successes: int, trials: int, p: float) -> float:
+    """Return the probability of at least so many successes if each trial succeeds with probability `p` (binomial)."""
+    return at_most(trials - successes, trials, 1 - p)
+
+
+def _exactly(count: int, trials: int, p: float) -> float:
+    ways = math.lgamma(trials + 1) - math.lgamma(count + 1) - math.lgamma(trials - count + 1)
+    return math.exp(ways + count * math.log(p) + (trials - count) * math.log1p(-p))

@@ -1,6 +1,9 @@
 """Start the service on a free port, run the load test against it, and stop it. `make compare` runs this script.
 
-    python deploy/compare.py --out DIR [--variants fp32,int8] [any other flag of `python -m loadtest`]
+    [CHECKPOINT=FOLDER] python deploy/compare.py --out DIR [--variants fp32,int8] [any flag of `python -m loadtest`]
+
+If CHECKPOINT (or PRECISION_CHECKPOINT) is a folder that `python -m models.prepare` wrote, the service serves its
+network and the load test sends its held-out images, unless --images names others.
 
 Without `--variants` and PRECISION_VARIANTS the service loads its default variants, and `bf16-cpu` and `fp16-cpu` if the
 CPU computes natively in them. `--help` shows the help of the load test. The service takes its PRECISION_* variables,
@@ -21,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common import machine
+from models.split import SUFFIX as SPLIT
 from models.variants import DEFAULT_VARIANTS, native_variants
 
 START_SECONDS = 600
@@ -126,6 +130,14 @@ def served(asked: str | None) -> list[str]:
     return ["--variants", asked or ",".join((*DEFAULT_VARIANTS, *native_variants(machine.usable_flags())))]
 
 
+def sent(argv: list[str]) -> list[str]:
+    """Return the flag that sends the images of the prepared folder that is served; none where --images chooses them."""
+    served = os.environ.get("PRECISION_CHECKPOINT") or os.environ.get("CHECKPOINT")
+    is_chosen = any(flag.partition("=")[0] == "--images" for flag in argv)
+    is_prepared = served and not is_chosen and any(Path(served).glob(f"*{SPLIT}"))
+    return ["--images", str(served)] if is_prepared else []
+
+
 def main(argv: list[str]) -> int:
     """Run the comparison and return the load test's exit code; 1 if the service did not start."""
     if {"-h", "--help"} & set(argv):
@@ -143,7 +155,7 @@ def main(argv: list[str]) -> int:
         signal.signal(signum, lambda received, _: sys.exit(128 + received))
     try:
         with running_service(served(known.variants), log) as url:
-            return compare([*LOADTEST, "--url", url, *argv])
+            return compare([*LOADTEST, "--url", url, *sent(argv), *argv])
     except RuntimeError as error:
         print(*log.read_text(errors="replace").splitlines()[-20:], f"error: {error}", sep="\n", file=sys.stderr)
         return 1

@@ -1,37 +1,26 @@
 """Build the image and run it as clusters do: foreign user, read-only root, limits, no network, no HOME.
 
 `make image-check` needs docker, or podman (`apt install podman buildah`). IMAGE= checks an image that exists.
-Requests are sent from inside the container, so that it needs no network.
 """
 
 import argparse
 import json
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-TAG = "localhost/precision-service"
-START_SECONDS = 300
-MEMORY = "2g"
-CONFINED = ("--user", "12345:12345", "--env", "HOME=/nonexistent", "--cpus", "1", "--memory", MEMORY)
+from deploy.containers import ROOT, TAG, Container, Engine, Failure, expect, find_engine, running
+
+CONFINED = ("--user", "12345:12345", "--env", "HOME=/nonexistent", "--cpus", "1", "--memory", "2g")
 """A user without a passwd entry, a HOME that does not exist (podman sets a missing one), one core, limited memory."""
-ASK = """
-import http.client, sys
-method, host, path = sys.argv[1:4]
-connection = http.client.HTTPConnection(host, 8000, timeout=30)
-body = bytes(3072) if method == "POST" else None
-connection.request(method, path, body, {"Content-Type": "application/octet-stream"})
-answer = connection.getresponse()
-print(answer.status, answer.read().decode()[:200])
-"""
+BOTH = ("--env", "PRECISION_VARIANTS=fp32,int8")
+HEAVY_LOAD = ROOT / "deploy" / "heavy_load.py"
+TOO_LITTLE = ("--memory", "400m", "--memory-swap", "400m")
+"""Less memory than fp32 and int8 need, and more than the service needs without them; no swap."""
+DEATH_SECONDS = 120
 WRITE = """
 for path in ("/x", "/tmp/x", "/home/precision/x"):
     try:
@@ -40,72 +29,28 @@ for path in ("/x", "/tmp/x", "/home/precision/x"):
     except OSError:
         pass
 """
-PEAK = """
+MEMORY = """
 from pathlib import Path
+from common import cgroup
 peaks = [Path("/sys/fs/cgroup/memory.peak"), Path("/sys/fs/cgroup/memory/memory.max_usage_in_bytes")]
-print(*[path.read_text() for path in peaks if path.exists()])
+peak = next((f"{int(p.read_text()) / 2**20:.0f}" for p in peaks if p.exists()), "unknown")
+print(cgroup.oom_kills(), peak, f"{cgroup.memory_limit() / 2**20:.0f}")
 """
 
 
-class Failure(Exception):
-    """A check that did not hold, or a command that failed."""
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A command that runs containers: docker or podman, with flags of its own."""
-
-    command: tuple[str, ...]
-
-    @property
-    def is_podman(self) -> bool:
-        """True for podman, whose flags differ in two places."""
-        return Path(self.command[0]).name == "podman"
-
-    def __call__(self, *arguments: str) -> str:
-        """Return the output of a command, or its errors if it has no output.
-
-        Raises:
-            Failure: it failed; the message has its errors.
-        """
-        done = subprocess.run([*self.command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Failure(f"{' '.join([*self.command, *arguments[:2]])}: {(done.stderr or done.stdout).strip()}")
-        return (done.stdout or done.stderr).strip()
-
-
-@dataclass(frozen=True)
-class Container:
-    """A running container of the image."""
-
-    engine: Engine
-    name: str
-
-    def python(self, code: str, *arguments: str) -> str:
-        """Return what Python prints inside the container."""
-        return self.engine("exec", self.name, "python", "-c", code, *arguments)
-
-    def ask(self, method: str, host: str, path: str) -> str:
-        """Return status and beginning of the answer to a request from inside the container."""
-        return self.python(ASK, method, host, path)
-
-
-def expect(condition: bool, message: str) -> str:
-    """Return the message as evidence.
-
-    Raises:
-        Failure: the condition does not hold.
-    """
-    if not condition:
-        raise Failure(message)
-    return message
+def ready_variants(container: Container) -> list[str]:
+    """Return the names of the variants that are ready."""
+    states = json.loads(container.get("/health/ready").partition(" ")[2])["variants"]
+    return [name for name, state in states.items() if state == "ready"]
 
 
 def predicts(container: Container) -> str:
-    """Check that the first variant answers a prediction."""
-    variants = re.findall(r'"name":\s*"([\w-]+)"', container.ask("GET", "127.0.0.1", "/variants"))
-    answer = container.ask("POST", "127.0.0.1", f"/predict/{variants[0]}")
-    return expect(answer.startswith("200 "), answer)
+    """Check that every ready variant answers a prediction."""
+    variants = ready_variants(container)
+    for name in variants:
+        answer = container.ask("POST", "127.0.0.1", f"/predict/{name}")
+        expect(answer.startswith("200 "), f"{name}: {answer[:200]}")
+    return expect(bool(variants), f"variants: {', '.join(variants)}")
 
 
 def speaks_ipv6(container: Container) -> str:
@@ -132,10 +77,28 @@ def counts_cores(container: Container) -> str:
     return expect(cores == "1", f"cores: {cores}")
 
 
+def takes_load(container: Container) -> str:
+    """Send load that needs much memory, and say how it was answered."""
+    return container.python(HEAVY_LOAD.read_text(), *ready_variants(container))
+
+
 def fits_memory(container: Container) -> str:
-    """Check that the kernel counted no more memory than the limit, and say how much."""
-    peak = int(container.python(PEAK).split()[0])
-    return expect(peak <= 2 * 2**30, f"peak: {peak / 2**20:.0f} MiB of {MEMORY}")
+    """Check that the kernel killed no process for memory, and say how much memory was used."""
+    kills, peak, limit = container.python(MEMORY).split()
+    return expect(kills == "0", f"peak: {peak} MiB of {limit}, processes killed: {kills}")
+
+
+def names_lack_of_memory(container: Container) -> str:
+    """Check that log, /variants and metric say that the kernel killed a worker for memory."""
+    deadline = time.monotonic() + DEATH_SECONDS
+    told = "because its cgroup was out of memory; it had up to"
+    counted = re.compile(r'precision_worker_deaths_total{cause="out_of_memory",variant="[\w-]+"} [1-9]')
+    while not (counted.search(container.get("/metrics")) and told in container.get("/variants")):
+        expect(time.monotonic() < deadline, f"no worker died for memory within {DEATH_SECONDS} s")
+        time.sleep(2)  # each question starts a Python in the container
+    lines = [line for line in container.engine.logs(container.name).splitlines() if told in line]
+    expect(bool(lines), "the log does not say it")
+    return str(json.loads(lines[0])["message"])
 
 
 def is_healthy(container: Container) -> str:
@@ -161,43 +124,33 @@ def stops(container: Container) -> str:
 
 
 Check = Callable[[Container], str]
-CHECKS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Check, ...]]] = {
-    "as the image says": ((), (), (is_not_root, predicts, is_healthy, stops)),
-    "confined": (
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to run the image, and what is checked then, in order."""
+
+    checks: tuple[Check, ...]
+    flags: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    """The command in place of the image's own."""
+    gets_ready: bool = True
+
+
+UNDER_LOAD = (takes_load, predicts, fits_memory, stops)
+CASES = {
+    "as the image says": Case((is_not_root, predicts, is_healthy, stops)),
+    "confined": Case(
+        (has_foreign_user, cannot_write, counts_cores, predicts, speaks_ipv6, fits_memory, stops),
         CONFINED,
         ("python", "-m", "service", "--host", "::", "--port", "8000"),
-        (has_foreign_user, cannot_write, counts_cores, predicts, speaks_ipv6, fits_memory, stops),
     ),
+    "fp32 and int8 in 1 GiB": Case(UNDER_LOAD, ("--cpus", "2", "--memory", "1g", *BOTH)),
+    "int8 as in the overlay cpu": Case(
+        UNDER_LOAD, ("--cpus", "2", "--memory", "1280m", "--env", "PRECISION_VARIANTS=int8")
+    ),
+    "too little memory": Case((names_lack_of_memory, stops), (*TOO_LITTLE, *BOTH), gets_ready=False),
 }
-"""Name -> flags of the container, command instead of the image's own, and checks in their order."""
-
-
-@contextmanager
-def running(engine: Engine, image: str, flags: tuple[str, ...], command: tuple[str, ...]) -> Iterator[Container]:
-    """Run a container without network on a read-only root until the block ends; wait until it is ready.
-
-    Raises:
-        Failure: it ended, or it was not ready within START_SECONDS.
-    """
-    read_only = ("--read-only", "--read-only-tmpfs=false") if engine.is_podman else ("--read-only",)
-    name = engine("run", "--detach", "--network", "none", *read_only, *flags, image, *command)
-    container = Container(engine, name)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _is_ready(container):
-            expect(engine("inspect", "--format", "{{.State.Running}}", name) == "true", engine("logs", name))
-            expect(time.monotonic() < deadline, f"not ready within {START_SECONDS} s")
-            time.sleep(2)  # each question starts a Python in the container
-        yield container
-    finally:
-        engine("rm", "--force", name)
-
-
-def _is_ready(container: Container) -> bool:
-    try:
-        return container.ask("GET", "127.0.0.1", "/health/ready").startswith("200 ")
-    except Failure:
-        return False
 
 
 def build(engine: Engine, target: str, flags: list[str]) -> str:
@@ -207,29 +160,19 @@ def build(engine: Engine, target: str, flags: list[str]) -> str:
     # The format of OCI has no HEALTHCHECK.
     form = ["--format", "docker"] if engine.is_podman else []
     stage = ["--target", target] if target in stages else []
-    engine("build", *form, *stage, *flags, "--tag", tag, ".")
+    engine("build", *form, *stage, *flags, "--tag", tag, str(ROOT))
     return tag
-
-
-def find_engine() -> Engine:
-    """Return the first of docker and podman that works.
-
-    Raises:
-        Failure: neither does.
-    """
-    for name in ("docker", "podman"):
-        if shutil.which(name) and subprocess.run([name, "info"], capture_output=True, check=False).returncode == 0:
-            return Engine((name,))
-    raise Failure("neither docker nor podman works here; on Debian: apt install podman buildah")
 
 
 def check(engine: Engine, image: str) -> bool:
     """Run all checks, print a line for each, and return whether all hold."""
     passed = True
-    for name, (flags, command, checks) in CHECKS.items():
+    for name, case in CASES.items():
         try:
-            with running(engine, image, flags, command) as container:
-                for one in checks:
+            with running(engine, image, case.flags, case.command) as container:
+                if case.gets_ready:
+                    container.wait_until_ready()
+                for one in case.checks:
                     print(f"ok    {name}: {one.__name__.replace('_', ' ')}: {one(container)}", flush=True)
         except Failure as failure:
             passed = False

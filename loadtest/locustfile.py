@@ -3,8 +3,8 @@
 Each variant is a class of users. The command line can name some of them: `locust -f loadtest/locustfile.py ... int8`.
 Locust rounds its statistics to a millisecond or more; `python -m loadtest` keeps the raw times.
 
-Environment: LOADTEST_VARIANTS names the variants (fp32,fp16,int8), LOADTEST_IMAGES a file of images (the bundled
-sample), LOADTEST_API_KEY the service's key.
+Environment: LOADTEST_VARIANTS names the variants (fp32,fp16,int8), LOADTEST_IMAGES a file or folder of images (the
+bundled sample), LOADTEST_API_KEY the service's key.
 """
 
 import os
@@ -13,12 +13,13 @@ from pathlib import Path
 
 from locust import FastHttpUser, task
 
-from loadtest.client.images import bodies, read
+from loadtest.client.folders import read
+from loadtest.client.images import bodies
 from loadtest.client.server import credentials
 
 NAMES = os.environ.get("LOADTEST_VARIANTS", "fp32,fp16,int8").split(",")
 FILE = os.environ.get("LOADTEST_IMAGES")
-BODIES = bodies(read(Path(FILE) if FILE else None), "png", 1, seed=0)
+BODIES = bodies(read(Path(FILE) if FILE else None, "png"), "png", 1, seed=0)
 
 
 class VariantUser(FastHttpUser):
@@ -31,11 +32,11 @@ class VariantUser(FastHttpUser):
     @task
     def predict(self) -> None:
         """Send one image."""
-        body = BODIES.bodies[next(self.sequence) % len(BODIES)]
+        index = next(self.sequence) % len(BODIES)
         self.client.post(
             f"/predict/{self.variant}",
-            data=body,  # type: ignore[arg-type] # locust says str, geventhttpclient takes bytes
-            headers={"Content-Type": BODIES.content_type} | credentials(),
+            data=BODIES.bodies[index],  # type: ignore[arg-type] # locust says str, geventhttpclient takes bytes
+            headers={"Content-Type": BODIES.content_types[index]} | credentials(),
         )
 
 

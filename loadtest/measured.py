@@ -5,18 +5,19 @@ from dataclasses import dataclass
 
 from loadtest.client.description import Description
 from loadtest.client.images import Bodies, LabelledImages
-from loadtest.client.server import Excluded, Service
+from loadtest.client.server import Excluded
 from loadtest.plan import Arm
 from loadtest.records import Played
 from loadtest.slo.level import Level
 from loadtest.slo.stopped import Searched
+from loadtest.targets import Target
 
 
 @dataclass(frozen=True)
 class Subjects:
     """The services under test, and their variants that are measured and left out."""
 
-    services: tuple[tuple[Service, Description], ...]
+    services: tuple[tuple[Target, Description], ...]
     arms: tuple[Arm, ...]
     excluded: tuple[Excluded, ...]
 
@@ -40,3 +41,5 @@ class Measured:
     stopped_by: signal.Signals | None = None
     """The signal that ended the run early."""
     seconds: float = 0.0
+    workers: tuple[str, ...] = ()
+    """The names of the workers that sent the load; empty for the load test's own process."""

@@ -1,7 +1,7 @@
 """The raw, unrounded records of requests and rounds."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -93,10 +93,30 @@ class Stretch:
 
 
 class Player(Protocol):
-    """Something that plays rounds: the load generator."""
+    """Something that plays rounds."""
 
     def play(self, planned: Round) -> Stretch:
         """Play one round to its last answer."""
+
+
+class Generating(Player, Protocol):
+    """A load generator: this process, or workers on this machine or on others."""
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """The names of the workers; empty for this process."""
+
+    def start(self) -> None:
+        """Start every user and wait until all are connected and idle."""
+
+    def stop(self) -> None:
+        """Stop every user, also those that still wait for an answer."""
+
+    def rewind(self) -> None:
+        """Let every arm begin with its first request again."""
+
+    def play_on(self, rounds: Iterable[Round]) -> Iterator[tuple[Round, Stretch]]:
+        """Play rounds of open workloads on end, and yield each one in its turn once its last answer is there."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from loadtest.client.classes import chosen
 from loadtest.client.images import ImagesError, bodies
-from loadtest.client.images import read as read_images
 from loadtest.console import tell
 from loadtest.journal import NoRecord, Record, read
 from loadtest.measured import Measured
@@ -53,7 +53,8 @@ def recovered(record: Record) -> Measured:
     if not record.played:
         raise NoRecord("no round ended")
     options = record.started.options
-    images = read_images(options.images)
+    described = [description for _, description in record.started.subjects.services]
+    images = chosen(options.images, options.payload, described)
     return Measured(
         record.started.subjects,
         images,

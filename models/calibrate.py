@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from common import machine
 from models import calibration, cifar10, files, pictures, preprocess
@@ -16,7 +17,7 @@ from models.calibration import Calibration
 from models.engines import openvino
 from models.engines.network import FoldedLayer
 from models.files import CheckpointError
-from models.topology import Network
+from models.topology import Network, affordable
 
 BINS = 2048
 """Of the histogram of each output."""
@@ -33,7 +34,9 @@ Range = tuple[float, float]
 """`(low, high)` of an output's values."""
 
 
-def calibrate(network: Network[FoldedLayer], images: cifar10.Images, method: str = "mse") -> dict[str, Range]:
+def calibrate(
+    network: Network[FoldedLayer], images: cifar10.Images, method: str = "mse", *, shows_progress: bool = False
+) -> dict[str, Range]:
     """Return the range of every convolution's output over the images, by name.
 
     Args:
@@ -41,15 +44,18 @@ def calibrate(network: Network[FoldedLayer], images: cifar10.Images, method: str
         images: `[N, 3, S, S] uint8`, S the network's input side; other images than the ones it is evaluated on.
         method: `minmax`; `percentile`, which cuts 0.01 % of the values; or `mse`, which minimises the squared error of
             8-bit rounding and clipping.
+        shows_progress: True shows a bar on a terminal.
     """
     run = openvino.outputs(network)
-    batches = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
+    starts = tqdm(range(0, len(images), BATCH), "ranges", leave=False, disable=None if shows_progress else True)
+    batches = (images[first : first + BATCH] for first in starts)
     extremes = widest([{name: (float(y.min()), float(y.max())) for name, y in run(batch).items()} for batch in batches])
     if method == "minmax":
         return extremes
     counts = {name: np.zeros(BINS) for name in extremes}
-    for batch in batches:
-        for name, y in run(batch).items():
+    starts = tqdm(range(0, len(images), BATCH), "histograms", leave=False, disable=None if shows_progress else True)
+    for first in starts:
+        for name, y in run(images[first : first + BATCH]).items():
             counts[name] += histogram(y, extremes[name])
     choosers: dict[str, Callable[[np.ndarray, Range], Range]] = {"mse": least_error, "percentile": percentile}
     choose = choosers[method]
@@ -108,7 +114,11 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
     Raises:
         CheckpointError: no picture in the folder can be read.
     """
-    images = pictures.read(folder, network.input.side, MOST_IMAGES) if folder else cifar10.sample()[0]
+    most = affordable(network.map(lambda layer: layer.spec), MOST_IMAGES)
+    if folder:
+        images = pictures.read(folder, network.input.side, most, network.input.resize)
+    else:
+        images = cifar10.sample()[0][:most]
     place = files.place(
         "calibration", ".json", checkpoint=checkpoint_sha256, input=network.input.as_json(), method=METHODS[0],
         bins=BINS, images=files.sha256(images.tobytes()), openvino=machine.version("openvino"),
@@ -116,7 +126,7 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
     if place:
         with suppress(CheckpointError, OSError):  # not cached yet, damaged, or in a folder without permission
             return calibration.load(place, checkpoint_sha256)
-    pixels = preprocess.resized(images, network.input.side)
+    pixels = preprocess.resized(images, network.input.side, network.input.resize)
     ranges = calibrate(network, pixels, METHODS[0])
     found = Calibration(checkpoint_sha256, METHODS[0], len(pixels), 0, ranges, network.input)
     files.store(place, found.to_json())

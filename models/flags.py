@@ -7,6 +7,7 @@ from pathlib import Path
 
 from models.card import Preparation
 from models.topology import RESIZES, SIDES
+from models.variants import VARIANTS
 
 LIKE = {
     "imagenet": Preparation(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize=256),
@@ -108,3 +109,11 @@ def channels(text: str) -> tuple[float, float, float]:
     if not all(0 <= value <= 1 for value in (red, green, blue)):
         raise argparse.ArgumentTypeError(f"expected numbers on the scale 0 to 1, got {text!r}")
     return red, green, blue
+
+
+def variants(text: str) -> tuple[str, ...]:
+    """Parse different names of variants, comma-separated."""
+    names = tuple(name.strip() for name in text.split(","))
+    if set(names) - set(VARIANTS) or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError(f"expected distinct names of {', '.join(VARIANTS)}, got {text!r}")
+    return names

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Logits = NDArray[np.floating]
-"""`[N, 10]`, one row per image."""
+"""`[N, C]`, one row per image."""
 
 
 def agreement(exact: Logits, found: Logits) -> float:

@@ -9,6 +9,7 @@ import json
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from models import cifar10, preprocess
 from models.card import Card
@@ -23,13 +24,14 @@ BATCH = 10
 """Images at once; a convolution copies the window of every pixel, which takes 2.4 MB an image."""
 
 
-def packed_logits(state: State, card: Card, images: cifar10.Images) -> bytes:
+def packed_logits(state: State, card: Card, images: cifar10.Images, *, shows_progress: bool = False) -> bytes:
     """Return a .npz with the oracle's logits on `[N, 3, 32, 32] uint8` images, and the checkpoint's SHA-256."""
     plan = card.plan({name: array.shape for name, array in state.items()})
     inputs = plan.input
     mean, std = (np.array(values, np.float32) * 255 for values in (inputs.mean, inputs.std))
     pixels = preprocess.resized(images, inputs.side, inputs.resize).transpose(0, 2, 3, 1)
-    batches = (pixels[i : i + BATCH].astype(np.float32) for i in range(0, len(pixels), BATCH))
+    starts = tqdm(range(0, len(pixels), BATCH), "reference", leave=False, disable=None if shows_progress else True)
+    batches = (pixels[i : i + BATCH].astype(np.float32) for i in starts)
     logits = np.concatenate([forward(state, plan.architecture, (batch - mean) / std) for batch in batches])
     content = io.BytesIO()
     of = json.dumps(inputs.as_json())

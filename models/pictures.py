@@ -1,10 +1,10 @@
-"""The pictures in a user's folder, to calibrate INT8 on. Imports no torch."""
+"""The pictures in a user's folder: found, read and prepared for the network. Imports no torch."""
 
 import itertools
 import logging
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,19 @@ class Listing:
     """The reason for each folder that cannot be listed; its `filename` is the folder."""
 
 
-def read(folder: Path, side: int, most: int) -> Images:
+@dataclass(frozen=True)
+class Decoded:
+    """The pictures among some files that could be read."""
+
+    pixels: tuple[NDArray[np.uint8], ...]
+    """Each `[3, side, side]`."""
+    indices: tuple[int, ...]
+    """The index of each one's file."""
+    unread: tuple[str, ...]
+    """A phrase for each file that cannot be read, with the reason."""
+
+
+def read(folder: Path, side: int, most: int, resize: int | None = None) -> Images:
     """Return up to `most` pictures in a folder and its subfolders as `[N, 3, side, side] uint8`.
 
     Folders take turns, so that each is represented, and a folder's pictures come in order of their names. What cannot
@@ -45,23 +57,32 @@ def read(folder: Path, side: int, most: int) -> Images:
         CheckpointError: no picture can be read.
     """
     listing = listed(folder)
-    pixels: list[NDArray[np.uint8]] = []
-    unread = [_reason(Path(error.filename), error) for error in listing.closed]
-    for place in filter(_may_be_read, listing.pictures):
-        if len(pixels) == most:
-            break
-        try:
-            pixels.append(_pixels(place, side))
-        except Exception as error:  # noqa: BLE001 - Pillow raises anything on damaged bytes: SyntaxError, struct.error
-            unread.append(_reason(place, error))
-    if not pixels:
+    found = decoded(filter(may_be_read, listing.pictures), side, most, resize)
+    unread = [*(reason(Path(error.filename), error) for error in listing.closed), *found.unread]
+    if not found.pixels:
         raise CheckpointError(
             f"{folder}: expected at least one PNG, JPEG or WebP picture (named *{', *'.join(SUFFIXES)}) there or in a "
-            f"subfolder, to calibrate INT8 on; {_sentence(unread) if unread else 'found none'}"
+            f"subfolder, to calibrate INT8 on; {sentence(unread) if unread else 'found none'}"
         )
     if unread:
-        logger.warning("INT8 is calibrated on %d pictures; %s", len(pixels), _sentence(unread))
-    return np.stack(pixels)
+        logger.warning("INT8 is calibrated on %d pictures; %s", len(found.pixels), sentence(unread))
+    return np.stack(found.pixels)
+
+
+def decoded(places: Iterable[Path], side: int, most: int, resize: int | None = None) -> Decoded:
+    """Return the first `most` pictures that can be read, prepared as the service prepares them."""
+    pixels: list[NDArray[np.uint8]] = []
+    indices: list[int] = []
+    unread: list[str] = []
+    for index, place in enumerate(places):
+        try:
+            pixels.append(pixels_of(place, side, resize))
+            indices.append(index)
+        except Exception as error:  # noqa: BLE001 - Pillow raises anything on damaged bytes: SyntaxError, struct.error
+            unread.append(reason(place, error))
+        if len(pixels) == most:
+            break
+    return Decoded(tuple(pixels), tuple(indices), tuple(unread))
 
 
 def listed(folder: Path) -> Listing:
@@ -92,7 +113,7 @@ def _is_picture(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def _may_be_read(place: Path) -> bool:
+def may_be_read(place: Path) -> bool:
     """Return False for a pipe or a device, which could block; True for a broken link, whose reading says the reason."""
     try:
         return stat.S_ISREG(place.stat().st_mode)
@@ -100,18 +121,21 @@ def _may_be_read(place: Path) -> bool:
         return True
 
 
-def _pixels(place: Path, side: int) -> NDArray[np.uint8]:
+def pixels_of(place: Path, side: int, resize: int | None = None) -> NDArray[np.uint8]:
+    """Return a picture as `[3, side, side] uint8`, see `models.preprocess.to_pixels`."""
     with Image.open(place, formats=FORMATS) as image:
-        return preprocess.to_pixels(image, side)
+        return preprocess.to_pixels(image, side, resize)
 
 
-def _reason(place: Path, error: Exception) -> str:
+def reason(place: Path, error: Exception) -> str:
+    """Return the phrase that names a file and the reason why it cannot be read."""
     if isinstance(error, UnidentifiedImageError):
         return f"{place} (not a PNG, JPEG or WebP file)"
     strerror = error.strerror if isinstance(error, OSError) else None
     return f"{place} ({strerror or str(error) or type(error).__name__})"
 
 
-def _sentence(unread: list[str]) -> str:
+def sentence(unread: Sequence[str], are: str = "cannot be read") -> str:
+    """Return the number of these phrases and the first MOST_NAMED of them."""
     more = f", and {len(unread) - MOST_NAMED} more" if len(unread) > MOST_NAMED else ""
-    return f"{len(unread)} cannot be read: {', '.join(unread[:MOST_NAMED])}{more}"
+    return f"{len(unread)} {are}: {', '.join(unread[:MOST_NAMED])}{more}"

@@ -64,17 +64,18 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> list[str]:
     """Calibrate, compute every file that the flags ask for, then write them all; return a sentence about each."""
-    state, card = checkpoint.load(args.checkpoint, preparation_of(args))
+    path = files.resolve(args.checkpoint)
+    state, card = checkpoint.load(path, preparation_of(args))
     network = fold(state, card)
-    side = network.input.side
+    inputs = network.input
     if args.calibration_images:
-        images = pictures.read(args.calibration_images, side, args.images)
+        images = pictures.read(args.calibration_images, inputs.side, args.images, inputs.resize)
     else:
         images, _ = cifar10.read(args.data, "train")
         images = images[np.sort(np.random.default_rng(args.seed).permutation(len(images))[: args.images])]
-    ranges = calibrate(network, preprocess.resized(images, side), args.method)
-    found = Calibration(card.sha256, args.method, len(images), args.seed, ranges, network.input)
-    place = files.beside((args.out or args.checkpoint.parent) / args.checkpoint.name, calibration.SUFFIX)
+    ranges = calibrate(network, preprocess.resized(images, inputs.side, inputs.resize), args.method)
+    found = Calibration(card.sha256, args.method, len(images), args.seed, ranges, inputs)
+    place = files.beside((args.out or path.parent) / path.name, calibration.SUFFIX)
     contents = {place: found.to_json()}
     source = args.calibration_images or "CIFAR-10's training set"
     said = [f"{place}: ranges of {len(ranges)} activations over {len(images)} images of {source}, method {args.method}"]

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models import checkpoint, cifar10, files
+from models import checkpoint, files
 from models.card import Preparation
 from models.engines.base import EngineInfo
 from models.oracle import packed_logits
-from models.topology import Input
+from models.topology import Input, affordable
 
 SUFFIX = ".sample.npz"
 BUNDLED_INPUT = Input()
@@ -24,7 +24,7 @@ class SelfTestFailed(Exception):
 
 
 def reference(path: Path | None, sha256: str, inputs: Input = BUNDLED_INPUT) -> NDArray[np.float32]:
-    """Return the `[300, 10]` reference logits beside the checkpoint `path` (None: `files.default_path()`).
+    """Return the `[N, classes]` reference logits beside the checkpoint `path` (None: `files.default_path()`).
 
     Raises:
         SelfTestFailed: there are none, or they belong to a checkpoint with another SHA-256 or to other images.
@@ -51,15 +51,22 @@ def _unpacked(data: bytes) -> tuple[str, Input, NDArray[np.float32]]:
         return str(content["checkpoint_sha256"]), inputs, np.asarray(content["logits"], np.float32)
 
 
-def made_reference(path: Path, info: EngineInfo, preparation: Preparation) -> NDArray[np.float32]:
-    """Return the reference logits of a checkpoint that came without: from the cache, or computed and cached."""
-    images, _ = cifar10.sample()
-    depends_on = {"input_size": info.input_size, "mean": info.mean, "std": info.std, "numpy": np.__version__}
+def made_reference(
+    path: Path, info: EngineInfo, preparation: Preparation, images: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Return the reference logits of a checkpoint that has none: from the cache, or computed.
+
+    They are of these images; of the first ones if the network is large.
+    """
+    fields = ("architecture", "input_size", "resize", "mean", "std")
+    depends_on = {name: getattr(info, name) for name in fields} | {"numpy": np.__version__}
     depends_on |= {"images": files.sha256(images.tobytes())}
     place = files.place("reference", ".npz", checkpoint=info.checkpoint_sha256, **depends_on)
     if place:
         with suppress(*files.BROKEN_NPZ):  # not cached yet, or damaged
             return _unpacked(place.read_bytes())[2]
-    data = packed_logits(*checkpoint.load(path, preparation), images)
+    state, card = checkpoint.load(path, preparation)
+    plan = card.plan({name: array.shape for name, array in state.items()})
+    data = packed_logits(state, card, images[: affordable(plan, len(images))])
     files.store(place, data)
     return _unpacked(data)[2]

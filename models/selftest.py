@@ -1,25 +1,44 @@
-"""The self-test: a loaded engine must agree with the FP32 reference on the bundled sample before it serves anyone."""
+"""The self-test: a loaded engine must agree with the FP32 reference on a sample before it serves anyone.
 
+Where the sample has labels, the same logits tell the accuracy, see `models.accuracy`.
+"""
+
+import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models import cifar10, files, preprocess
-from models.card import AS_IT_SAYS, Preparation
+from models import accuracy, cifar10, files, preprocess
+from models.accuracy import Assumption, SampleAccuracy
+from models.card import AS_IT_SAYS, Card, Preparation, read_card
 from models.engines.base import Engine, EngineInfo, image_shape
 from models.logits import Logits, sqnr
 from models.logits import agreement as share_of
-from models.reference import BUNDLED_INPUT, SUFFIX, SelfTestFailed, made_reference, reference
+from models.reference import SUFFIX, SelfTestFailed, made_reference, reference
+from models.sample import Labelled, labelled_sample
 from models.topology import Input
 from models.variants import VARIANTS
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 50
 """Images per batch unless a caller says otherwise."""
 LEAST_SQNR = 10
 """Least SQNR in dB of an engine's logits against the FP32 reference: INT8 has 20 to 40, a broken engine less than 0."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The result of a self-test that an engine passed."""
+
+    agreement: float
+    """Share (0 to 1) of the sample on which the engine's top-1 class is the FP32 reference's."""
+    sample: SampleAccuracy | None
+    """The accuracy on the sample; None if it has no labels for this network."""
 
 
 def clock_ratio(engine: Engine, batch_size: int = BATCH_SIZE, runs: int = 20) -> float:
@@ -34,13 +53,13 @@ def clock_ratio(engine: Engine, batch_size: int = BATCH_SIZE, runs: int = 20) ->
     return by_device / sum(run.wall_seconds for run in done)
 
 
-def agreement(
+def examine(
     engine: Engine,
     path: Path | None = None,
     preparation: Preparation = AS_IT_SAYS,
     batch_sizes: Sequence[int] = (BATCH_SIZE,),
-) -> float:
-    """Return the share (0 to 1) of the bundled sample on which the engine's top-1 class is the reference's.
+) -> Examined:
+    """Run an engine on a sample: the checkpoint's own, or else the bundled one, whose labels it may not know.
 
     Args:
         engine: a loaded variant.
@@ -53,21 +72,46 @@ def agreement(
         SelfTestFailed: the share is below the variant's `least_agreement` (checked if the network knows the sample's
             classes), the SQNR is below LEAST_SQNR, a logit is not finite, or there is no reference.
     """
-    path, info = path or files.default_path(), engine.info
-    inputs, beside = Input(info.input_size, info.mean, info.std), files.beside(path, SUFFIX)
-    is_artifact = path.name.endswith(files.ARTIFACT_SUFFIX)  # FP32 logits cannot be computed from it
-    if is_artifact or (inputs == BUNDLED_INPUT and (path == files.BUNDLED or beside.exists())):
-        expected = reference(path, info.checkpoint_sha256, inputs)
-    else:
-        expected = made_reference(path, info, preparation)
-    images, labels = cifar10.sample()
-    pixels = preprocess.resized(images, info.input_size)
+    path, info = files.resolve(path or files.default_path()), engine.info
+    card = read_card(path)
+    labelled = labelled_sample(path, replace(card, classes=info.classes))
+    sample = labelled or Labelled(*cifar10.sample(), cifar10.SAMPLE.name)
+    expected = _expected(path, info, card, preparation, sample)
+    pixels = preprocess.resized(sample.images, info.input_size, info.resize)
     logits = np.concatenate([engine.run(batch).logits for batch in in_batches(pixels, batch_sizes)])
     if not np.isfinite(logits).all():
         raise SelfTestFailed(f"{info.variant} gives logits that are not finite on {info.device_name}")
-    share = share_of(expected, logits)
-    _judge(info, share, expected, logits, knows_the_sample=(expected.argmax(1) == labels).mean() > 0.5)
-    return share
+    judged, labels = logits[: len(expected)], sample.labels[: len(expected)]
+    share = share_of(expected, judged)
+    _judge(info, share, expected, judged, knows_the_sample=(expected.argmax(1) == labels).mean() > 0.5)
+    assumed = accuracy.assumptions(info, card, preparation)
+    return Examined(share, _measured(info, card, labelled, logits, assumed) if labelled else None)
+
+
+def _expected(
+    path: Path, info: EngineInfo, card: Card, preparation: Preparation, sample: Labelled
+) -> NDArray[np.float32]:
+    """Return the reference logits on the sample: those beside the checkpoint, or new ones where flags change its card.
+
+    The logits beside an INT8 artifact are its only reference, because FP32 logits cannot be computed from it.
+    """
+    beside, is_artifact = files.beside(path, SUFFIX), path.name.endswith(files.ARTIFACT_SUFFIX)
+    is_as_stored = replace(preparation, classes=None).over(card) == card and (path == files.BUNDLED or beside.exists())
+    if not (is_artifact or is_as_stored):
+        return made_reference(path, info, preparation, sample.images)
+    expected = reference(path, info.checkpoint_sha256, Input(info.input_size, info.mean, info.std, info.resize))
+    if len(expected) != len(sample.images):
+        raise SelfTestFailed(f"{beside} has logits of {len(expected)} images, and {sample.source} {len(sample.images)}")
+    return expected
+
+
+def _measured(
+    info: EngineInfo, card: Card, labelled: Labelled, logits: Logits, assumed: Sequence[Assumption]
+) -> SampleAccuracy:
+    """Return the accuracy by an engine's logits on labelled images, and log it, loudly if it is suspect."""
+    found = accuracy.judged(logits, labelled.labels, card.test_accuracy, labelled.source, assumed)
+    logger.log(logging.WARNING if found.warning else logging.INFO, "%s: %s", info.variant, found)
+    return found
 
 
 def in_batches(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> Iterator[NDArray[np.uint8]]:

@@ -12,10 +12,10 @@ class Agreement:
 
     same_class: list[bool]
     distance: list[float]
-    """The largest |difference| of the ten logits."""
+    """The largest |difference| of a logit."""
 
     @classmethod
     def of(cls, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> "Agreement":
-        """Compare two arrays of `[N, 10]` logits."""
+        """Compare two arrays of `[N, classes]` logits."""
         distance = np.abs(np.subtract(logits, reference, dtype=np.float64)).max(axis=1)
         return cls((logits.argmax(1) == reference.argmax(1)).tolist(), distance.tolist())

@@ -31,7 +31,7 @@ def predict_response(
 def predictions_of(
     logits: NDArray[np.float32], classes: Sequence[str], query: schemas.PredictQuery
 ) -> list[schemas.Prediction]:
-    """Return the answer for each row of `[N, 10] float32` logits, classes by falling probability."""
+    """Return the answer for each row of `[N, classes] float32` logits, classes by falling probability."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = shifted / shifted.sum(axis=1, keepdims=True)
     order = np.argsort(-logits, axis=1, kind="stable")[:, : query.top_k]

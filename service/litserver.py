@@ -114,9 +114,11 @@ class PrecisionServer(litserve.LitServer):  # type: ignore[misc]
             )
             with machine.bound_to(cores):
                 process.start()
-            if not device.startswith("cuda") and process.pid is not None:
-                with suppress(OSError):  # it has ended, which its supervisor sees; or the system forbids it
+            assert process.pid is not None  # it was started
+            with suppress(OSError):  # it has ended, which its supervisor sees; or the system forbids it
+                if not device.startswith("cuda"):
                     machine.lower_priority(process.pid, NICENESS)
+                machine.kill_first(process.pid)
             return process
 
         return spawn

@@ -100,7 +100,16 @@ ROWS = (
     ),
     Row(
         "gauge", "precision_selftest_agreement_ratio", V,
-        "Share of the bundled images with the stored fp32 answer at the last start, the worst worker's.",
+        "Share of the sample's images with the fp32 reference's answer at the last start, the worst worker's.",
+    ),
+    Row(
+        "gauge", "precision_sample_accuracy_ratio", V,
+        "Top-1 accuracy on the sample's labelled images at the last start, the worst worker's. Absent without labels.",
+    ),
+    Row(
+        "gauge", "precision_sample_accuracy_suspect", V,
+        "1 if that accuracy is near chance or far below the claim of the checkpoint's card, else 0. Absent without "
+        "labels.",
     ),
     Row(
         "gauge", "precision_activation_peak_bytes", (*V, "batch_size"),

@@ -36,6 +36,11 @@ START_UP: dict[str, tuple[str, Callable[[Iterable[float]], float]]] = {
     "precision_selftest_agreement_ratio": ("selftest_agreement", min),
 }
 """Metric -> field of a worker's info, and which worker's number stands for the variant."""
+SAMPLE: dict[str, tuple[str, Callable[[Iterable[float]], float]]] = {
+    "precision_sample_accuracy_ratio": ("accuracy", min),
+    "precision_sample_accuracy_suspect": ("is_suspect", max),
+}
+"""The same for a worker's accuracy on the sample, which not every network has."""
 
 
 class Metrics:
@@ -65,7 +70,7 @@ class Metrics:
 
     def _create_children(self, variant: str) -> None:
         for row in ROWS:
-            if row.labels == V and row.name not in START_UP:  # a 0 there would read as a measurement
+            if row.labels == V and row.name not in START_UP | SAMPLE:  # a 0 there would read as a measurement
                 self._child(row.name, variant)
             elif row.labels[0] == "variant":
                 for value in row.values:
@@ -170,6 +175,9 @@ class Metrics:
             self._child("precision_model_bytes", variant, kind).set(getattr(infos[0], field))
         for name, (field, of_all) in START_UP.items():
             self._child(name, variant).set(of_all(getattr(info, field) for info in infos))
+        if samples := [info.sample for info in infos if info.sample]:
+            for name, (field, of_all) in SAMPLE.items():
+                self._child(name, variant).set(of_all(getattr(sample, field) for sample in samples))
         for size, peak in infos[0].activation_peaks.items():
             self._child("precision_activation_peak_bytes", variant, size).set(peak)
 

@@ -65,6 +65,8 @@ class Service:
     trace: Trace | None
     shadow: Shadow
     checkpoint: Card
+    network: str
+    """torchvision's name of the network: `resnet18`."""
     evaluations: Mapping[str, Evaluation]
     """Variant -> how good it was found to be."""
     budget: Budget
@@ -107,7 +109,7 @@ class Executed:
     variant: str
     info: WorkerInfo
     logits: NDArray[np.float32]
-    """`[N, 10] float32`."""
+    """`[N, classes] float32`."""
     batch_size: int
     """Images in the largest batch that held a part of the request."""
     memory_bytes: int

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from models.cifar10 import CLASSES
+from models.accuracy import SampleAccuracy
 from models.variants import REFERENCE
 from service.phases import DESCRIPTIONS, UNTOLD
 
@@ -71,8 +71,8 @@ class JSONBody(BaseModel):
 class PredictQuery(BaseModel):
     """The query parameters of a prediction."""
 
-    top_k: int = Field(1, ge=1, le=len(CLASSES), description="how many classes to name per image")
-    logits: bool = Field(False, description="give the ten logits of each image, too")
+    top_k: int = Field(1, ge=1, description="how many classes to name per image, at most the number of classes")
+    logits: bool = Field(False, description="give the logits of each image, too, one per class")
 
 
 class Candidate(BaseModel):
@@ -83,7 +83,7 @@ class Candidate(BaseModel):
 
 class Prediction(Candidate):
     top_k: list[Candidate] = Field(description="the most probable classes, best first")
-    logits: list[float] | None = Field(None, description="ten logits, when asked for with `logits=true`")
+    logits: list[float] | None = Field(None, description="one per class, when asked for with `logits=true`")
 
 
 _FIELDS: dict[str, Any] = {
@@ -177,6 +177,11 @@ class VariantInfo(BaseModel):
     reference: str | None = Field(None, description="the variant that this one is fairly compared with")
     summary: str
     max_batch_size: int
+    architecture: str | None = None
+    classes: list[str] | None = Field(None, description="the labels, in the order of the logits")
+    sample: SampleAccuracy | None = Field(
+        None, description="accuracy on labelled images at the start; `warning` says why it is suspect, if it is"
+    )
     last_death: dict[str, Any] | None = Field(
         None, description="how a worker last died: cause, exit code, largest resident size, memory limit of the cgroup"
     )

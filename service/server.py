@@ -1,6 +1,6 @@
 """Puts the service together: settings in, a server that can run out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from models import checkpoint, files, nvml
+from models import checkpoint, files, nvml, sample
 from models.evaluation import record as evaluation
+from models.topology import name_of
 from models.variants import REFERENCE, with_references
 from service import __version__
 from service.bodies import Budget
@@ -73,22 +74,27 @@ def build_server(
         trace=Tracing(provider()) if settings.traces else None,
         shadow=Shadow(settings.shadow_share, server.background, observer, settings.request_timeout),
         checkpoint=card,
+        network=name_of(card.architecture or ""),
         evaluations=evaluation.read(weights),
         budget=Budget(max(settings.max_held_bytes, 2 * settings.max_body_bytes)),
         decoders=server.decoders,
         stops=lambda: server.is_stopping,
     )
-    _add_routes(server.app, settings)
+    _add_routes(server.app, settings, page.samples_of(sample.labelled_sample(weights, card), card.labels))
     server.front = _front(server.app, settings)
     return server
 
 
-def _add_routes(app: FastAPI, settings: Settings) -> None:
+def _add_routes(app: FastAPI, settings: Settings, samples: Sequence[page.Sample]) -> None:
+    card = app.state.service.checkpoint
     app.title, app.version = "Precision service", __version__
-    app.description = "CIFAR-10 ResNet18 in FP32, FP16 and INT8, each with its route, measured honestly."
+    app.description = (
+        f"{card.architecture}, {len(card.labels)} classes, in several precisions, each with its route, "
+        "measured honestly."
+    )
     app.router.routes = [route for route in app.router.routes if getattr(route, "name", "") not in REPLACED]
     app.router.redirect_slashes = False  # a redirect would go wherever the client's Host header says
-    app.include_router(page.router(settings.root_path or "", with_index=not settings.no_page))
+    app.include_router(page.router(settings.root_path or "", with_index=not settings.no_page, samples=samples))
     for routes in (predict, compare, v2, info):
         app.include_router(routes.router())
     app.add_exception_handler(HTTPException, _http_problem)
@@ -100,7 +106,8 @@ def _front(app: FastAPI, settings: Settings) -> ASGIApp:
     """Return the ASGI app to serve: the short cut for predictions, behind guard, check of origins, CORS and prefix."""
     front = Front(app, "/predict/", predict.predict, Refusals(app.state.service))
     keys, open_paths = Keys(settings.keys()), open_paths_of(settings)
-    describe(app, open_paths, settings.root_path or "", has_keys=bool(keys))
+    classes = len(app.state.service.checkpoint.labels)
+    describe(app, open_paths, settings.root_path or "", has_keys=bool(keys), classes=classes)
     guarded = Guard(front, app, keys, open_paths) if keys else front
     checks = origin.rules(settings, has_keys=bool(keys))
     checked = origin.OriginCheck(guarded, app, checks) if checks else guarded

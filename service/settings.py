@@ -45,7 +45,7 @@ class Settings(BaseSettings):
         DEFAULT_VARIANTS, description=f"variants to serve, comma-separated, from: {', '.join(VARIANTS)}"
     )
     checkpoint: Path | None = Field(
-        None, description="weights to serve instead of the bundled ones (.safetensors, or a state dict)"
+        None, description="weights to serve instead of the bundled ones (a file, or a prepared folder)"
     )
     input_size: int | None = Field(
         None, ge=SIDES[0], le=SIDES[-1], description="height and width of the checkpoint's images (its card's, else 32)"
@@ -295,7 +295,8 @@ def as_text(value: Any) -> Any:
 def parse(argv: list[str] | None = None) -> Settings:
     """Return the settings: flags first, then environment, then defaults. Exit with one line per mistake."""
     parser = argparse.ArgumentParser(
-        prog="python -m service", description="Serve the CIFAR-10 ResNet18 in several precisions over HTTP."
+        prog="python -m service",
+        description="Serve a ResNet, bundled or your own, in several precisions over HTTP.",
     )
     for name, field in Settings.model_fields.items():
         text = f"{field.description} (default {as_text(field.default)}; {PREFIX}{name.upper()})".replace("%", "%%")

@@ -39,7 +39,7 @@ class Shadow:
         self._busy = False
 
     def offer(self, variant: str, pixels: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
-        """Sample, or do not sample, a request of `[N, 3, S, S] uint8` images with its `[N, 10] float32` logits."""
+        """Sample, or do not sample, a request of `[N, 3, S, S] uint8` images with its `[N, classes] float32` logits."""
         if self._share and variant != REFERENCE and random.random() < self._share:
             asyncio.get_running_loop().call_soon(self._start, variant, pixels[:MOST_IMAGES], logits[:MOST_IMAGES])
 

@@ -84,6 +84,17 @@ def test_variants_go_to_both(tmp_path: Path) -> None:
     ("environment", "expected"),
     [("", ",".join(("fp32", "fp16", "int8", *native_variants(machine.usable_flags())))), ("int8", "")],
 )
+def test_a_prepared_folder_is_served_and_its_images_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CHECKPOINT names it for both; the user's own --images win."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "model.split.json").touch()
+    monkeypatch.setenv("CHECKPOINT", "mine")
+    start(tmp_path, loadtest=LOADTEST.format(status=0)).communicate(timeout=60)
+    assert " --images mine " in (tmp_path / "loadtest-flags").read_text()
+    start(tmp_path, "--images=other", loadtest=LOADTEST.format(status=0)).communicate(timeout=60)
+    assert "--images mine" not in (tmp_path / "loadtest-flags").read_text()
+
+
 def test_the_cpus_native_variants_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: str, expected: str
 ) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.statistics import mcnemar, paired_difference, proportion
-from loadtest.client.images import Bodies, LabelledImages
+from loadtest.client.images import UNLABELLED, Bodies, LabelledImages
 from loadtest.plan import Arm
 from loadtest.records import Played
 from loadtest.report.document import Accuracy, Against
@@ -36,9 +36,9 @@ class Answers:
 def accuracies(
     arms: Sequence[Arm], baselines: Mapping[str, str], images: LabelledImages, bodies: Bodies, played: Sequence[Played]
 ) -> list[Accuracy]:
-    """Return each arm's accuracy on the images that all arms answered, and how it compares with its baseline."""
+    """Return each arm's accuracy on the labelled images that all arms answered, and how it compares."""
     answers = {arm.name: Answers(images, bodies, [p for p in played if p.arm == arm]) for arm in arms}
-    common = np.logical_and.reduce([own.seen for own in answers.values()])
+    common = np.logical_and.reduce([images.labels != UNLABELLED, *(own.seen for own in answers.values())])
     count = int(common.sum())
     return [
         Accuracy(
@@ -54,9 +54,9 @@ def accuracies(
 
 
 def marks(answers: Answers, images: LabelledImages) -> str:
-    """Return a mark per image, in the order of the file: `1` right, `0` wrong, `-` not answered."""
-    right = answers.first == images.labels
-    return "".join("-" if not seen else "1" if ok else "0" for seen, ok in zip(answers.seen, right, strict=True))
+    """Return a mark per image, in the order of the file: `1` right, `0` wrong, `-` not judged."""
+    right, judged = answers.first == images.labels, answers.seen & (images.labels != UNLABELLED)
+    return "".join("-" if not known else "1" if ok else "0" for known, ok in zip(judged, right, strict=True))
 
 
 def discordant(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int]:
@@ -65,16 +65,17 @@ def discordant(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def against(own: Answers, other: Answers, images: LabelledImages, baseline: str) -> Against:
-    """Return agreement and paired difference in accuracy, on the images that both arms answered."""
+    """Return agreement on the images that both arms answered, and the paired difference on those with a label."""
     both = own.seen & other.seen
-    count = int(both.sum())
-    right, other_right = (a.first[both] == images.labels[both] for a in (own, other))
+    judged = both & (images.labels != UNLABELLED)
+    count, trials = int(both.sum()), int(judged.sum())
+    right, other_right = (a.first[judged] == images.labels[judged] for a in (own, other))
     only_own, only_other = discordant(right, other_right)
     return Against(
         baseline=baseline,
         images=count,
         agreement=proportion(int(np.sum(own.first[both] == other.first[both])), count) if count else None,
-        difference=paired_difference(only_own, only_other, count) if count else None,
+        difference=paired_difference(only_own, only_other, trials) if trials else None,
         only_this_right=only_own,
         only_baseline_right=only_other,
         mcnemar_p=mcnemar(only_own, only_other),

@@ -39,7 +39,7 @@ def summarise(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per
         images_per_second=answered * images_per_request / seconds,
         latency=latency(good, [request.waited(timeout) for request in counted]),
         lateness=lateness([request.lateness for request in counted if request.error != NEVER_SENT]),
-        server=server_side(rounds),
+        server=server_side(rounds, is_told=arm.is_told),
         rounds=tuple(round_summary(played, timeout) for played in rounds),
     )
 
@@ -72,23 +72,23 @@ def round_summary(played: Played, timeout: float) -> RoundSummary:
     )
 
 
-def server_side(rounds: Sequence[Played]) -> ServerSide:
-    """Return the service's view of a cell, from its metrics before and after each round."""
+def server_side(rounds: Sequence[Played], *, is_told: bool) -> ServerSide:
+    """Return the service's view of a cell, from its metrics before and after each round; if it has some: `is_told`."""
     delta = reduce(add, (played.server for played in rounds), Scrape({}))
     requests = [request for played in rounds for request in played.requests if not request.error]
     duration = delta.mean(DURATION)
     client = float(np.mean([request.end - request.start for request in requests])) if requests else None
     return ServerSide(
-        requests=int(delta.total("precision_requests_total")),
+        requests=int(delta.total("precision_requests_total")) if is_told else None,
         requests_sent=sum(request.error != NEVER_SENT for played in rounds for request in played.requests),
-        requests_of_others=sum(played.foreign for played in rounds),
-        shadowed=int(delta.total("precision_shadow_agreement_total")),
+        requests_of_others=sum(played.foreign for played in rounds) if is_told else None,
+        shadowed=int(delta.total("precision_shadow_agreement_total")) if is_told else None,
         request_seconds=duration,
         phase_seconds={phase: delta.mean(PHASE, phase=phase) for phase in PHASES},
         inference_seconds=spread([r.server_inference for r in requests], delta, INFERENCE, {}),
         queue_seconds=spread([r.server_queue for r in requests], delta, PHASE, {"phase": "queue"}),
         outside_seconds=None if client is None or duration is None else client - duration,
-        restarts=int(delta.total("precision_worker_restarts_total")),
+        restarts=int(delta.total("precision_worker_restarts_total")) if is_told else None,
         batch_size=delta.mean("precision_batch_size"),
         memory=memory(delta, rounds[-1].gauges),
     )

@@ -10,6 +10,7 @@ from loadtest.analysis.stability import SMALL, Drift, drifts
 from loadtest.analysis.summary import summarise
 from loadtest.analysis.validity import invalid, notes
 from loadtest.analysis.verdicts import baselines, compare, verdicts
+from loadtest.client.images import UNLABELLED, LabelledImages
 from loadtest.client.machine import fingerprint
 from loadtest.measured import Measured
 from loadtest.options import Options
@@ -51,17 +52,19 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str], unsta
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=tuple(command),
         seconds=measured.seconds,
+        workers=measured.workers,
         partial=measured.partial,
         settings=options,
         client=fingerprint(),
         same_machine=all(urlsplit(target.url).hostname in LOOPBACK for target in options.urls),
         servers=tuple(
-            Server(service.label, service.url, said.variants, said.checkpoint, said.service)
+            Server(service.label, service.url, said.variants, said.checkpoint, said.service, service.protocol)
             for service, said in subjects.services
         ),
-        images=Images(len(measured.images), measured.images.sha256),
+        images=sent_images(measured.images, options.payload),
         arms=tuple(
-            ReportedArm(arm.name, arm.variant, arm.url, arm.device, held_against.get(arm.name)) for arm in subjects.arms
+            ReportedArm(arm.name, arm.variant, arm.url, arm.device, held_against.get(arm.name), arm.asked)
+            for arm in subjects.arms
         ),
         excluded=subjects.excluded,
         cells=tuple(cells),
@@ -71,6 +74,12 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str], unsta
         levels=tuple(sorted(levels, key=lambda level: names.index(level.arm))),
         level_ratios=tuple(level_ratios(measured.levels, held_against)),
     )
+
+
+def sent_images(images: LabelledImages, payload: str) -> Images:
+    """Return the description of the images that were sent."""
+    unlabelled = int((images.labels == UNLABELLED).sum())
+    return Images(len(images), images.sha256, images.classes, unlabelled, images.formats(payload))
 
 
 def summaries(measured: Measured, options: Options) -> list[Cell]:

@@ -72,12 +72,13 @@ class Memory:
 class ServerSide:
     """The service's view of one cell, from its metrics before and after each round."""
 
-    requests: int
-    """Predictions that the service counted for the variant."""
+    requests: int | None
+    """Predictions that the service counted for the variant; None where it has no metrics, as for all below but
+    `requests_sent`."""
     requests_sent: int
-    requests_of_others: int
+    requests_of_others: int | None
     """Predictions that the service counted meanwhile for variants that the round did not load."""
-    shadowed: int
+    shadowed: int | None
     """Images that the service also ran through the reference."""
     request_seconds: float | None
     """Mean time from the headers of a request to its answer."""
@@ -87,7 +88,7 @@ class ServerSide:
     queue_seconds: Spread
     outside_seconds: float | None
     """Mean time of a request outside of the service: the client's mean minus the service's."""
-    restarts: int
+    restarts: int | None
     batch_size: float | None
     memory: Memory
 

@@ -204,7 +204,7 @@ def overview(group: Group) -> Chart | None:
         x, (y, low, high) = 1000 * (cell.latency.named(name) or 0.0), in_percent(group.shares[cell.arm])
         axes.plot([x, x], [low, high], color=colour, linewidth=1.4)
         axes.scatter([x], [y], s=60 + 700 * weights / largest, color=colour, edgecolors=PAPER, zorder=3)
-        text = f"{cell.arm}\n{cell.images_per_second:,.0f} images/s\n{weights / 1e6:,.1f} MB"
+        text = f"{cell.arm}\n{cell.images_per_second:,.0f} images/s" + (f"\n{weights / 1e6:,.1f} MB" if weights else "")
         axes.annotate(text, (x, y), (17, 8), textcoords="offset points", fontsize=8)
     axes.margins(0.45, 0.2)
     axes.set_xlim(left=0)

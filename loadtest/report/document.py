@@ -15,8 +15,9 @@ from loadtest.client.server import Excluded
 from loadtest.options import Options
 from loadtest.report.cells import Cell
 from loadtest.slo.level import Level, LevelRatio
+from loadtest.targets import PREDICT
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised with every change of the fields. Reports of other versions are refused."""
 
 
@@ -46,6 +47,8 @@ class Server:
     variants: tuple[VariantInfo, ...]
     checkpoint: Mapping[str, Any]
     service: Mapping[str, Any]
+    protocol: str = PREDICT
+    """`predict`, or `v2` for the Open Inference Protocol: then the service's side of all requests is unknown."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class Images:
     count: int
     sha256: str
     """Equal for two runs that sent the same images with the same labels."""
+    classes: tuple[str, ...]
+    """The names of the classes, in the order of the answers' indices; empty if nobody states them."""
+    unlabelled: int
+    """The images of classes that the service does not know; they have no part in the accuracy."""
+    formats: tuple[str, ...]
+    """The formats in which they were sent, such as `png` or `jpeg`; `raw` for pixels."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,8 @@ class ReportedArm:
     device: str
     baseline: str | None
     """The arm that this one is compared with; None for a reference."""
+    asked: str = ""
+    """The input in words, if it is a tensor of the Open Inference Protocol; else empty."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +101,13 @@ class Accuracy:
 
     arm: str
     images: int
-    """The images that all arms answered."""
+    """The labelled images that all arms answered."""
     accuracy: Interval | None
     """Share of right answers to those images."""
     changed_answers: int
     """Answers that differ from the arm's first answer to the same image."""
     right: str
-    """One mark per image of the file, in its order: `1` right, `0` wrong, `-` not answered."""
+    """One mark per image of the file, in its order: `1` right, `0` wrong, `-` not judged."""
     against: Against | None
 
 
@@ -163,6 +174,8 @@ class Report:
     comparisons: tuple[Comparison, ...]
     levels: tuple[Level, ...]
     """The highest load within the service level per arm, if it was searched for."""
+    workers: tuple[str, ...] = ()
+    """The names of the workers that sent the load; empty for the load test's own process."""
     level_ratios: tuple[LevelRatio, ...] = ()
     """The limits of the arms over those of their baselines."""
     invalid: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from loadtest.client.classes import listed
 from loadtest.report.document import Report
 from loadtest.report.table import text
 
@@ -46,7 +47,11 @@ def ran_on(report: Report) -> dict[str, str]:
             if row.state == "ready":
                 lines[f"{row.name} {server.label}".strip()] = facts({key: getattr(row, key) for key in ENGINE})
     lines["load generator"] = f"{client.cpu}, {client.cores} cores, {client.platform}, locust {client.locust}"
-    lines["images"] = f"{report.images.count:,} as {settings.payload}, {settings.images_per_request} per request"
+    images = report.images
+    classes = f" of {listed(images.classes)}" if images.classes else ""
+    lines["images"] = (
+        f"{images.count:,}{classes} as {', '.join(images.formats)}, {settings.images_per_request} per request"
+    )
     lines["rounds"] = f"{played(report)}, {settings.warm_up:g} s warm-up discarded"
     lines["seed, revision"] = f"{settings.seed}, {client.git_revision}"
     lines["made"] = f"{report.created} by `{' '.join(report.command)}`"

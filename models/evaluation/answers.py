@@ -17,8 +17,8 @@ PROBE = 8
 """Images whose logits identify an engine beyond its info: they differ with its kernels."""
 
 
-def answer(engine: Engine, images: Images, batch_size: int, place: Path, title: str) -> NDArray[np.float32]:
-    """Return the `[N, 10]` logits of `[N, 3, H, W] uint8` images: read from `place` if it holds them, else computed.
+def answer(engine: Engine, images: Images, batch_size: int, place: Path | None, title: str) -> NDArray[np.float32]:
+    """Return the `[N, C]` logits of `[N, 3, H, W] uint8` images: read from `place` if it holds them, else computed.
 
     The images are resized, batch by batch, to the engine's input size.
 
@@ -26,11 +26,11 @@ def answer(engine: Engine, images: Images, batch_size: int, place: Path, title: 
         engine: a loaded variant.
         images: any number of images.
         batch_size: images per forward.
-        place: a .npz file, reused only for the same engine, machine, versions and images.
+        place: a .npz file, reused only for the same engine, machine, versions and images. None keeps nothing.
         title: the text of the progress bar.
     """
     key = identity(engine, images, batch_size)
-    if (known := _read(place, key)) is not None:
+    if place and (known := _read(place, key)) is not None:
         return known
     parts = []
     with tqdm(total=len(images), desc=title, unit="img", leave=False) as bar:
@@ -38,6 +38,8 @@ def answer(engine: Engine, images: Images, batch_size: int, place: Path, title: 
             parts.append(_run(engine, images[start : start + batch_size]))
             bar.update(len(parts[-1]))
     logits = np.concatenate(parts)
+    if place is None:
+        return logits
     content = io.BytesIO()
     np.savez_compressed(content, logits=logits, key=np.array(key))
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,9 @@ def identity(engine: Engine, images: Images, batch_size: int) -> str:
 
 
 def _run(engine: Engine, images: Images) -> NDArray[np.float32]:
-    return engine.run(np.ascontiguousarray(preprocess.resized(images, engine.info.input_size))).logits
+    return engine.run(
+        np.ascontiguousarray(preprocess.resized(images, engine.info.input_size, engine.info.resize))
+    ).logits
 
 
 def _read(place: Path, key: str) -> NDArray[np.float32] | None:

@@ -14,9 +14,11 @@ from PIL import Image
 from models.cifar10 import Images
 
 SEED = 2019
-CHUNK = 1000
-"""Images that are floats at the same time, which bounds the memory."""
+CHUNK = 3_000_000
+"""Values that are floats at the same time, which bounds the memory."""
 Corruption = Callable[[Images, float], Images]
+Floats = NDArray[np.float64]
+"""Images `[N, 3, H, W]` on the scale 0 to 1."""
 
 
 def jpeg(images: Images, quality: float) -> Images:
@@ -33,8 +35,7 @@ def _through_jpeg(image: Images, quality: int) -> Images:
 def noise(images: Images, deviation: float) -> Images:
     """Add Gaussian noise. An image's noise does not depend on the images after it."""
     random = np.random.default_rng(SEED)
-    parts = [images[i : i + CHUNK] / 255 for i in range(0, len(images), CHUNK)]
-    return np.concatenate([_pixels(part + random.normal(0, deviation, part.shape)) for part in parts])
+    return _changed(images, lambda x: x + random.normal(0, deviation, x.shape))
 
 
 def blur(images: Images, sigma: float) -> Images:
@@ -43,30 +44,46 @@ def blur(images: Images, sigma: float) -> Images:
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     weights /= weights.sum()
-    x = images / 255
-    for axis in (2, 3):
-        widths = [(radius, radius) if i == axis else (0, 0) for i in range(4)]
-        padded, length = np.pad(x, widths, mode="edge"), images.shape[axis]
-        x = sum(w * padded.take(range(i, i + length), axis) for i, w in enumerate(weights))
-    return _pixels(x)
+
+    def blurred(x: Floats) -> Floats:
+        for axis in (2, 3):
+            widths = [(radius, radius) if i == axis else (0, 0) for i in range(4)]
+            padded, length = np.pad(x, widths, mode="edge"), x.shape[axis]
+            x = sum(w * padded.take(range(i, i + length), axis) for i, w in enumerate(weights))
+        return np.asarray(x)
+
+    return _changed(images, blurred)
 
 
 def contrast(images: Images, factor: float) -> Images:
     """Scale each channel's distance from its mean."""
-    x = images / 255
-    mean = x.mean((2, 3), keepdims=True)
-    return _pixels((x - mean) * factor + mean)
+
+    def scaled(x: Floats) -> Floats:
+        mean = x.mean((2, 3), keepdims=True)
+        return np.asarray((x - mean) * factor + mean)
+
+    return _changed(images, scaled)
 
 
 def brightness(images: Images, shift: float) -> Images:
     """Raise the value (largest channel); keep hue and saturation."""
-    x = images / 255
-    value = x.max(1, keepdims=True)
-    raised = np.minimum(value + shift, 1)
-    return _pixels(np.where(value > 0, x * raised / np.where(value > 0, value, 1), raised))
+
+    def raised(x: Floats) -> Floats:
+        value = x.max(1, keepdims=True)
+        higher = np.minimum(value + shift, 1)
+        return np.asarray(np.where(value > 0, x * higher / np.where(value > 0, value, 1), higher))
+
+    return _changed(images, raised)
 
 
-def _pixels(x: NDArray[np.float64]) -> Images:
+def _changed(images: Images, change: Callable[[Floats], Floats]) -> Images:
+    """Return the images after a change on the scale 0 to 1, part by part."""
+    count = max(1, CHUNK // images[0].size)
+    parts = (images[i : i + count] / 255 for i in range(0, len(images), count))
+    return np.concatenate([_pixels(change(part)) for part in parts])
+
+
+def _pixels(x: Floats) -> Images:
     """Convert 0 to 1 to uint8, rounding down as the authors do. The small term undoes rounding errors of the floats."""
     return (x.clip(0, 1) * 255 + 1e-9).astype(np.uint8)
 
@@ -83,7 +100,7 @@ ALL = tuple(f"{name}@{severity}" for name in CORRUPTIONS for severity in (1, 3, 
 
 
 def corrupt(images: Images, condition: str) -> Images:
-    """Return `[N, 3, 32, 32] uint8` images under the condition `NAME@SEVERITY`."""
+    """Return `[N, 3, H, W] uint8` images under the condition `NAME@SEVERITY`."""
     name, _, severity = condition.partition("@")
     function, parameters = CORRUPTIONS[name]
     return function(images, parameters[int(severity) - 1])

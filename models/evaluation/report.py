@@ -44,6 +44,9 @@ class Report:
     checkpoint: str
     checkpoint_sha256: str
     data: str
+    """Where the images come from."""
+    classes: tuple[str, ...]
+    """Their names, in the order of the network's outputs."""
     reference: str
     machine: dict[str, Any]
     variants: dict[str, VariantReport]

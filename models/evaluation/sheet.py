@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from models.cifar10 import CLASSES, Images, Labels
+from models.evaluation.images import Labelled
 from models.evaluation.statistics import Paired
 
 COLUMNS = 10
@@ -23,18 +23,16 @@ Picks = NDArray[np.int64]
 """Class indices, `[N]`."""
 
 
-def draw(
-    images: Images, labels: Labels, picks: tuple[Picks, Picks], names: tuple[str, str], paired: Paired
-) -> Image.Image:
+def draw(labelled: Labelled, picks: tuple[Picks, Picks], names: tuple[str, str], paired: Paired) -> Image.Image:
     """Draw the discordant images, each with its label and both variants' answers, right answers in green.
 
     Args:
-        images: `[N, 3, H, W] uint8`.
-        labels: `[N]`.
+        labelled: the N images.
         picks: the class indices that the reference and the variant choose, each `[N]`.
         names: the reference and the variant.
         paired: their comparison; its first LIMIT `discordant` images are drawn.
     """
+    labels, classes = labelled.labels, labelled.classes
     shown = paired.discordant[:LIMIT]
     rows = max(1, -(-len(shown) // COLUMNS))
     sheet = Image.new("RGB", (COLUMNS * CELL[0] + 2 * MARGIN, HEADER + rows * CELL[1] + MARGIN), "white")
@@ -48,12 +46,14 @@ def draw(
     for position, index in enumerate(shown):
         left = MARGIN + position % COLUMNS * CELL[0]
         top = HEADER + position // COLUMNS * CELL[1]
-        thumb = Image.fromarray(images[index].transpose(1, 2, 0)).resize((THUMB, THUMB), Image.Resampling.NEAREST)
+        thumb = Image.fromarray(labelled.images[index].transpose(1, 2, 0)).resize(
+            (THUMB, THUMB), Image.Resampling.NEAREST
+        )
         sheet.paste(thumb, (left, top))
-        pen.text((left, top + THUMB + 2), f"{index}: {CLASSES[labels[index]]}", INK, font)
+        pen.text((left, top + THUMB + 2), f"{index}: {classes[labels[index]]}", INK, font)
         for line, (name, chosen) in enumerate(zip(names, picks, strict=True), 1):
             colour = GOOD if chosen[index] == labels[index] else BAD
-            pen.text((left, top + THUMB + 2 + line * LINE), f"{name[:8]}: {CLASSES[chosen[index]]}", colour, font)
+            pen.text((left, top + THUMB + 2 + line * LINE), f"{name[:8]}: {classes[chosen[index]]}", colour, font)
     return sheet
 
 

@@ -1,12 +1,13 @@
 """How good logits are, alone and paired with another variant's on the same images. Each method names its source."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.statistics import Interval, mcnemar, paired_difference, proportion
-from models.cifar10 import CLASSES, Labels
+from models.cifar10 import Labels
 from models.logits import Logits, sqnr
 
 ECE_BINS = 15
@@ -45,12 +46,12 @@ class Paired:
     """Indices of the images that exactly one of the two gets right."""
 
 
-def score(logits: Logits, labels: Labels) -> Score:
-    """Judge `[N, 10]` logits against `[N]` labels, N >= 1."""
+def score(logits: Logits, labels: Labels, classes: Sequence[str]) -> Score:
+    """Judge `[N, C]` logits against `[N]` labels, N >= 1, for C classes with these names."""
     right = logits.argmax(1) == labels
     per_class = {
         name: float(right[labels == index].mean()) if (labels == index).any() else None
-        for index, name in enumerate(CLASSES)
+        for index, name in enumerate(classes)
     }
     log_probabilities = log_softmax(logits)
     likelihood = -float(log_probabilities[np.arange(len(labels)), labels].mean())
@@ -59,7 +60,7 @@ def score(logits: Logits, labels: Labels) -> Score:
 
 
 def compare(logits: Logits, reference_logits: Logits, labels: Labels, reference: str) -> Paired:
-    """Compare `[N, 10]` logits with those of the variant `reference` on the same images."""
+    """Compare `[N, C]` logits with those of the variant `reference` on the same images."""
     ours, theirs = logits.argmax(1), reference_logits.argmax(1)
     right, reference_right = ours == labels, theirs == labels
     only_ours, only_theirs = int((right & ~reference_right).sum()), int((~right & reference_right).sum())
@@ -76,7 +77,7 @@ def compare(logits: Logits, reference_logits: Logits, labels: Labels, reference:
 
 
 def log_softmax(logits: Logits) -> NDArray[np.float64]:
-    """Return the `[N, 10]` logarithms of the probabilities."""
+    """Return the `[N, C]` logarithms of the probabilities."""
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     log_probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     return log_probabilities

@@ -6,7 +6,6 @@ from statistics import median
 from tabulate import tabulate
 
 from common.statistics import Interval
-from models.cifar10 import CLASSES
 from models.evaluation.batches import Summary
 from models.evaluation.report import CLEAN, Report, Result, VariantReport
 from models.evaluation.statistics import Paired
@@ -85,7 +84,7 @@ def classes_table(report: Report) -> str:
     """Return top-1 by class and variant."""
     rows = [
         [name, *(_percent(v.results[CLEAN].score.per_class[name]) for v in report.variants.values())]
-        for name in CLASSES
+        for name in report.classes
     ]
     return markdown(["class", *report.variants], rows)
 

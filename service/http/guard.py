@@ -11,12 +11,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import ServiceError
 from service.http.keys import Keys
-from service.prediction import compared, predicted
+from service.prediction import compared, predicted, service_of
 from service.problems import error_response, request_id_of
+from service.v2.names import variant_of
 
 HEALTH = ("/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 """The paths that need no key, because an orchestrator has none."""
-PREDICTION = re.compile(r"/predict/([^/]+)|/v2/models/resnet18-([^/]+)(?:/versions/[^/]+)?/infer")
+PREDICTION = re.compile(r"/predict/([^/]+)|/v2/models/([^/]+)(?:/versions/[^/]+)?/infer")
+"""The paths of predictions: a variant, or a model under `/v2`."""
 COMPARISON = "/compare"
 
 
@@ -49,7 +51,8 @@ async def refusal(request: Request, error: ServiceError) -> Response:
 
     path, is_post = request.url.path, request.method == "POST"
     if is_post and (prediction := PREDICTION.fullmatch(path)):
-        return await predicted(request, prediction[1] or prediction[2], refuse)
+        variant = prediction[1] or variant_of(service_of(request), prediction[2])
+        return await predicted(request, variant, refuse)
     if is_post and path == COMPARISON:
         return await compared(request, refuse)
     return error_response(request, error, request_id_of(request))

@@ -1,7 +1,7 @@
 // One picture to every variant, one request after the other; what comes back is shown as it is.
 
 const PHASES = ["receive", "decode", "queue", "copy_in", "inference", "copy_out", "deliver", "encode", "other"];
-const CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+const BARS = 3; // classes that a card shows
 const KEPT = 50; // requests whose median is shown
 const ENOUGH = 10; // requests before two medians are compared
 const RETRY_MS = 2000;
@@ -41,7 +41,12 @@ function unanswered(error) {
 
 async function loadVariants() {
   try {
-    const { variants } = await (await ask("variants")).json();
+    const { variants, checkpoint } = await (await ask("variants")).json();
+    element("network").textContent = [
+      checkpoint.architecture,
+      `${checkpoint.classes.length} classes`,
+      `${checkpoint.input_size} × ${checkpoint.input_size} pixels`,
+    ].filter(Boolean).join(" · ");
     for (const card of variants) describe(card);
     say("");
     if (variants.some((card) => card.state === "starting")) setTimeout(loadVariants, RETRY_MS);
@@ -64,11 +69,12 @@ function describe(card) {
   root.querySelector(".state").dataset.state = card.state;
   root.querySelector(".runs").textContent = [card.dtype, card.device, card.backend].filter(Boolean).join(" · ");
   root.querySelector(".reason").textContent = card.reason;
+  root.querySelector(".doubt").textContent = card.sample?.warning ?? "";
 }
 
 async function predict(name) {
   const entry = cards.get(name);
-  const response = await ask(`predict/${name}?top_k=3`, { method: "POST", body: picture, headers: { "Content-Type": picture.type } });
+  const response = await ask(`predict/${name}?top_k=${Math.min(BARS, entry.card.classes.length)}`, { method: "POST", body: picture, headers: { "Content-Type": picture.type } });
   const answer = await response.json();
   const timing = Object.fromEntries(
     response.headers.get("Server-Timing").split(", ").map((part) => part.split(";dur=")).map(([phase, value]) => [phase, Number(value)]),
@@ -94,7 +100,9 @@ function show({ root, card, seen }, answer) {
   strip.replaceChildren(...PHASES.map((phase) => tint(make("i"), phase, phases[phase])));
   strip.ariaLabel = PHASES.map((phase) => `${phase} ${milliseconds(phases[phase])}`).join(", ");
   strip.title = strip.ariaLabel;
+  const { sample } = card;
   const facts = {
+    ...(sample && { [`accuracy on ${sample.images} images`]: percent(sample.accuracy) }),
     "forward pass": milliseconds(phases.inference),
     "speed of the forward pass": speed(card, seen),
     "memory for the batch": mebibytes(answer.memory.peak_bytes),
@@ -120,7 +128,7 @@ function bar({ label, probability }) {
   const item = make("li");
   const strip = make("i");
   strip.style.setProperty("--part", percent(probability).replace(" ", ""));
-  item.append(make("span", label), strip, make("span", percent(probability)));
+  item.append(Object.assign(make("span", label), { title: label }), strip, make("span", percent(probability)));
   return item;
 }
 
@@ -146,7 +154,8 @@ async function run() {
           say(error.message);
           element("repeat").checked = false;
         } else {
-          await pause(RETRY_MS); // a service that is gone gives no status at all
+          if (!error.status) unanswered(error); // a service that is gone gives no status at all
+          await pause(RETRY_MS);
         }
       }
       if (picture !== shown) break;
@@ -171,14 +180,26 @@ function choose(blob, pressed = null) {
   run();
 }
 
-function addSample(label) {
-  const path = `page/sample-${label}.png`;
+// The pictures come with the key, which a plain image element cannot send.
+async function loadSamples() {
+  try {
+    const samples = await (await ask("page/samples.json")).json();
+    const blobs = await Promise.all(samples.map(async ({ path }) => (await ask(path)).blob()));
+    element("samples").replaceChildren(...samples.map(({ label }, index) => sampleButton(label, blobs[index])));
+    element("samples-title").textContent = samples.length ? "Samples with known labels" : "This network came without sample pictures.";
+  } catch (error) {
+    unanswered(error);
+  }
+}
+
+function sampleButton(label, blob) {
   const button = make("button");
-  const image = Object.assign(document.createElement("img"), { src: path, alt: label });
+  const image = Object.assign(document.createElement("img"), { src: URL.createObjectURL(blob), alt: label });
+  image.onload = () => image.classList.toggle("small", image.naturalWidth < 100);
   Object.assign(button, { type: "button", title: label, ariaPressed: "false" });
   button.append(image);
-  button.addEventListener("click", () => ask(path).then((response) => response.blob()).then((blob) => choose(blob, button), unanswered));
-  element("samples").append(button);
+  button.addEventListener("click", () => choose(blob, button));
+  return button;
 }
 
 function accept(files) {
@@ -197,12 +218,12 @@ document.addEventListener("drop", (event) => { event.preventDefault(); accept(ev
 document.addEventListener("paste", (event) => accept(event.clipboardData.files));
 element("repeat").addEventListener("change", run);
 element("key").value = sessionStorage.getItem("key") ?? "";
-element("key").addEventListener("change", (event) => { sessionStorage.setItem("key", event.target.value); loadVariants().then(run); });
+element("key").addEventListener("change", (event) => { sessionStorage.setItem("key", event.target.value); loadSamples(); loadVariants().then(run); });
 element("metrics").addEventListener("click", (event) => { // a link cannot carry the key
   if (!element("key").value) return;
   event.preventDefault();
   ask("metrics").then((response) => response.blob()).then((text) => location.assign(URL.createObjectURL(text)), unanswered);
 });
 element("legend").append(...PHASES.map((phase) => { const item = make("li"); item.append(tint(make("i"), phase, 0), phase.replace("_", " ")); return item; }));
-for (const label of CLASSES) addSample(label);
+loadSamples();
 loadVariants();

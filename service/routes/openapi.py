@@ -81,7 +81,7 @@ IMAGES = {
             },
             "application/json": {"schema": reference(JSONBody)},
             "application/octet-stream": _binary(
-                "N images of 3 x S x S bytes: uint8, RGB, channel first; S is 32, or --input-size"
+                "N images of 3 x S x S bytes: uint8, RGB, channel first; S is the input_size of /variants"
             ),
         },
     },
@@ -140,8 +140,11 @@ def _everywhere(path: str, method: str, is_open: bool) -> list[int]:
     return [status for status, holds in ((401, from_keys), (403, from_site), (421, from_host), (500, True)) if holds]
 
 
-def describe(app: FastAPI, open_paths: Iterable[str], root_path: str, has_keys: bool) -> None:
-    """Add to the app's description the parts that all routes share: keys, and the errors of what stands before them."""
+def describe(app: FastAPI, open_paths: Iterable[str], root_path: str, *, has_keys: bool, classes: int) -> None:
+    """Add to the app's description what the routes do not tell: keys, the errors of what stands before them, bounds.
+
+    `classes` is the number of the network's classes: no answer can name more.
+    """
     needed: list[dict[str, list[str]]] = [{name: []} for name in SCHEMES]
     closed = {"security": needed if has_keys else [{}, *needed]}
 
@@ -151,12 +154,16 @@ def describe(app: FastAPI, open_paths: Iterable[str], root_path: str, has_keys: 
         document = FastAPI.openapi(app) | ({"servers": [{"url": root_path}]} if root_path else {})
         document["components"]["securitySchemes"] = SCHEMES
         document["components"]["schemas"] |= _schemas()
+        document["components"]["schemas"]["OutputParameters"]["properties"]["classification"]["maximum"] = classes
         for path, operations in document["paths"].items():
             is_open, v2 = path in open_paths, path.startswith("/v2")
             for method, operation in operations.items():
                 operation.update({} if is_open else closed)
                 common = errors(*_everywhere(path, method, is_open), v2=v2)
                 operation["responses"] |= {str(status): answer for status, answer in common.items()}
+                for parameter in operation.get("parameters", ()):
+                    if parameter["name"] == "top_k":
+                        parameter["schema"] = parameter["schema"] | {"maximum": classes}
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

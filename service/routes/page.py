@@ -1,16 +1,20 @@
 """The pages at / and /docs: static files, all of them from this service."""
 
 import io
-from collections.abc import Callable, Coroutine
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter
+from numpy.typing import NDArray
 from PIL import Image
 from starlette.responses import RedirectResponse, Response
 
-from models.cifar10 import CLASSES, sample
+from models.sample import Labelled
 from service.http.sliced import SlicedResponse
 
 PAGE, SWAGGER = files("service") / "page", files("fastapi_offline") / "static"
@@ -37,15 +41,41 @@ INDEX = {
     "/page/page.css": (PAGE / "page.css", CSS),
     "/page/page.js": (PAGE / "page.js", JS),
 }
-SAMPLES = {f"/page/sample-{label}.png": index for index, label in enumerate(CLASSES)}
+SAMPLES = "/page/samples.json"
+MOST_SAMPLES = 10
+"""Pictures that the page shows, in one row."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture to try the service with."""
+
+    label: str
+    png: bytes
+
+
+def samples_of(labelled: Labelled | None, classes: Sequence[str]) -> list[Sample]:
+    """Return at most MOST_SAMPLES of the labelled images, which belong to as many different classes as possible."""
+    if labelled is None:
+        return []
+    known = [np.flatnonzero(labelled.labels == index).tolist() for index in range(len(classes))]
+    turns = [images[turn] for turn in range(MOST_SAMPLES) for images in known if turn < len(images)]
+    chosen = sorted(turns[:MOST_SAMPLES], key=lambda index: int(labelled.labels[index]))
+    return [Sample(classes[labelled.labels[index]], _png(labelled.images[index])) for index in chosen]
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def paths(with_index: bool) -> set[str]:
-    """Return the paths of all files that are served."""
-    return {"/", *DOCS, *INDEX, *SAMPLES} if with_index else {"/", *DOCS}
+    """Return the paths of the files that every service has. Samples are not among them: they may be private."""
+    return {"/", *DOCS, *INDEX} if with_index else {"/", *DOCS}
 
 
-def router(root_path: str, with_index: bool) -> APIRouter:
+def router(root_path: str, with_index: bool, samples: Sequence[Sample]) -> APIRouter:
     """Return the routes of the files, which are read once. Without the index page, / leads to /docs.
 
     `root_path` is the path under which a proxy shows the service. The files themselves have relative links.
@@ -54,11 +84,11 @@ def router(root_path: str, with_index: bool) -> APIRouter:
     for path, (file, kind) in (DOCS | INDEX if with_index else DOCS).items():
         routes.add_api_route(path, _endpoint(file.read_bytes(), kind))
     if with_index:
-        images = sample()[0]
-        for path, index in SAMPLES.items():
-            buffer = io.BytesIO()
-            Image.fromarray(images[index].transpose(1, 2, 0)).save(buffer, "PNG")
-            routes.add_api_route(path, _endpoint(buffer.getvalue(), "image/png"))
+        shown = {f"page/sample-{index}.png": sample for index, sample in enumerate(samples)}
+        listed = [{"path": path, "label": sample.label} for path, sample in shown.items()]
+        routes.add_api_route(SAMPLES, _endpoint(json.dumps(listed).encode(), "application/json"))
+        for path, sample in shown.items():
+            routes.add_api_route(f"/{path}", _endpoint(sample.png, "image/png"))
     else:
         routes.add_api_route("/", partial(_to_docs, root_path))
     return routes

@@ -57,6 +57,10 @@ def query_of(request: Request) -> PredictQuery:
     if not request.scope["query_string"]:
         return NO_QUERY
     try:
-        return PredictQuery.model_validate(dict(request.query_params))
+        query = PredictQuery.model_validate(dict(request.query_params))
     except ValidationError as error:
         raise ServiceError("unacceptable", first_mistake(error)) from None
+    most = len(service_of(request).checkpoint.labels)
+    if query.top_k > most:
+        raise ServiceError("unacceptable", f"top_k: the network has {most} classes, so at most {most}")
+    return query

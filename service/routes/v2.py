@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 under `/v2`. Every variant is a model: `resnet18-fp32` and so on."""
+"""The Open Inference Protocol v2 under `/v2`. Every variant is a model, see `service.v2.names`."""
 
 import asyncio
 import time
@@ -21,12 +21,12 @@ from service.prediction import Prediction, Service, predicted, service_of
 from service.routes.openapi import INFER, PREDICTION, errors, reference
 from service.sharing import Shared
 from service.v2 import documents, tensors
+from service.v2.names import model_of, variant_of
 from service.v2.statistics import statistics
 from service.validation import first_mistake
 from service.workers.pool import Pool
 from service.workers.status import State
 
-PREFIX = "resnet18-"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 STATES: dict[State, documents.ModelState] = {
     State.READY: "READY",
@@ -124,17 +124,13 @@ def pool_of(request: Request) -> Pool:
     """
     service, pools = service_of(request), service_of(request).pools
     name, version = request.path_params["model"], request.path_params.get("version")
-    pool = pools.get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
+    pool = pools.get(variant_of(service, name))
     if pool is None:
-        raise ServiceError("unknown_variant", f"expected one of the models {', '.join(map(model_of, pools.values()))}")
+        expected = ", ".join(model_of(service, variant) for variant in pools)
+        raise ServiceError("unknown_variant", f"expected one of the models {expected}")
     if version not in (None, version_of(service, pool)):
         raise ServiceError("unknown_variant", f"the version of {name} is {version_of(service, pool)}")
     return pool
-
-
-def model_of(pool: Pool) -> str:
-    """Return the protocol's name of a variant."""
-    return PREFIX + pool.variant
 
 
 def digest_of(service: Service, pool: Pool) -> str:
@@ -168,7 +164,7 @@ async def ready(request: Request) -> Response:
 async def metadata(request: Request) -> documents.ModelMetadata:
     service, pool = service_of(request), pool_of(request)
     return documents.ModelMetadata(
-        name=model_of(pool),
+        name=model_of(service, pool.variant),
         versions=[version_of(service, pool)],
         platform=backend_of(pool),
         inputs=[documents.TensorMetadata(name=documents.INPUT, datatype="UINT8", shape=[-1, *pool.settings.shape])],
@@ -180,16 +176,16 @@ async def metadata(request: Request) -> documents.ModelMetadata:
 
 
 async def model_ready(request: Request) -> Response:
-    pool = pool_of(request)
-    is_up = pool.state == State.READY and not service_of(request).stops()
-    return JSONResponse({"name": model_of(pool), "ready": is_up}, 200 if is_up else 503)
+    service, pool = service_of(request), pool_of(request)
+    is_up = pool.state == State.READY and not service.stops()
+    return JSONResponse({"name": model_of(service, pool.variant), "ready": is_up}, 200 if is_up else 503)
 
 
 async def config(request: Request) -> documents.ModelConfig:
     service, pool = service_of(request), pool_of(request)
     backend = backend_of(pool)
     return documents.ModelConfig(
-        name=model_of(pool),
+        name=model_of(service, pool.variant),
         platform=backend,
         backend=backend,
         max_batch_size=pool.settings.max_images,
@@ -205,7 +201,7 @@ async def _statistics(request: Request) -> dict[str, documents.ModelStatistics]:
     """Return the statistics of each variant. Between two variants other tasks run."""
     service, rows = service_of(request), {}
     for name, pool in service.pools.items():
-        rows[name] = statistics(pool, service.metrics, model_of(pool), version_of(service, pool))
+        rows[name] = statistics(pool, service.metrics, model_of(service, name), version_of(service, pool))
         await asyncio.sleep(0)
     return rows
 
@@ -222,27 +218,29 @@ async def index(request: Request) -> list[documents.IndexEntry]:
         raise ServiceError("malformed", f'expected nothing or {{"ready": true}}: {first_mistake(error)}') from None
     return [
         documents.IndexEntry(
-            name=model_of(pool), version=version_of(service, pool), state=STATES[pool.state], reason=pool.reason
+            name=model_of(service, variant),
+            version=version_of(service, pool),
+            state=STATES[pool.state],
+            reason=pool.reason,
         )
-        for pool in service.pools.values()
+        for variant, pool in service.pools.items()
         if pool.state == State.READY or not wanted.ready
     ]
 
 
 async def infer(request: Request) -> Response:
-    name: str = request.path_params["model"]
-    return await predicted(request, name.removeprefix(PREFIX) if name.startswith(PREFIX) else "", _answer)
+    return await predicted(request, variant_of(service_of(request), request.path_params["model"]), _answer)
 
 
 async def _answer(prediction: Prediction) -> Response:
     pool, deadline = pool_of(prediction.request), prediction.deadline()
     await prediction.admit(pool)
     inference = await prediction.read(tensors.inference_of, deadline)
+    tensors.check_classification(inference.request, len(prediction.service.checkpoint.labels))
     if microseconds := inference.request.parameters.timeout:
         deadline = deadline.or_clients(microseconds / 1e6)
     executed = await prediction.execute(pool, inference.pixels, deadline)
     service = prediction.service
-    body, headers = tensors.respond(
-        inference.request, executed.logits, service.checkpoint.labels, model_of(pool), version_of(service, pool)
-    )
+    model, version = model_of(service, pool.variant), version_of(service, pool)
+    body, headers = tensors.respond(inference.request, executed.logits, service.checkpoint.labels, model, version)
     return prediction.answered(executed, body, headers)

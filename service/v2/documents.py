@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.cifar10 import CLASSES
 from service.schemas import PIXEL, example
 
 INPUT, OUTPUT = "images", "logits"
@@ -22,7 +21,7 @@ def version(digest: str) -> str:
 
 
 class RequestInput(BaseModel):
-    """The images: UINT8 `[N, 3, S, S]` pixels (S is 32, or --input-size), or BYTES `[N]` encoded images.
+    """The images: UINT8 `[N, 3, S, S]` pixels (S as the model's metadata says), or BYTES `[N]` encoded images.
 
     Encoded images are base64 where the data is JSON.
     """
@@ -41,7 +40,9 @@ class OutputParameters(BaseModel):
 
     binary_data: bool | None = Field(None, description="true: as bytes after the JSON; wins over `binary_data_output`")
     classification: int = Field(
-        0, ge=0, le=len(CLASSES), description="that many best classes as `value:index:label` texts instead of logits"
+        0,
+        ge=0,
+        description="that many best classes as `value:index:label` texts instead of logits; at most all classes",
     )
 
 

@@ -81,6 +81,15 @@ def _parameters(request: InferRequest) -> list[Parameters]:
     return [request.inputs[0].parameters, *(output.parameters.model_extra or {} for output in request.outputs)]
 
 
+def check_classification(request: InferRequest, classes: int) -> None:
+    """Raise ServiceError `malformed` if the request asks for more classes than the network has."""
+    wanted = max([output.parameters.classification for output in request.outputs], default=0)
+    if wanted > classes:
+        raise ServiceError(
+            "malformed", f"classification is {wanted}, and the network has {classes} classes, so at most {classes}"
+        )
+
+
 def _header_length(received: Received, size: int) -> int:
     given = str(size) if received.header_length is None else received.header_length.strip()
     if not re.fullmatch(r"\d{1,9}", given) or int(given) > size:
@@ -158,7 +167,7 @@ def _elements(binary: bytes) -> list[bytes]:
 def respond(
     request: InferRequest, logits: NDArray[np.float32], classes: Sequence[str], model: str, version: str
 ) -> tuple[bytes, dict[str, str]]:
-    """Return the body for `[N, 10]` logits, and its headers."""
+    """Return the body for `[N, classes]` logits, and its headers."""
     wanted = request.outputs[0] if request.outputs else RequestedOutput(name=OUTPUT)
     binary = wanted.parameters.binary_data
     tensor, data = _output(

@@ -59,16 +59,17 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         loaded = time.perf_counter()
         # A batch size is ready on the CPU once it has run, and the self-test runs most sizes. A GPU captures its graphs
         # first, so that the self-test runs them.
-        share = self.agreement(engine) if engine.device == "cpu" else None
+        examined = self.examine(engine) if engine.device == "cpu" else None
         engine.warm_up(range(1, self.max_batch_size + 1))
-        share = self.agreement(engine) if share is None else share
+        examined = examined or self.examine(engine)
         warmed = time.perf_counter()
         measured = {
             "device": engine.device,
             "load_seconds": loaded - began,
             "warmup_seconds": warmed - loaded,
             "full_batch_seconds": self._full_batch_seconds(engine),
-            "selftest_agreement": share,
+            "selftest_agreement": examined.agreement,
+            "sample": examined.sample,
             "memory_kind": engine.run(np.zeros((1, *self.settings.shape), np.uint8)).memory_kind,
             "activation_peaks": engine.activation_peaks,
             "clock_ratio": None if engine.device == "cpu" else selftest.clock_ratio(engine, self._test_size),
@@ -99,11 +100,11 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         """Images per batch of the self-test: a size that is served, so that the test runs what will answer."""
         return min(selftest.BATCH_SIZE, for_variant(self.settings.max_batch_size, self.variant.name))
 
-    def agreement(self, engine: Engine) -> float:
-        """Test the engine, see `models.selftest.agreement`."""
+    def examine(self, engine: Engine) -> selftest.Examined:
+        """Test the engine, see `models.selftest.examine`."""
         settings = self.settings
         sizes = range(1, self.max_batch_size + 1) if engine.device == "cpu" else (self._test_size,)
-        return selftest.agreement(engine, settings.checkpoint, settings.preparation, sizes)
+        return selftest.examine(engine, settings.checkpoint, settings.preparation, sizes)
 
     def predict(self, pixels: NDArray[np.uint8]) -> Execution:
         """Run `[N, 3, S, S] uint8` pixels as one batch."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from models.accuracy import SampleAccuracy
 from models.engines.base import EngineInfo
 
 
@@ -32,11 +33,13 @@ class WorkerInfo(EngineInfo):
     full_batch_seconds: float
     """The time of a batch of `max_batch_size` images, once all sizes were warmed up."""
     selftest_agreement: float
-    """Share (0 to 1) of the bundled images with the stored FP32 answer, see `models.selftest.agreement`."""
+    """Share (0 to 1) of the sample with the answer of the FP32 reference, see `models.selftest`."""
     memory_kind: str
     """The kind of memory that each batch reports, see `models.engines.base.Execution`."""
     activation_peaks: dict[int, int] = field(default_factory=dict)
     """Batch size -> bytes beyond the resident weights."""
+    sample: SampleAccuracy | None = None
+    """The accuracy on the sample; None if it has no labels for this network."""
     clock_ratio: float | None = None
     """CUDA events over the wall clock, see `models.selftest.clock_ratio`; None on the CPU."""
 

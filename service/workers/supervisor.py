@@ -211,7 +211,7 @@ class Worker:
         if kind == wire.READY:
             self._begin(wire.parse(WorkerInfo, payload))
         elif kind == wire.RESULT:
-            self._deliver(wire.unpack_result(payload))
+            self._deliver(payload)
         else:
             self._fail_held(wire.parse(Failure, payload))
         self._owner.dispatch()
@@ -229,9 +229,10 @@ class Worker:
             return Refused(refusal)
         return WorkerDied("died" if self.info.device == "cpu" else "device_lost", refusal.reason)
 
-    def _deliver(self, result: Result) -> None:
+    def _deliver(self, payload: bytes) -> None:
         """Answer the entries of the batch, each with its part of the logits."""
         assert self.info is not None
+        result = wire.unpack_result(payload, len(self.info.classes))
         entries, self._held = self._held, []
         first, size = 0, len(result.logits)
         self._owner.executed(result, time.perf_counter() - self._held_since)

@@ -31,7 +31,7 @@ class Result:
     """One executed batch as the worker measured it."""
 
     logits: NDArray[np.float32]
-    """`[N, 10] float32`."""
+    """`[N, classes] float32`."""
     started: float
     finished: float
     """Readings of `time.perf_counter()`."""
@@ -103,9 +103,9 @@ def pack_result(result: Result) -> bytes:
     return frame(RESULT, measured + np.ascontiguousarray(result.logits, np.float32).tobytes())
 
 
-def unpack_result(payload: bytes) -> Result:
-    """Return the result in a payload of `pack_result`."""
-    logits = np.frombuffer(payload, np.float32, offset=_MEASURED.size).reshape(-1, 10)
+def unpack_result(payload: bytes, classes: int) -> Result:
+    """Return the result in a payload of `pack_result`, whose logits have so many classes."""
+    logits = np.frombuffer(payload, np.float32, offset=_MEASURED.size).reshape(-1, classes)
     return Result(logits, *_MEASURED.unpack_from(payload))
 
 

@@ -1,9 +1,11 @@
 """Each statistic of shares against published values, and its interval against simulation."""
 
+import math
+
 import numpy as np
 import pytest
 
-from common.statistics import mcnemar, paired_difference, proportion
+from common.statistics import at_least, at_most, mcnemar, paired_difference, proportion
 
 
 @pytest.mark.parametrize(("counts", "p"), [((0, 0), 1.0), ((1, 7), 18 / 256), ((0, 6), 2 / 64), ((5, 5), 1.0)])
@@ -34,3 +36,13 @@ def test_the_paired_interval_covers(shares: tuple[float, float]) -> None:
     intervals = [paired_difference(int(a), int(b), 2000) for a, b in zip(only_a, only_b, strict=True)]
     covered = np.mean([not interval.excludes(shares[0] - shares[1]) for interval in intervals])
     assert 0.94 <= covered <= 0.975
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "p"), [(3, 20, 0.1), (0, 5, 0.3), (44, 300, 0.1), (5, 5, 0.5), (7, 9, 1.0)]
+)
+def test_binomial_tails_are_sums_of_the_binomial_formula(successes: int, trials: int, p: float) -> None:
+    """Both tails equal the sum of the probabilities of each count, computed with whole binomial coefficients."""
+    shares = [math.comb(trials, count) * p**count * (1 - p) ** (trials - count) for count in range(trials + 1)]
+    assert at_most(successes, trials, p) == pytest.approx(sum(shares[: successes + 1]))
+    assert at_least(successes, trials, p) == pytest.approx(sum(shares[successes:]))

@@ -143,8 +143,8 @@ def test_accuracy_on_other_images_is_compared_unpaired(wrong: int, code: int, wr
         ("{}", "it has no schema_version"),
         ("[]", "it has no schema_version"),
         ("no", "it is not JSON"),
-        ('{"schema": 1, "cells": []}', "has schema version 1, and this load test reads version 4"),
-        ('{"schema_version": 4}', "does not fit schema version 4: created: "),
+        ('{"schema": 1, "cells": []}', "has schema version 1, and this load test reads version 5"),
+        ('{"schema_version": 5}', "does not fit schema version 5: created: "),
     ],
 )
 def test_a_file_that_is_no_report_is_an_error(

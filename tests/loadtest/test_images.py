@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loadtest.client.images import ImagesError, LabelledImages, bodies, read
+from loadtest.client.folders import read
+from loadtest.client.images import ImagesError, LabelledImages, bodies
 
 
 def some(count: int) -> LabelledImages:
@@ -48,7 +49,7 @@ def test_every_image_is_sent_equally_often(per_request: int) -> None:
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     """The error names the flag."""
     with pytest.raises(ImagesError, match=r"--images FILE\.npz"):
-        read(tmp_path / "nowhere.npz")
+        read(tmp_path / "nowhere.npz", "png")
 
 
 @pytest.mark.parametrize(
@@ -64,11 +65,11 @@ def test_a_file_of_the_wrong_shape_is_refused(tmp_path: Path, arrays: dict[str, 
     """The error says what was expected."""
     np.savez(tmp_path / "file.npz", **arrays)
     with pytest.raises(ImagesError, match=message):
-        read(tmp_path / "file.npz")
+        read(tmp_path / "file.npz", "png")
 
 
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
     """A text file is an error that names the expected format."""
     (tmp_path / "file.npz").write_text("no")
     with pytest.raises(ImagesError, match=r"not an \.npz"):
-        read(tmp_path / "file.npz")
+        read(tmp_path / "file.npz", "png")

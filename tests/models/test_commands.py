@@ -50,11 +50,11 @@ def test_from_training_to_an_int8_engine(
     logits = [loading.load("int8", threads=1, checkpoint=place).run(pixels).logits for place in (path, artifact)]
     assert np.array_equal(*logits)
     alone = loading.load("int8", threads=1, checkpoint=artifact)
-    tested = [selftest.agreement(alone, artifact, said) for said in (AS_IT_SAYS, Preparation(input_size=32))]
+    tested = [selftest.examine(alone, artifact, said).agreement for said in (AS_IT_SAYS, Preparation(input_size=32))]
     assert tested[0] == tested[1] > 0
     files.beside(artifact, reference.SUFFIX).unlink()
     with pytest.raises(reference.SelfTestFailed, match="is missing: the self-test needs reference logits"):
-        selftest.agreement(alone, artifact, Preparation(input_size=32))
+        selftest.examine(alone, artifact, Preparation(input_size=32))
     with pytest.raises(SystemExit):
         quantize.main(["--artifact", str(out / "int8.safetensors")])
     assert "a name that ends in .int8.safetensors" in capsys.readouterr().err

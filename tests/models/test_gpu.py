@@ -173,7 +173,7 @@ def test_logits_outlive_the_next_run(load_gpu: LoadGpu, images: np.ndarray) -> N
 @pytest.mark.parametrize("name", ["fp32", "fp16"])
 def test_the_self_test_passes(name: str, load_gpu: LoadGpu, checkpoint_path: Path) -> None:
     """The engine passes the self-test on its graphs."""
-    assert selftest.agreement(load_gpu(name), checkpoint_path) >= VARIANTS[name].least_agreement
+    assert selftest.examine(load_gpu(name), checkpoint_path).agreement >= VARIANTS[name].least_agreement
 
 
 def test_the_info_describes_the_gpu(load_gpu: LoadGpu) -> None:

@@ -18,7 +18,7 @@ LEAVE_PASSWD = f"import os; os.setresuid({UID}, 0, 0) if os.getuid() == 0 else N
 LOAD = (
     "from pathlib import Path; from models import loading, selftest; from models.card import Preparation; "
     "path = Path(sys.argv[1]); engine = loading.load('int8', threads=1, checkpoint=path); "
-    "print(selftest.agreement(engine, path))"
+    "print(selftest.examine(engine, path).agreement)"
 )
 STORE = "from models import files; [files.store(files.place(kind, '', of=1), b'') for kind in sys.argv[1:]]"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}

@@ -166,7 +166,7 @@ def test_it_works_without_vnni(checkpoint_path: Path) -> None:
     """On a CPU without VNNI (oneDNN capped to AVX2) int8 passes its self-test with safe weights, and a note says so."""
     code = (
         "from models import loading, selftest; e = loading.load('int8', threads=1); "
-        "print(selftest.agreement(e), e.info.notes); assert 'no VNNI' in e.info.notes[0]"
+        "print(selftest.examine(e).agreement, e.info.notes); assert 'no VNNI' in e.info.notes[0]"
     )
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "CHECKPOINT": str(checkpoint_path)}
     done = subprocess.run(

@@ -16,21 +16,21 @@ from tests.models.conftest import ON_CPU, SLOW, Load, Spoilt
 @pytest.mark.parametrize("name", [name for name in ON_CPU if name not in SLOW])
 def test_a_good_engine_passes(name: str, load: Load, checkpoint_path: Path) -> None:
     """Every variant of the CPU passes, with an agreement between its least one and 1."""
-    assert VARIANTS[name].least_agreement <= selftest.agreement(load(name), checkpoint_path) <= 1
+    assert VARIANTS[name].least_agreement <= selftest.examine(load(name), checkpoint_path).agreement <= 1
 
 
 def test_wrong_answers_fail(load: Load, checkpoint_path: Path) -> None:
     """An engine whose classes are shifted by one fails, and the error names its agreement."""
     engine = Spoilt(load("int8"), lambda logits: np.roll(logits, 1, axis=1))
     with pytest.raises(SelfTestFailed, match=r"int8 agrees with the FP32 reference on \d+.\d% of the sample"):
-        selftest.agreement(engine, checkpoint_path)
+        selftest.examine(engine, checkpoint_path)
 
 
 def test_infinite_logits_fail(load: Load, checkpoint_path: Path) -> None:
     """An engine with infinite logits fails although its classes are right."""
     engine = Spoilt(load("int8"), lambda logits: np.where(logits == logits.max(1, keepdims=True), np.inf, logits))
     with pytest.raises(SelfTestFailed, match="not finite"):
-        selftest.agreement(engine, checkpoint_path)
+        selftest.examine(engine, checkpoint_path)
 
 
 def test_another_checkpoints_logits_are_no_reference(checkpoint_path: Path, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ for name in {ON_CPU!r}:
     engine = loading.load(name, device="cpu", threads=1, checkpoint=path)
     engine.warm_up([1, 2])
     if name == "int8":
-        selftest.agreement(engine, path)
+        selftest.examine(engine, path)
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

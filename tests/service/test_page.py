@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from models.cifar10 import CLASSES
 from service.routes import page as page_routes
 from tests import tools
+from tests.service.calm import DOUBT
 from tests.service.pictures import encode, png, solid
 from tests.service.processes import ROOT, Service, running
 
@@ -80,6 +81,13 @@ def test_a_sample_is_answered_by_every_variant(page: Page) -> None:
     shoot(page, "desktop")
     page.emulate_media(color_scheme="dark")
     shoot(page, "dark")
+
+
+def test_a_suspect_accuracy_is_shown(page: Page) -> None:
+    """The card of a variant with a suspect accuracy has the warning, other cards have none."""
+    page.goto("/")
+    expect(page.locator('[data-variant="int8"] .doubt')).to_have_text(DOUBT)
+    expect(page.locator('[data-variant="fp32"] .doubt')).to_be_hidden()
 
 
 def test_the_answer_is_that_of_the_service(page: Page, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import errno
 import multiprocessing
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -93,6 +94,16 @@ def test_workers_on_the_cpu_are_nicer_than_the_http_process(service: Service) ->
     """The process that all requests go through gets a core before the threads that compute."""
     own = psutil.Process(service.process.pid).nice()
     assert {worker.nice() for worker in service.workers()} == {own + NICENESS}
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score").exists(), reason="the system has no such score")
+def test_the_kernel_kills_a_worker_before_the_http_process(service: Service) -> None:
+    """If memory runs out, the service loses a batch and says why, and does not end."""
+    scores = {
+        process.pid: int(Path(f"/proc/{process.pid}/oom_score").read_text())
+        for process in (psutil.Process(service.process.pid), *service.workers())
+    }
+    assert scores.pop(service.process.pid) < min(scores.values())
 
 
 def test_a_worker_that_cannot_be_put_in_the_background_is_not_left_running(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from common import machine
 from models import cifar10, evaluate
 from models.engines.base import Engine
 from models.evaluation import answers, batches, sheet, statistics
+from models.evaluation.images import Labelled, cifar10_test
 from models.files import CheckpointError
 from tests.models.conftest import Load
 
@@ -94,9 +95,10 @@ def test_the_sheet_has_a_cell_per_image(count: int, images: np.ndarray) -> None:
     pixels = np.resize(images, (count, 3, 32, 32))
     wrong, right = np.ones((count, 10)), np.eye(10)[np.zeros(count, int)]
     labels = np.zeros(count, np.int64)
+    labelled = Labelled(pixels, labels, cifar10.CLASSES, "")
     wrong[:, 1] = 2
     paired = statistics.compare(wrong, right, labels, "fp32")
-    drawn = sheet.draw(pixels, labels, (right.argmax(1), wrong.argmax(1)), ("fp32", "int8"), paired)
+    drawn = sheet.draw(labelled, (right.argmax(1), wrong.argmax(1)), ("fp32", "int8"), paired)
     rows = -(-min(count, sheet.LIMIT) // sheet.COLUMNS)
     assert drawn.height == sheet.HEADER + rows * sheet.CELL[1] + sheet.MARGIN
     thumb = drawn.crop((sheet.MARGIN, sheet.HEADER, sheet.MARGIN + sheet.THUMB, sheet.HEADER + sheet.THUMB))
@@ -117,7 +119,7 @@ def test_without_the_data_set_it_says_so(tmp_path: Path) -> None:
         ("--batch-sizes 0", "expected a whole number from 1, got '0'"),
         ("--device gpu", "expected cpu, cuda or cuda:N, got 'gpu'"),
         ("--batch-sizes 8,x", "expected a whole number from 1, got 'x'"),
-        ("--batch-sizes 512 --batch-images 256", "expected at most --batch-images"),
+        ("--batch-sizes 512 --batch-images 256", "expected at most --batch-images and --count"),
         ("--corruptions fog@1", "severity"),
     ],
 )
@@ -128,13 +130,35 @@ def test_a_wrong_flag_is_named(flags: str, words: str, capsys: pytest.CaptureFix
     assert words in capsys.readouterr().err
 
 
-def test_classes_in_another_order_are_judged_by_name(tmp_path: Path, checkpoint_path: Path) -> None:
-    """Classes in another order are matched by name; other classes are an error."""
-    own = tmp_path / "own.safetensors"
-    own.write_bytes(checkpoint_path.read_bytes())
-    for classes, expected in ((cifar10.CLASSES, list(range(10))), (cifar10.CLASSES[::-1], list(range(10))[::-1])):
-        own.with_suffix(".json").write_text(json.dumps({"classes": classes}))
-        assert evaluate.columns(own) == expected
-    own.with_suffix(".json").write_text(json.dumps({"classes": list("abcdefghij")}))
-    with pytest.raises(CheckpointError, match=r"has the classes a, b, .* the test set is of CIFAR-10's: airplane"):
-        evaluate.columns(own)
+def test_classes_in_another_order_are_judged_by_name(tiny_dataset: Path, load: Load) -> None:
+    """CIFAR-10's labels become the indices of the network's classes, in whichever order it has them."""
+    classes = cifar10.CLASSES[::-1]
+    found = cifar10_test(tiny_dataset, Path("own.pt"), classes)
+    labels = cifar10.read(tiny_dataset, "test")[1]
+    assert [found.classes[label] for label in found.labels] == [cifar10.CLASSES[label] for label in labels]
+    with pytest.raises(CheckpointError, match=r"own.pt has the classes a, b, .*airplane.*with --images FOLDER"):
+        cifar10_test(tiny_dataset, Path("own.pt"), tuple("abcdefghij"))
+
+
+def test_a_folder_of_pictures_judges(tmp_path: Path, images: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--images FOLDER` judges on one subfolder for each class, matched by name, also under a corruption."""
+    labels = cifar10.sample()[1]
+    for index in range(20):
+        place = tmp_path / "photos" / cifar10.CLASSES[labels[index]] / f"{index}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[index].transpose(1, 2, 0)).save(place)
+    (tmp_path / "photos" / "cat" / "damaged.png").touch()
+    evaluate.main([*FLAGS.split(), "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    score = report["variants"]["int8"]["results"]["clean"]["score"]
+    assert (score["images"], report["data"]) == (20, "photos")
+    assert score["top1"]["estimate"] > 0.8
+    assert "jpeg@1" in report["variants"]["int8"]["results"]
+    assert "1 are left out: " in capsys.readouterr().err
+
+
+def test_a_number_of_images_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--images` took a number once: the error names the flag that does."""
+    with pytest.raises(SystemExit):
+        evaluate.parse(["--images", "2000"])
+    assert "a number of images is --count" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from models.cifar10 import CLASSES
 from models.evaluation import statistics
 from models.logits import sqnr
 
@@ -18,28 +19,28 @@ def logits_for(classes: list[int], size: float = CERTAIN) -> np.ndarray:
 
 def test_top1_counts_the_right_ones_by_class() -> None:
     """Top-1 is the share of right answers, in total and by class; a class without images has none."""
-    score = statistics.score(logits_for([0, 0, 3, 4]), np.array([0, 0, 3, 3]))
+    score = statistics.score(logits_for([0, 0, 3, 4]), np.array([0, 0, 3, 3]), CLASSES)
     assert score.top1.estimate == 0.75
     assert (score.per_class["airplane"], score.per_class["cat"], score.per_class["dog"]) == (1.0, 0.5, None)
 
 
 def test_equal_logits_cost_the_logarithm_of_ten() -> None:
     """Equal logits have the negative log-likelihood ln 10."""
-    score = statistics.score(np.zeros((5, 10), np.float32), np.arange(5))
+    score = statistics.score(np.zeros((5, 10), np.float32), np.arange(5), CLASSES)
     assert score.negative_log_likelihood == pytest.approx(np.log(10))
 
 
 def test_huge_logits_do_not_overflow() -> None:
     """With huge logits the likelihood of a right answer is 1 and that of a wrong one is finite."""
-    assert statistics.score(logits_for([1], 1e4), np.array([1])).negative_log_likelihood == 0
-    assert statistics.score(logits_for([1], 1e4), np.array([2])).negative_log_likelihood == pytest.approx(1e4)
+    assert statistics.score(logits_for([1], 1e4), np.array([1]), CLASSES).negative_log_likelihood == 0
+    assert statistics.score(logits_for([1], 1e4), np.array([2]), CLASSES).negative_log_likelihood == pytest.approx(1e4)
 
 
 def test_calibration_error_is_the_gap_of_confidence() -> None:
     """Certain answers that are right half the time have an error of 0.5; certain answers that are right have none."""
     labels = np.array([1, 1, 2, 2])
-    assert statistics.score(logits_for([1, 1, 1, 1]), labels).expected_calibration_error == pytest.approx(0.5)
-    assert statistics.score(logits_for([1, 1, 2, 2]), labels).expected_calibration_error == pytest.approx(0)
+    assert statistics.score(logits_for([1, 1, 1, 1]), labels, CLASSES).expected_calibration_error == pytest.approx(0.5)
+    assert statistics.score(logits_for([1, 1, 2, 2]), labels, CLASSES).expected_calibration_error == pytest.approx(0)
 
 
 def test_calibration_error_does_not_cancel_between_bins() -> None:

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import cifar10
+from models.accuracy import SampleAccuracy
 from models.engines.base import DeviceLost, Engine, EngineInfo, Execution, OutOfMemory, check_logits
+from models.selftest import Examined
 from models.variants import VARIANTS, Variant
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
@@ -24,6 +26,10 @@ DIFFER, RAISE, UNPICKLABLE, DIE, HANG, STALL = 249, 250, 251, 252, 253, 254
 cannot be pickled, exits, never answers, takes 1 s."""
 NAN, CROWDED, LOST = 246, 247, 248
 """NaN for that image; no memory for it and others in one batch; the device is lost."""
+
+
+SAMPLE = SampleAccuracy(correct=95, images=100, accuracy=0.95, claimed=0.95, source="sample.npz")
+"""The accuracy that every fake engine says that it has."""
 
 
 def engine_info(variant: Variant) -> EngineInfo:
@@ -99,8 +105,8 @@ class FakeAPI(PrecisionAPI):
             return super().load_engine()
         return FakeEngine(self.variant.name)
 
-    def agreement(self, engine: Engine) -> float:
-        return 1.0
+    def examine(self, engine: Engine) -> Examined:
+        return Examined(1.0, SAMPLE)
 
 
 def fake_api(name: str, settings: Settings) -> FakeAPI:
