@@ -52,8 +52,9 @@ def answer(name: str, args: argparse.Namespace) -> Outcome:
     logits = np.concatenate([run(np.ascontiguousarray(images[i : i + BATCH])) for i in range(0, len(images), BATCH)])
     state, card = load()
     exact = running.answers(openvino.floating(fold(state, card), threads).forward, images, "fp32")
+    score = statistics.score(logits, labels, cifar10.CLASSES)
     return Outcome(
-        name, "", statistics.score(logits, labels), statistics.compare(logits, exact, labels, "fp32"), 0, "", 0.0,
+        name, "", score, statistics.compare(logits, exact, labels, "fp32"), 0, "", 0.0,
         f"{machine.name()} ({machine.isa()}), {threads} threads", datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
 

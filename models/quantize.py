@@ -82,12 +82,8 @@ def run(args: argparse.Namespace) -> list[str]:
     if args.artifact:
         integers = quantized.quantize(network, ranges, quantized.FULL_LIMIT)
         if args.max_drop is not None:
-            bounding.labels_mean_classes(network, card)
-            pixels, labels = cifar10.read(args.data, "test")
-            shown = preprocess.resized(pixels[: args.test_images], side)
-            integers, sentence = bounding.within(
-                network, integers, shown, labels[: args.test_images], args.max_drop / 100
-            )
+            shown = bounding.labelled(path, card, network, args.data, args.test_images)
+            integers, sentence = bounding.within(network, integers, shown, args.max_drop / 100)
             said.append(sentence)
         content = quantized.serialize(integers, card.sha256, found.sha256, names_of(card, network.architecture.classes))
         reference = files.beside(args.artifact, SUFFIX)

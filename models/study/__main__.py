@@ -142,7 +142,7 @@ class Study:
         """Build one recipe, let it answer the test images, and keep its result and its artifact."""
         source = self.source
         made = self.variant(recipe) if recipe.variant else self.built(recipe)
-        score = statistics.score(made.logits, source.labels)
+        score = statistics.score(made.logits, source.labels, cifar10.CLASSES)
         paired = None
         if recipe.name != REFERENCE:
             paired = statistics.compare(made.logits, source.reference, source.labels, REFERENCE)
