@@ -61,7 +61,7 @@ class Plan:
         """Return the learning rate of a step."""
         progress = step / self.steps
         if progress < WARM_UP:
-            return self.learning_rate * (progress + 1 / self.steps) / WARM_UP
+            return self.learning_rate * min(1.0, (step + 1) / (self.steps * WARM_UP))
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
 
 
