@@ -24,6 +24,8 @@ from models import checkpoint, cifar10, files, flags, needs
 
 needs.torch_or_exit("python -m models.study")
 
+import torch
+
 from models.command import one_sentence
 from models.engines import quantized
 from models.engines.base import Engine
@@ -31,7 +33,7 @@ from models.engines.network import fold
 from models.evaluation import statistics
 from models.files import ARTIFACT_SUFFIX
 from models.loading import load
-from models.study import building, page, qat, ranges, results, running, sensitivity, speed, sweep
+from models.study import building, halves, page, qat, ranges, results, running, sensitivity, speed, sweep
 from models.study import found as found_on_disk
 from models.study.bounding import labels_mean_classes
 from models.study.building import Source
@@ -77,6 +79,8 @@ class Study:
     args: argparse.Namespace
     source: Source
     checkpoint_bytes: int
+    half_bytes: int
+    """Size of the checkpoint in half precision."""
 
     def place(self, *parts: str) -> Path:
         """Return the place of a result."""
@@ -141,7 +145,7 @@ class Study:
     def recipe(self, recipe: Recipe) -> None:
         """Build one recipe, let it answer the test images, and keep its result and its artifact."""
         source = self.source
-        made = self.variant(recipe) if recipe.variant else self.built(recipe)
+        made = self.half(recipe) if recipe.dtype else self.variant(recipe) if recipe.variant else self.built(recipe)
         score = statistics.score(made.logits, source.labels, cifar10.CLASSES)
         paired = None
         if recipe.name != REFERENCE:
@@ -164,6 +168,12 @@ class Study:
         seconds = time.perf_counter() - began
         logits = running.answers(lambda images: engine.run(images).logits, self.source.images, recipe.name)
         return Made(logits, engine.info.serialized_bytes, "", seconds, "; ".join(engine.info.notes))
+
+    def half(self, recipe: Recipe) -> Made:
+        """Return the answers of the network in half precision."""
+        run = halves.forward(self.source.network, getattr(torch, recipe.dtype))
+        logits = running.answers(run, self.source.images, recipe.name)
+        return Made(logits, self.half_bytes, "", 0.0, "simulated: every weight and output rounded, sums in FP32")
 
     def built(self, recipe: Recipe) -> Made:
         """Return the answers of a network that the study builds, and keep its artifact."""
@@ -275,7 +285,7 @@ def prepared(args: argparse.Namespace) -> Study:
         adaround_steps=args.adaround_steps,
         training_batch=QUICK_BATCH if args.quick else qat.BATCH,
     )
-    return Study(args, source, card.bytes)
+    return Study(args, source, card.bytes, checkpoint.half_precision_bytes(state))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

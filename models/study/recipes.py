@@ -20,6 +20,8 @@ class Recipe:
     """The publication or the documentation of the method."""
     variant: str = ""
     """The variant of `models.variants` that it is. Empty for a recipe that the study builds."""
+    dtype: str = ""
+    """`float16` or `bfloat16` for a network in half precision."""
     observer: str = "least-squares"
     """The key of `models.study.observers.OBSERVERS` that chooses the ranges of activations."""
     per_channel: bool = True
@@ -95,8 +97,8 @@ RECIPES = {
     row.name: row
     for row in (
         Recipe("fp32", FLOAT, 32, 32, "", variant="fp32-cpu", runs_as="fp32-cpu"),
-        Recipe("bf16", FLOAT, 16, 16, KALAMKAR, variant="bf16", runs_as="bf16-cpu"),
-        Recipe("fp16", FLOAT, 16, 16, MICIKEVICIUS, variant="fp16", runs_as="fp16-cpu"),
+        Recipe("bf16", FLOAT, 16, 16, KALAMKAR, dtype="bfloat16", runs_as="bf16-cpu"),
+        Recipe("fp16", FLOAT, 16, 16, MICIKEVICIUS, dtype="float16", runs_as="fp16-cpu"),
         Recipe("fp16-autocast", FLOAT, 32, 16, MICIKEVICIUS, needs_gpu=True),
         Recipe("int8-dynamic", DYNAMIC, 8, 32, TORCH_DYNAMIC, variant="int8-dynamic", runs_as="int8-dynamic"),
         Recipe("int8-served", STATIC, 8, 8, "", variant="int8", runs_as="int8"),

@@ -12,7 +12,7 @@ from models.engines import openvino, quantized
 from models.engines.network import FoldedLayer, fold
 from models.engines.quantized import QuantizedLayer
 from models.logits import sqnr
-from models.study import bound, correction, observers, packing, rounding, running
+from models.study import bound, correction, halves, observers, packing, rounding, running
 from models.study.observers import Seen
 from models.study.recipes import RECIPES
 from models.study.simulated import Rounding, Simulated
@@ -113,6 +113,15 @@ def test_a_mixed_artifact_is_served(
     engine = loading.load("int8", threads=1, checkpoint=path)
     assert any("kept in FP32: layer1.0.conv1" in note for note in engine.info.notes)
     assert np.array_equal(engine.run(images).logits, openvino.int8(mixed, 1).forward(images))
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float16, 50), (torch.bfloat16, 35)])
+def test_half_precision_is_close(
+    network: Network[FoldedLayer], images: np.ndarray, dtype: torch.dtype, least: float
+) -> None:
+    """The network in half precision gives nearly FP32's logits; bfloat16 has 8 bits of precision, FP16 11."""
+    exact = openvino.floating(network, 1).forward(images)
+    assert least < (sqnr(exact, halves.forward(network, dtype)(images)) or np.inf) < 100
 
 
 def test_gradients_of_a_rounding() -> None:
