@@ -186,7 +186,7 @@ def distribution(requirement: str) -> str:
 
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("common", []), ("models", ["service"]), ("service", ["service", "tracing"]), ("loadtest", ["loadtest"])],
+    [("common", []), ("models", ["service", "study"]), ("service", ["service", "tracing"]), ("loadtest", ["loadtest"])],
 )
 def test_imports_are_declared(package: str, extras: list[str]) -> None:
     """What a package imports, its extras install by name, and not by the grace of something else that needs it."""
