@@ -145,6 +145,11 @@ def main(argv: list[str] | None = None) -> None:
         metavar="NAME",
         help="only rows whose name contains one of these; --results stays as it is",
     )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="measure this network instead of the bundled one, with its card beside it; --results stays as it is",
+    )
     parser.add_argument("--share", type=float, default=1.0, help="share of the usual number of rounds (%(default)s)")
     parser.add_argument("--prepare", action="store_true", help="only build the files that the rows keep in --work")
     parser.add_argument(
@@ -155,14 +160,17 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     rows = [row for row in ROWS.values() if not args.rows or any(part in row.name for part in args.rows)]
+    network = f"{args.checkpoint.stem}-" if args.checkpoint else ""
+    if args.checkpoint:
+        os.environ["CHECKPOINT"] = str(args.checkpoint.resolve())  # which every row's process loads
     batches, name = [int(size) for size in args.batches.split(",")], short_name(machine.name())
     for threads in map(int, args.threads.split(",")):
-        folder: Path = args.work / f"{name}-{threads}"
+        folder: Path = args.work / f"{network}{name}-{threads}"
         folder.mkdir(parents=True, exist_ok=True)
         found = measure(rows, threads, batches, folder, 0 if args.prepare else args.share)
         run = {"threads": threads, "machine": conditions(), "rows": found}
         print(tables.timings(run), tables.ratios(run), sep="\n\n", flush=True)
-        if not (args.rows or args.prepare):
+        if not (args.rows or args.prepare or args.checkpoint):
             (folder / f"measured-{args.batches}.json").write_text(json.dumps(run))
             parts = sorted(args.work.glob(f"{name}-*/measured-*.json"), key=lambda path: path.stat().st_mtime)
             args.results.mkdir(parents=True, exist_ok=True)

@@ -12,31 +12,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models import checkpoint, cifar10
+from benchmarks.rows import sample
+from models import checkpoint
 from models.engines.floating import eager
 from models.engines.network import fold
 from models.engines.tensors import mean_and_scale
-from models.resnet import resnet18
-from models.topology import Input
+from models.resnet import resnet
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""`[N, 3, 32, 32] uint8` to `[N, 10] float32`."""
+"""`[N, 3, S, S] uint8` to `[N, classes] float32`."""
 ForBatch = Callable[[int], Run]
 """Batch size to the function that runs batches of that size."""
 
 
 class Pixels(nn.Module):
-    """torchvision's network with the bundled weights, from raw pixels."""
+    """torchvision's network with the weights of the checkpoint, from raw pixels."""
 
     def __init__(self) -> None:
         super().__init__()
-        state, _ = checkpoint.load()
-        self.net = resnet18()
+        state, card = checkpoint.load()
+        plan = card.plan({name: array.shape for name, array in state.items()})
+        self.net = resnet(plan.architecture)
         self.net.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
         for name, module in self.net.named_modules():
             if name.startswith("layer") and name.count(".") == 1:
                 self.net.set_submodule(name, Block(module))
-        mean, scale = mean_and_scale(Input())
+        mean, scale = mean_and_scale(plan.input)
         self.mean, self.scale = nn.Buffer(mean), nn.Buffer(scale)
         self.eval().requires_grad_(requires_grad=False)
 
@@ -46,24 +47,27 @@ class Pixels(nn.Module):
 
 
 class Block(nn.Module):
-    """torchvision's BasicBlock with a module for each ReLU: torchao's quantizer refuses a module that runs twice."""
+    """torchvision's block with a module for each ReLU: torchao's quantizer refuses a module that runs twice."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
-        self.first = nn.Sequential(block.conv1, block.bn1, nn.ReLU(inplace=True))  # type: ignore[arg-type]
-        self.second = nn.Sequential(block.conv2, block.bn2)  # type: ignore[arg-type]
+        count = sum(name.startswith("conv") for name, _ in block.named_children())
+        layers = [(getattr(block, f"conv{index}"), getattr(block, f"bn{index}")) for index in range(1, count + 1)]
+        first = [(*layer, nn.ReLU(inplace=True)) for layer in layers[:-1]]
+        self.first = nn.Sequential(*(module for layer in first for module in layer))
+        self.last = nn.Sequential(*layers[-1])
         self.downsample: nn.Module | None = block.downsample  # type: ignore[assignment]
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        y: Tensor = self.relu(self.second(self.first(x)) + shortcut)
+        y: Tensor = self.relu(self.last(self.first(x)) + shortcut)
         return y
 
 
 def example(batch_size: int) -> Tensor:
-    """Return a batch of the bundled sample, repeated if it is larger."""
-    images, _ = cifar10.sample()
+    """Return a batch of the bundled sample as the network takes it, repeated if it is larger."""
+    images = sample()
     return torch.from_numpy(np.resize(images, (batch_size, *images.shape[1:])))
 
 

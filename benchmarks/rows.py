@@ -4,6 +4,7 @@
 toolbox is imported at its first command.
 """
 
+import functools
 import importlib
 import json
 import os
@@ -17,12 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import cifar10, reference
+from models import checkpoint, cifar10, files, preprocess, reference
 from models.card import read_card
 from models.loading import load
 from models.logits import agreement, sqnr
+from models.preprocess import SIDE
+from models.topology import Input
 from models.variants import VariantUnavailable
 
+SAMPLE, FEWEST = 300, 60
+"""Images of the sample of 32 pixels, and the fewest of larger ones."""
 WARM_UP = 3
 """Untimed calls after a batch size was prepared."""
 OURS = "this project"
@@ -85,7 +90,7 @@ class Toolbox:
 
     def prepare(self, size: int) -> int:
         """Get ready for a batch size; return the resident bytes of the process."""
-        images, _ = cifar10.sample()
+        images = sample()
         self._pixels = np.resize(images, (size, *images.shape[1:]))
         self._run = self._for_batch(size)
         for _ in range(WARM_UP):
@@ -102,12 +107,33 @@ class Toolbox:
         return seconds[1:]
 
     def score(self) -> dict[str, float | None]:
-        """Return logit SQNR in dB and top-1 agreement with the reference logits of the bundled sample."""
-        images, _ = cifar10.sample()
-        expected, size = reference.reference(None, read_card().sha256), len(self._pixels)
+        """Return logit SQNR in dB and top-1 agreement with the reference logits on the sample."""
+        images, size = sample(), len(self._pixels)
+        expected = _expected()[: len(images)]
         padded = np.resize(images, (-(-len(images) // size) * size, *images.shape[1:]))
         logits = np.concatenate([self._run(padded[i : i + size]) for i in range(0, len(padded), size)])[: len(images)]
         return {"sqnr": sqnr(expected, logits), "agreement": agreement(expected, logits)}
+
+
+def sample() -> NDArray[np.uint8]:
+    """Return the bundled images as the network of the checkpoint takes them; fewer if they are large."""
+    inputs = load_input()
+    count = max(FEWEST, round(SAMPLE * min(1, (SIDE / inputs.side) ** 2)))
+    return preprocess.resized(cifar10.sample()[0][:count], inputs.side, inputs.resize)
+
+
+@functools.cache
+def load_input() -> Input:
+    """Return the images that the network of the checkpoint takes."""
+    card = checkpoint.inspect(files.default_path())
+    return Input(card.input_size or SIDE, card.mean or Input.mean, card.std or Input.std, card.resize)
+
+
+def _expected() -> NDArray[np.float32]:
+    """Return the reference logits of the sample: the stored ones, or those of this project's FP32."""
+    if files.default_path() == files.BUNDLED:
+        return reference.reference(None, read_card().sha256)
+    return load("fp32-cpu", device="cpu").run(sample()).logits
 
 
 class Floor:

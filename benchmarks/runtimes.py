@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models import cifar10
+from benchmarks.rows import sample
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # else it reports each import over the network
 
@@ -77,7 +77,7 @@ def _export(path: Path) -> None:
 
 
 def _calibration_batches() -> Iterator[dict[str, NDArray[np.uint8]]]:
-    images, _ = cifar10.sample()
+    images = sample()
     for start in range(0, len(images), CALIBRATION_BATCH):
         yield {"pixels": images[start : start + CALIBRATION_BATCH]}
 
@@ -130,7 +130,7 @@ def _openvino(path: Path, threads: int, size: int) -> Run:
 
     core = openvino.Core()
     model = core.read_model(path)
-    model.reshape([size, 3, 32, 32])
+    model.reshape([size, *sample().shape[1:]])
     hints = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads),
              "INFERENCE_PRECISION_HINT": "f32"}  # fmt: skip
     request = core.compile_model(model, "CPU", hints).create_infer_request()

@@ -2,10 +2,11 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.starting import Server, tensor
+from benchmarks.starting import Body, Pixels, Server, tensor
 from benchmarks.wrk import ROOT
 
 NETWORKS = ROOT / "runs" / "startup"
@@ -30,20 +31,31 @@ def bare(name: str, kind: str) -> Server:
 
 
 def mlserver(name: str) -> Server:
-    """Return MLServer with the model of `benchmarks.mlserver_runtime`, its own ports and folders, and its defaults."""
-    folder = NETWORKS / "mlserver"
-    model = {"name": "int8", "implementation": "benchmarks.mlserver_runtime.Int8", "parameters": {"uri": str(NETWORKS)}}
+    """Return MLServer with OpenVINO's own INT8 network."""
+    settings = {"implementation": "benchmarks.mlserver_runtime.Int8", "parameters": {"uri": str(NETWORKS)}}
+    return mlserver_with(name, settings, tensor, NETWORKS / "mlserver")
+
+
+def mlserver_with(name: str, model: Mapping[str, Any], body: Callable[[Pixels], Body], folder: Path) -> Server:
+    """Return MLServer with one model, its own ports and folders, and else its defaults.
+
+    Args:
+        name: the row.
+        model: the settings of the model `int8`.
+        body: makes the body of a prediction.
+        folder: holds the settings.
+    """
 
     def command(port: int) -> Sequence[str]:
         settings = {"host": "127.0.0.1", "http_port": port, "grpc_port": port + 1, "metrics_port": port + 2}
         settings |= {"environments_dir": str(folder / "environments")}  # the default is in the working directory
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "settings.json").write_text(json.dumps(settings))
-        (folder / "model-settings.json").write_text(json.dumps(model))
+        (folder / "model-settings.json").write_text(json.dumps({"name": "int8", **model}))
         return str(MLSERVER / "mlserver"), "start", str(folder)
 
     return Server(
-        name, command, "/v2/health/ready", ("/v2/models/int8/infer",), tensor, environment={"PYTHONPATH": str(ROOT)}
+        name, command, "/v2/health/ready", ("/v2/models/int8/infer",), body, environment={"PYTHONPATH": str(ROOT)}
     )
 
 

@@ -21,6 +21,11 @@ if __name__ == "__main__":
 
     monkey.patch_all()
 
+    if sys.argv[1:2] == ["worker"]:
+        from loadtest import join
+
+        raise SystemExit(join.main(sys.argv[2:]))
+
     from loadtest import cli
 
     raise SystemExit(cli.main())

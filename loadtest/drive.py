@@ -6,14 +6,14 @@ from itertools import chain, islice, takewhile
 
 from loadtest.analysis.stability import unstable
 from loadtest.analysis.statistics import quantile
-from loadtest.client.generator import Generator
 from loadtest.client.scrape import Scrape
 from loadtest.client.server import Service
+from loadtest.energy import Energy, Meters
 from loadtest.journal import Journal
 from loadtest.options import Options
 from loadtest.plan import Arm, Round, Timing, Workload, blocks, planned
 from loadtest.progress import Progress
-from loadtest.records import Played, Stretch
+from loadtest.records import Generating, Played, Stretch
 from loadtest.slo.level import Level, Slo
 from loadtest.slo.stopped import Searched
 from loadtest.slo.turns import WORK_PER_LEVEL, Search, Stopped, expected
@@ -34,10 +34,11 @@ class Drive:
         arms: Sequence[Arm],
         services: Sequence[Service],
         journal: Journal,
+        meters: Meters,
         stop: Callable[[], bool],
     ) -> None:
         self._options, self._journal, self._stop = options, journal, stop
-        self._arms = tuple(arms)
+        self._arms, self._meters = tuple(arms), meters
         self._services = {service.url: service for service in services}
         self._together = [self._arms] if options.contended else [(arm,) for arm in self._arms]
         self._block = len(self._together) * len(options.workloads)
@@ -50,7 +51,7 @@ class Drive:
         """The steps of progress that stand for the search of the service level until it begins."""
         self._expect(dict.fromkeys(self._arms, WORK_PER_LEVEL / options.slo.seconds if options.slo else 1.0))
 
-    def play(self, generator: Generator) -> None:
+    def play(self, generator: Generating) -> None:
         """Play the rounds, then search for the service level if the options name one.
 
         Raises:
@@ -75,7 +76,7 @@ class Drive:
         if options.slo:
             self._search(options.slo, generator)
 
-    def _search(self, slo: Slo, generator: Generator) -> None:
+    def _search(self, slo: Slo, generator: Generating) -> None:
         self.progress.extend(-self._searches)
         self.progress.say(f"searching for the highest load that holds {slo}")
         search = Search(self._options, generator, self.progress, self._check, self._keep_run)
@@ -113,7 +114,7 @@ class Drive:
     def _blocks(self, timings: Mapping[Workload, Timing]) -> Iterator[list[Round]]:
         return blocks(self._arms, timings, seed=self._options.seed, contended=self._options.contended)
 
-    def _warm_up(self, generator: Generator) -> dict[Workload, Timing]:
+    def _warm_up(self, generator: Generating) -> dict[Workload, Timing]:
         """Load every cell once, uncounted, and return the rounds of each workload that follow from it."""
         slowest = dict.fromkeys(self._options.workloads, 0.0)
         answered = dict.fromkeys(self._arms, 1.0)
@@ -145,12 +146,13 @@ class Drive:
                 self.progress.say(f"{moving[0].arm}, {moving[0].workload}: {moving[0].reason}; so {more} more rounds")
             yield from block
 
-    def _round(self, one: Round, generator: Generator) -> list[Played]:
-        before = self._scrapes(one.arms)
+    def _round(self, one: Round, generator: Generating) -> list[Played]:
+        before, unused = self._scrapes(one.arms), self._meters.read()
         stretch = generator.play(one)
-        return recorded([(one, stretch)], before, self._scrapes(one.arms))
+        energy = self._meters.of(one.arms, unused)
+        return recorded([(one, stretch)], before, self._scrapes(one.arms), energy)
 
-    def _continuous(self, workload: Workload, own: Timing, generator: Generator) -> None:
+    def _continuous(self, workload: Workload, own: Timing, generator: Generating) -> None:
         """Play the rounds of one workload on end, or those until the user stops the run."""
         rounds = chain.from_iterable(islice(self._blocks({workload: own}), own.rounds))
         before = self._scrapes(self._arms)
@@ -168,16 +170,20 @@ class Drive:
             self._step(one, f"block {one.block + 1}, {one.workload.name}: {', '.join(arm.name for arm in one.arms)}")
 
     def _scrapes(self, arms: Sequence[Arm]) -> dict[str, Scrape]:
-        """Return the metrics of the arms' services by their URL."""
-        return {url: self._services[url].scrape() for url in {arm.url for arm in arms}}
+        """Return the metrics of the arms' services by their URL, of those that have metrics."""
+        return {url: self._services[url].scrape() for url in {arm.url for arm in arms if arm.is_told}}
 
 
 def recorded(
-    played: Sequence[tuple[Round, Stretch]], before: Mapping[str, Scrape], after: Mapping[str, Scrape]
+    played: Sequence[tuple[Round, Stretch]],
+    before: Mapping[str, Scrape],
+    after: Mapping[str, Scrape],
+    energy: Energy | None = None,
 ) -> list[Played]:
     """Return each arm's part of rounds that were played between two readings of the metrics.
 
     The first part of an arm holds the whole increase of its counters. The others hold none, so that the sum is right.
+    `energy` belongs to every part, so it is given for one round of one arm only.
     """
     added = {url: after[url] - before[url] for url in before}
     loaded = {arm: None for one, _ in played for arm in one.arms}
@@ -191,9 +197,10 @@ def recorded(
                     arm=arm,
                     round=one,
                     stretch=stretch,
-                    server=added[arm.url].about(arm.variant) if is_first else NOTHING,
-                    gauges=after[arm.url].about(arm.variant),
-                    foreign=foreign(added[arm.url], variants) if is_first else 0,
+                    server=added[arm.url].about(arm.variant) if is_first and arm.is_told else NOTHING,
+                    gauges=after[arm.url].about(arm.variant) if arm.is_told else NOTHING,
+                    foreign=foreign(added[arm.url], variants) if is_first and arm.is_told else 0,
+                    energy=energy,
                 )
             )
     return made

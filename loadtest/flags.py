@@ -2,23 +2,25 @@
 
 import argparse
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from loadtest.client.folders import MOST_IMAGES
 from loadtest.client.images import KINDS
 from loadtest.conditions import GRAMMAR, Condition, condition
-from loadtest.options import Options, Target
+from loadtest.options import Options, Place
 from loadtest.plan import Workload
 from loadtest.slo.level import Slo
 from loadtest.slo.level import parse as parse_slo
+from loadtest.targets import add_flags, named, targets
 
 EXIT_CODES = f"""{GRAMMAR}
-With several services, each variant is judged against the same variant of the first service; else against its reference.
+With several services, each variant is judged against the same variant of the first service, or, if one of them is asked
+over another protocol, against the one at the same place. With one service, it is judged against its reference.
 The rounds take turns, so their intervals are paired.
 
 If the service asks for an API key, give one in the environment variable LOADTEST_API_KEY.
 If it has a certificate of your own authority, name the authority's file in SSL_CERT_FILE.
 
+To send the load from other machines: python -m loadtest worker HOST:PORT (see --master)
 To compare two reports: python -m loadtest diff a.json b.json (see its --help)
 To make a report of a run that was killed: python -m loadtest report FOLDER
 
@@ -33,9 +35,6 @@ exit codes:
   129, 130, 143
        stopped by SIGHUP, Ctrl-C or SIGTERM; the report was written from the rounds until then, if there was one
 """
-URL_HELP = (
-    "base URL of the service, such as http://127.0.0.1:8000; to compare several services: --url old=URL --url new=URL"
-)
 CONCURRENCY_HELP = "closed workloads: users that each wait for an answer before the next request (default 1,8)"
 RATE_HELP = "open workloads: requests per second at random times (Poisson), timed from when they were due"
 CONTINUOUS_HELP = (
@@ -47,10 +46,16 @@ IMAGES_HELP = (
     f".npz with images [N, 3, S, S] uint8 and labels. Of a folder at most {MOST_IMAGES} images are sent "
     "(default: the bundled sample of CIFAR-10)"
 )
+WORKERS_HELP = "send the load from N processes of this machine; one process uses one core at most"
+MASTER_HELP = (
+    "wait at this address for --workers N processes on other machines, each started there with "
+    "`python -m loadtest worker HOST:PORT`"
+)
 SLO_HELP = (
     "afterwards, find the highest load per variant that keeps this service level, such as p99=20ms; "
     "a run of the search lasts 2 s or a --round at least"
 )
+PRICE_HELP = "price of the service's machine per hour, such as 0.20: the report states the price of a million images"
 DEFAULT = Options(urls=())
 
 
@@ -63,10 +68,18 @@ def parse(argv: list[str] | None) -> tuple[Options, Path, tuple[Condition, ...]]
     flags = known.parse_args(argv)
     if flags.continuous and not flags.rate:
         known.error("--continuous needs --rate: users of a closed workload stop sending while the service stalls")
+    if flags.continuous and flags.workers:
+        known.error("--continuous plays in one process: leave out --workers")
+    if flags.master and not flags.workers:
+        known.error("--master needs --workers: the number of workers to wait for")
+    try:
+        services = targets(flags)
+    except ValueError as error:
+        known.error(str(error))
     fields = {name: value for name, value in vars(flags).items() if name in Options.__dataclass_fields__}
     closed = flags.concurrency or (() if flags.rate else (1, 8))
     workloads = [*(Workload(concurrency=n) for n in closed), *(Workload(rate=rate) for rate in flags.rate)]
-    return Options(urls=labelled(flags.url), workloads=tuple(workloads), **fields), flags.out, tuple(flags.fail_on)
+    return Options(urls=services, workloads=tuple(workloads), **fields), flags.out, tuple(flags.fail_on)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,8 +90,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--url", required=True, type=target, action="append", metavar="[LABEL=]URL", help=URL_HELP)
-    p.add_argument("--variants", type=names, default=(), help="comma-separated (default: all that are ready)")
+    add_flags(p)
+    p.add_argument("--variants", type=named, default=(), help="comma-separated (default: all that are ready)")
     p.add_argument("--concurrency", type=counts, default=(), metavar="N,...", help=CONCURRENCY_HELP)
     p.add_argument("--rate", type=rates, default=(), metavar="R,...", help=RATE_HELP)
     p.add_argument(
@@ -93,6 +106,8 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--contended", action="store_true", help="load all variants at the same time instead of one by one")
     p.add_argument("--continuous", action="store_true", help=CONTINUOUS_HELP)
+    p.add_argument("--workers", type=count, default=DEFAULT.workers, metavar="N", help=WORKERS_HELP)
+    p.add_argument("--master", type=place, metavar="HOST:PORT", help=MASTER_HELP)
     p.add_argument("--slo", type=level, metavar="p99=20ms", help=SLO_HELP)
     p.add_argument(
         "--slo-load",
@@ -100,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
         default="rate",
         help="kind of load that --slo varies (default %(default)s)",
     )
+    p.add_argument("--price-per-hour", type=positive, metavar="PRICE", help=PRICE_HELP)
     p.add_argument(
         "--fail-on", type=condition, action="append", default=[], metavar="CONDITION", help="may be repeated; see below"
     )
@@ -107,11 +123,6 @@ def parser() -> argparse.ArgumentParser:
         default = getattr(DEFAULT, flag[2:].replace("-", "_"))
         p.add_argument(flag, type=kind, default=default, help=f"{text} (default %(default)g)")
     return p
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Return the names in a text such as `fp32,int8`."""
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def counts(text: str) -> tuple[int, ...]:
@@ -132,31 +143,19 @@ def level(text: str) -> Slo:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def target(text: str) -> Target:
-    """Return the label and the URL in a text such as `old=http://host:8000`; the label may be missing."""
-    label, url = text.split("=", 1) if "=" in text.split("://", maxsplit=1)[0] else ("", text)
-    try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        is_good = False
-    if not is_good or parts.query or parts.fragment or not url.isprintable() or " " in url:
-        raise argparse.ArgumentTypeError(f"expected a URL such as http://127.0.0.1:8000, got {url}")
-    return Target(label, url.rstrip("/"))
-
-
-def labelled(targets: list[Target]) -> tuple[Target, ...]:
-    """Return the targets; if there are several, each has a label, which is the host if the user gave none."""
-    if len(targets) == 1:
-        return tuple(targets)
-    return tuple(Target(each.label or urlsplit(each.url).netloc, each.url) for each in targets)
-
-
 def count(text: str) -> int:
     """Return the whole number from 1 in a text."""
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text}")
     return value
+
+
+def place(text: str) -> Place:
+    """Return the host and the port in a text such as `0.0.0.0:5557`."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT such as 0.0.0.0:5557, got {text}")
+    return Place(host, int(port))
 
 
 def positive(text: str) -> float:

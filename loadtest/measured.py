@@ -1,22 +1,24 @@
 """The raw result of a run, before any statistics."""
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loadtest.client.description import Description
 from loadtest.client.images import Bodies, LabelledImages
-from loadtest.client.server import Excluded, Service
+from loadtest.client.server import Excluded
+from loadtest.energy import Metering
 from loadtest.plan import Arm
 from loadtest.records import Played
 from loadtest.slo.level import Level
 from loadtest.slo.stopped import Searched
+from loadtest.targets import Target
 
 
 @dataclass(frozen=True)
 class Subjects:
     """The services under test, and their variants that are measured and left out."""
 
-    services: tuple[tuple[Service, Description], ...]
+    services: tuple[tuple[Target, Description], ...]
     arms: tuple[Arm, ...]
     excluded: tuple[Excluded, ...]
 
@@ -40,3 +42,6 @@ class Measured:
     stopped_by: signal.Signals | None = None
     """The signal that ended the run early."""
     seconds: float = 0.0
+    workers: tuple[str, ...] = ()
+    """The names of the workers that sent the load; empty for the load test's own process."""
+    metering: Metering = field(default_factory=Metering)

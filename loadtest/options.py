@@ -5,16 +5,18 @@ from pathlib import Path
 
 from loadtest.plan import Workload
 from loadtest.slo.level import Slo
+from loadtest.targets import Target
 
 
 @dataclass(frozen=True)
-class Target:
-    """A service to test."""
+class Place:
+    """A host and a port."""
 
-    label: str
-    """Tells several services apart; empty if there is only one."""
-    url: str
-    """The base URL, without a slash at its end."""
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,17 @@ class Options:
     """Requests in flight at most in an open workload."""
     error_limit: float = 0.01
     """Share of failed requests above which a cell is INVALID."""
+    workers: int = 0
+    """Processes that send the load; 0 for the load test's own one."""
+    master: Place | None = None
+    """Where workers on other machines join; None for workers that the load test starts itself."""
     max_duration: float = 0.0
     """Counted time per arm and workload after which rounds that drift are given up; 0 for 1.5 times `duration`."""
     slo: Slo | None = None
     slo_load: str = "rate"
     """The load that the search for `slo` varies: `rate` or `concurrency`."""
+    price_per_hour: float | None = None
+    """The price of the service's machine per hour, in any currency."""
 
     @property
     def slo_unit(self) -> str:

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from loadtest.client.description import VariantInfo
+from loadtest.targets import PREDICT
+
+UNKNOWN = "unknown"
+"""The device of an arm whose service does not name it."""
 
 
 @dataclass(frozen=True)
@@ -16,14 +20,22 @@ class Arm:
     url: str
     variant: str
     info: VariantInfo = field(compare=False)
-    """The variant's row of `GET /variants` at the start of the run."""
+    """The variant's row of `GET /variants` at the start of the run, or the like made of a model's metadata."""
     service: str = ""
     """The label of the service. Two labels may share a URL: then a service is compared with itself."""
+    protocol: str = PREDICT
+    asked: str = ""
+    """The input in words, if it is a tensor of the Open Inference Protocol."""
 
     @property
     def device(self) -> str:
-        """The device that the variant runs on, as the service names it; `unknown` if it does not."""
-        return self.info.device or "unknown"
+        """The device that the variant runs on, as the service names it; UNKNOWN if it does not."""
+        return self.info.device or UNKNOWN
+
+    @property
+    def is_told(self) -> bool:
+        """True if the service's metrics tell its side of the requests. The Open Inference Protocol has no metrics."""
+        return self.protocol == PREDICT
 
 
 @dataclass(frozen=True)

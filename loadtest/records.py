@@ -1,11 +1,12 @@
 """The raw, unrounded records of requests and rounds."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from loadtest.client.scrape import Scrape
+from loadtest.energy import Energy
 from loadtest.plan import Arm, Round, Workload
 
 NEVER_SENT = "not sent: every user waited for an answer until the timeout of this request"
@@ -93,10 +94,30 @@ class Stretch:
 
 
 class Player(Protocol):
-    """Something that plays rounds: the load generator."""
+    """Something that plays rounds."""
 
     def play(self, planned: Round) -> Stretch:
         """Play one round to its last answer."""
+
+
+class Generating(Player, Protocol):
+    """A load generator: this process, or workers on this machine or on others."""
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """The names of the workers; empty for this process."""
+
+    def start(self) -> None:
+        """Start every user and wait until all are connected and idle."""
+
+    def stop(self) -> None:
+        """Stop every user, also those that still wait for an answer."""
+
+    def rewind(self) -> None:
+        """Let every arm begin with its first request again."""
+
+    def play_on(self, rounds: Iterable[Round]) -> Iterator[tuple[Round, Stretch]]:
+        """Play rounds of open workloads on end, and yield each one in its turn once its last answer is there."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +136,11 @@ class Played:
     """The variant's metrics after the round."""
     foreign: int = 0
     """Predictions that the service counted meanwhile for variants outside of this round."""
+    energy: Energy | None = None
+    """The energy that the machine used from before the round's first request until after its last answer.
+
+    None where it cannot be read or told apart: arms that were loaded at once, rounds on end.
+    """
 
     @property
     def bare(self) -> "Played":

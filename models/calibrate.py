@@ -17,7 +17,7 @@ from models.calibration import Calibration
 from models.engines import openvino
 from models.engines.network import FoldedLayer
 from models.files import CheckpointError
-from models.topology import Network
+from models.topology import Network, affordable
 
 BINS = 2048
 """Of the histogram of each output."""
@@ -111,9 +111,11 @@ def at_load(network: Network[FoldedLayer], checkpoint_sha256: str, folder: Path 
     Raises:
         CheckpointError: no picture in the folder can be read.
     """
-    images = (
-        pictures.read(folder, network.input.side, MOST_IMAGES, network.input.resize) if folder else cifar10.sample()[0]
-    )
+    most = affordable(network.map(lambda layer: layer.spec), MOST_IMAGES)
+    if folder:
+        images = pictures.read(folder, network.input.side, most, network.input.resize)
+    else:
+        images = cifar10.sample()[0][:most]
     place = files.place(
         "calibration", ".json", checkpoint=checkpoint_sha256, input=network.input.as_json(), method=METHODS[0],
         bins=BINS, images=files.sha256(images.tobytes()), openvino=machine.version("openvino"),

@@ -10,8 +10,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from models import naming
 from models.files import ARTIFACT_SUFFIX, BUNDLED, CheckpointError, beside, default_path, read, resolve, sha256
-from models.topology import STEMS, Architecture, Input, Network, Shapes, Spec, detect, topology, with_max_pool
+from models.topology import STEMS, Architecture, Input, Network, Shapes, Spec, detect, topology
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Card:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     """Normalisation of the images: mean and standard deviation of each channel, on the scale 0 to 1."""
+    taken_from: str | None = None
+    """Which part of the file the weights are, where it has several: its keys, and the keys beside it."""
     sha256: str = ""
     """The hash of the file. For an INT8 artifact, the hash of the checkpoint that it was made from."""
     bytes: int = 0
@@ -64,9 +67,13 @@ class Card:
             CheckpointError: the state dict is no ResNet, or the card does not fit it or does not tell the images.
         """
         try:
-            architecture = with_max_pool(detect(found), self.max_pool)
+            architecture = detect(found)
         except ValueError as error:
-            raise CheckpointError(f"the checkpoint does not fit: {error}") from error
+            place = f"; the weights are {self.taken_from}" if self.taken_from else ""
+            probably = f"; most likely {reason}" if (reason := naming.cause(found)) else ""
+            raise CheckpointError(f"the checkpoint does not fit: {error}{place}{probably}") from error
+        if self.max_pool is not None:
+            architecture = replace(architecture, max_pool=self.max_pool)
         return topology(architecture, self.input_for(architecture))
 
     def input_for(self, architecture: Architecture) -> Input:
@@ -208,7 +215,8 @@ def read_classes(place: Path) -> tuple[str, ...]:
         CheckpointError: the file cannot be read, or the names are not at least two different ones.
     """
     try:
-        names = tuple(line.strip() for line in place.read_text(encoding="utf-8-sig").rstrip().splitlines())
+        lines = place.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        names = naming.distinct(line.strip() for line in lines)
         check_classes(names)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{place}: expected the names of the classes, one a line ({error})") from error

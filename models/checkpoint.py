@@ -1,7 +1,7 @@
-"""Checkpoints: weights and their card, verified by SHA-256 at every load. Only tensors are unpickled.
+"""Checkpoints: weights and their card, verified by SHA-256 at every load. No pickled code runs.
 
-A checkpoint is `NAME.safetensors`, or `NAME.pt` (a pickled state dict, which `models.pickled` converts in a process of
-its own). Its card is `NAME.json`, which only the bundled checkpoint must have. Derived files lie beside it:
+A checkpoint is `NAME.safetensors`, or a file of `torch.save` with any other suffix, which `models.pickled` converts in
+a process of its own. Its card is `NAME.json`, which only the bundled checkpoint must have. Derived files lie beside it:
 `NAME.int8.json` (calibration), `NAME.sample.npz` (reference logits), `NAME.evaluation.json` (the record of an
 evaluation). The bundled checkpoint is used unless an argument (`--checkpoint`) or the environment variable CHECKPOINT
 names another. Imports no torch.
@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,10 @@ from numpy.typing import DTypeLike, NDArray
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
-from models import cifar10, files, needs
+from models import cifar10, files, naming
 from models.card import AS_IT_SAYS, Card, Preparation, read_card
 from models.files import ARTIFACT_SUFFIX, CheckpointError, beside, default_path, read, resolve, sha256, write_all
+from models.naming import Found
 from models.topology import Architecture, Input, topology
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ DTYPES: dict[str, DTypeLike] = {
 CONVERTER = "models.pickled"
 """The module that converts a file of `torch.save`, run as a process."""
 
+CONVERTED = 2
+"""The version of the converter, so that files that an older one left in the cache are not read."""
 State = dict[str, NDArray[np.float32]]
 """A state dict of arrays, with torch's names."""
 
@@ -69,7 +73,14 @@ def load(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> tup
     if path.name.endswith(ARTIFACT_SUFFIX):
         raise CheckpointError(f"{path} is an INT8 artifact: of the variants, it has int8 only")
     data = verified(path, card.sha256)
-    return tensors(data, path, card.sha256), replace(card, bytes=len(data))
+    content, place = _as_safetensors(data, path, card.sha256)
+    found = _named(place, content, _arrays(content, place))
+    return found.tensors, _described(card, data, found)
+
+
+def _described(card: Card, data: bytes, found: Found) -> Card:
+    """Return the card with what the file tells; the card's own names of the classes win."""
+    return replace(card, bytes=len(data), classes=card.classes or found.classes, taken_from=found.taken_from or None)
 
 
 def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
@@ -84,9 +95,12 @@ def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
     card = read_card(path, preparation)
     if path.name.endswith(ARTIFACT_SUFFIX):
         return card
-    state, card = load(path, preparation)
+    data = verified(path, card.sha256)
+    content, place = _as_safetensors(data, path, card.sha256)
+    found = _named(place, content, {name: Shaped(tuple(entry["shape"])) for name, entry in _header(content, place)})
+    card = _described(card, data, found)
     try:
-        return card.completed(card.plan({name: array.shape for name, array in state.items()}))
+        return card.completed(card.plan({name: tensor.shape for name, tensor in found.tensors.items()}))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -106,28 +120,49 @@ def verified(path: Path, expected: str) -> bytes:
     return data
 
 
-def tensors(data: bytes, path: Path, sha256: str) -> State:
-    """Return the arrays of a checkpoint's content: floating-point ones as float32, each contiguous in its own memory.
+@dataclass(frozen=True)
+class Shaped:
+    """A tensor whose numbers were not read."""
+
+    shape: tuple[int, ...]
+
+
+def _as_safetensors(data: bytes, path: Path, sha256: str) -> tuple[bytes, Path]:
+    """Return a checkpoint's content as that of a safetensors file, and the file that has it.
 
     Raises:
         CheckpointError: the content holds no tensors, or one that is sparse, quantized, complex or without values.
     """
     if path.suffix == ".safetensors":
-        return _safetensors(data, path)
-    if place := _place(sha256):
+        return data, path
+    place = _place(sha256)
+    if place:
         with suppress(CheckpointError):  # not cached yet, or damaged
-            return _safetensors(read(place), place)
+            content = read(place)
+            _header(content, place)
+            return content, place
     content = _converted(data, path)
     files.store(place, content)
-    return _safetensors(content, path)
+    return content, place or path
 
 
-def _safetensors(data: bytes, path: Path) -> State:
+def _header(content: bytes, path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return name and description of each tensor in the content of a safetensors file."""
     try:
-        entries = deserialize(data)  # type: ignore[no-untyped-call]
+        return list(deserialize(content))  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file ({error}); restore it") from error
-    return {name: _array(entry, f"{path}: {name}") for name, entry in entries}
+
+
+def _arrays(content: bytes, path: Path) -> State:
+    """Return the arrays: floating-point ones as float32, each contiguous in its own memory."""
+    return {name: _array(entry, f"{path}: {name}") for name, entry in _header(content, path)}
+
+
+def _named(path: Path, content: bytes, tensors: Mapping[str, Any]) -> Found:
+    """Return the tensors with torchvision's names, and what the file's metadata say of them."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return naming.find(tensors, f"{path} is no checkpoint").described_by(header.get("__metadata__", {}))
 
 
 def _array(entry: dict[str, Any], what: str) -> NDArray[Any]:
@@ -145,20 +180,14 @@ def _array(entry: dict[str, Any], what: str) -> NDArray[Any]:
 
 def _place(sha256: str) -> Path | None:
     """Return the place in the cache of the converted file with this SHA-256."""
-    return files.place("converted", ".safetensors", checkpoint=sha256)
-
-
-def _require_torch(path: Path) -> None:
-    if sentence := needs.torch_or_sentence(f"{path}, which is no .safetensors file,"):
-        raise CheckpointError(sentence)
+    return files.place("converted", ".safetensors", checkpoint=sha256, format=CONVERTED)
 
 
 def _converted(data: bytes, path: Path) -> bytes:
     """Return the content of a file of `torch.save` as the content of a safetensors file.
 
-    torch reads it in a process of its own, so that the memory that torch takes ends with that process.
+    A process of its own reads it, so that the memory that a whole training state takes ends with that process.
     """
-    _require_torch(path)
     command = [sys.executable, "-m", CONVERTER, str(path)]
     done = subprocess.run(command, input=data, capture_output=True, check=False)  # noqa: S603 - our own module
     if done.returncode:

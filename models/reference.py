@@ -12,7 +12,7 @@ from models import checkpoint, files
 from models.card import Preparation
 from models.engines.base import EngineInfo
 from models.oracle import packed_logits
-from models.topology import Input
+from models.topology import Input, affordable
 
 SUFFIX = ".sample.npz"
 BUNDLED_INPUT = Input()
@@ -24,7 +24,7 @@ class SelfTestFailed(Exception):
 
 
 def reference(path: Path | None, sha256: str, inputs: Input = BUNDLED_INPUT) -> NDArray[np.float32]:
-    """Return the `[300, 10]` reference logits beside the checkpoint `path` (None: `files.default_path()`).
+    """Return the `[N, classes]` reference logits beside the checkpoint `path` (None: `files.default_path()`).
 
     Raises:
         SelfTestFailed: there are none, or they belong to a checkpoint with another SHA-256 or to other images.
@@ -54,7 +54,10 @@ def _unpacked(data: bytes) -> tuple[str, Input, NDArray[np.float32]]:
 def made_reference(
     path: Path, info: EngineInfo, preparation: Preparation, images: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
-    """Return the reference logits on these images of a checkpoint that has none: from the cache, or computed."""
+    """Return the reference logits of a checkpoint that has none: from the cache, or computed.
+
+    They are of these images; of the first ones if the network is large.
+    """
     fields = ("architecture", "input_size", "resize", "mean", "std")
     depends_on = {name: getattr(info, name) for name in fields} | {"numpy": np.__version__}
     depends_on |= {"images": files.sha256(images.tobytes())}
@@ -62,6 +65,8 @@ def made_reference(
     if place:
         with suppress(*files.BROKEN_NPZ):  # not cached yet, or damaged
             return _unpacked(place.read_bytes())[2]
-    data = packed_logits(*checkpoint.load(path, preparation), images)
+    state, card = checkpoint.load(path, preparation)
+    plan = card.plan({name: array.shape for name, array in state.items()})
+    data = packed_logits(state, card, images[: affordable(plan, len(images))])
     files.store(place, data)
     return _unpacked(data)[2]

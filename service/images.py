@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from models.preprocess import SIDE, to_pixels
+from models.preprocess import MOST_LENGTHS, SIDE, to_pixels
 from service.errors import ServiceError
-from service.structure import TooManyPieces, reduced
+from service.structure import TooManyPieces, reduced, webp_size
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIECES = 10_000
@@ -67,6 +67,12 @@ class Limits:
         """Channels, height and width of one image for the network."""
         return 3, self.side, self.side
 
+    def _resized_pixels(self, width: int, height: int) -> int:
+        """Return the pixels of an image after its shorter side was resized; 0 where it is cut to a square first."""
+        if self.resize is None:
+            return 0
+        return self.resize**2 * min(max(width, height) // max(min(width, height), 1) + 1, MOST_LENGTHS)
+
     def check_count(self, count: int) -> None:
         """Raise ServiceError (`unacceptable`) if a request holds too many images."""
         if count > self.max_images:
@@ -93,7 +99,7 @@ class Limits:
             raise ServiceError(
                 "unacceptable", f"the image has {width} x {height} pixels, at most {self.max_pixels} are accepted"
             )
-        decoded = max(width, BLOCK) * max(height, BLOCK)
+        decoded = max(width, BLOCK) * max(height, BLOCK) + self._resized_pixels(width, height)
         if decoded * images > self.cost.pixels or images > self.cost.images:
             raise Heavy
 
@@ -112,6 +118,8 @@ def decode(body: bytes, limits: Limits, images: int = 1) -> NDArray[np.uint8]:
         MemoryError: the process may not have the memory that the image needs.
     """
     try:
+        if size := webp_size(body):  # Pillow needs memory for the canvas before it tells the size
+            limits.check_size(*size, images)
         image = Image.open(io.BytesIO(_reduced(body, limits.cost.pieces)), formats=FORMATS)
         limits.check_size(image.width, image.height, images)
         return to_pixels(image, limits.side, limits.resize)

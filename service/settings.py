@@ -45,7 +45,7 @@ class Settings(BaseSettings):
         DEFAULT_VARIANTS, description=f"variants to serve, comma-separated, from: {', '.join(VARIANTS)}"
     )
     checkpoint: Path | None = Field(
-        None, description="weights to serve instead of the bundled ones (.safetensors, or a state dict)"
+        None, description="weights to serve instead of the bundled ones (a file, or a prepared folder)"
     )
     input_size: int | None = Field(
         None, ge=SIDES[0], le=SIDES[-1], description="height and width of the checkpoint's images (its card's, else 32)"

@@ -11,6 +11,7 @@ from loadtest.analysis.statistics import difference
 from loadtest.analysis.words import accuracy_words, points, ratio_words, times
 from loadtest.report.cells import QUANTILES, Cell
 from loadtest.report.document import Comparison, Report
+from loadtest.targets import PREDICT
 
 METRICS = ("images_per_second", *QUANTILES, "accuracy")
 INVALID = "not comparable, one of the cells is INVALID"
@@ -66,22 +67,26 @@ def differences(old: Report, new: Report) -> list[Difference]:
 def paired(report: Report) -> list[Difference]:
     """Return every metric of every arm compared with its baseline in the same report.
 
-    In a report of several services, only those arms count whose baseline is the same variant of another service.
+    In a report of several services, only those arms count whose baseline is an arm of another service.
     """
-    variants = {arm.name: arm.variant for arm in report.arms}
     several = len(report.servers) > 1
     speed = [
         Difference(c.arm, c.workload, metric, *_paired(report, c, metric))
         for c in report.comparisons
         for metric in METRICS[:-1]
-        if not several or variants[c.arm] == variants[c.baseline]
+        if not several or label(c.arm) != label(c.baseline)
     ]
     held = [(row.arm, row.against) for row in report.accuracy if row.against]
     return speed + [
         Difference(arm, "", "accuracy", against.difference)
         for arm, against in held
-        if not several or variants[arm] == variants[against.baseline]
+        if not several or label(arm) != label(against.baseline)
     ]
+
+
+def label(arm: str) -> str:
+    """Return the label of the service in the name of an arm; empty if there is only one service."""
+    return arm.partition(" @ ")[2]
 
 
 def _paired(report: Report, found: Comparison, metric: str) -> tuple[Interval | None, str]:
@@ -95,11 +100,12 @@ def _paired(report: Report, found: Comparison, metric: str) -> tuple[Interval | 
 
 def missing(report: Report) -> list[str]:
     """Return a line for each variant that the user asked for, or that another service offers, and that was left out."""
-    asked = [e for e in report.excluded if e.name.split(" @ ")[0] in report.settings.variants]
-    offered = {(arm.variant, arm.name.partition(" @ ")[2]) for arm in report.arms}
-    labels = {server.label for server in report.servers}
-    lacking = sorted({(variant, label) for variant, _ in offered for label in labels} - offered)
-    return [f"MISSING: {e.name} ({e.reason})" for e in asked] + [f"MISSING: {v} @ {label}" for v, label in lacking]
+    named = {*report.settings.variants, *(model for target in report.settings.urls for model in target.models)}
+    asked = [e for e in report.excluded if e.name.split(" @ ")[0] in named]
+    labels = {server.label for server in report.servers if server.protocol == PREDICT}
+    offered = {(arm.variant, label(arm.name)) for arm in report.arms if label(arm.name) in labels}
+    lacking = sorted({(variant, place) for variant, _ in offered for place in labels} - offered)
+    return [f"MISSING: {e.name} ({e.reason})" for e in asked] + [f"MISSING: {v} @ {place}" for v, place in lacking]
 
 
 def _cell_difference(a: Cell, b: Cell, metric: str) -> Difference:

@@ -7,6 +7,7 @@ from operator import add
 
 import numpy as np
 
+from loadtest.analysis.energy import round_energy
 from loadtest.analysis.stability import saturated
 from loadtest.analysis.statistics import quantile, stated_quantile
 from loadtest.client.scrape import Scrape
@@ -21,8 +22,18 @@ INFERENCE = "precision_inference_duration_seconds"
 BATCH_MEMORY = "precision_inference_memory_bytes"
 
 
-def summarise(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per_request: int, timeout: float) -> Cell:
-    """Return the numbers of one arm under one workload, over all its rounds and round by round."""
+def summarise(
+    arm: Arm,
+    workload: Workload,
+    rounds: Sequence[Played],
+    images_per_request: int,
+    timeout: float,
+    began: float = 0.0,
+) -> Cell:
+    """Return the numbers of one arm under one workload, over all its rounds and round by round.
+
+    `began` is the reading of the clock at which the run's first round began to count.
+    """
     counted = [request for played in rounds for request in played.counted]
     good = [request.latency for request in counted if not request.error]
     seconds = sum(played.round.seconds for played in rounds)
@@ -39,8 +50,8 @@ def summarise(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per
         images_per_second=answered * images_per_request / seconds,
         latency=latency(good, [request.waited(timeout) for request in counted]),
         lateness=lateness([request.lateness for request in counted if request.error != NEVER_SENT]),
-        server=server_side(rounds),
-        rounds=tuple(round_summary(played, timeout) for played in rounds),
+        server=server_side(rounds, is_told=arm.is_told),
+        rounds=tuple(round_summary(played, images_per_request, timeout, began) for played in rounds),
     )
 
 
@@ -57,7 +68,7 @@ def lateness(seconds: Sequence[float]) -> Spread:
     return Spread(mean, stated_quantile(seconds, 0.50), stated_quantile(seconds, 0.99))
 
 
-def round_summary(played: Played, timeout: float) -> RoundSummary:
+def round_summary(played: Played, images_per_request: int, timeout: float, began: float) -> RoundSummary:
     """Return the numbers of one round that a comparison with another round needs."""
     return RoundSummary(
         block=played.round.block,
@@ -69,26 +80,28 @@ def round_summary(played: Played, timeout: float) -> RoundSummary:
         late_p90=quantile(played.stretch.lateness, 0.9),
         starved=played.stretch.starved,
         latencies=tuple(round(request.waited(timeout), 7) for request in played.counted),
+        began=round(played.stretch.opened - began, 2),
+        energy=round_energy(played, images_per_request),
     )
 
 
-def server_side(rounds: Sequence[Played]) -> ServerSide:
-    """Return the service's view of a cell, from its metrics before and after each round."""
+def server_side(rounds: Sequence[Played], *, is_told: bool) -> ServerSide:
+    """Return the service's view of a cell, from its metrics before and after each round; if it has some: `is_told`."""
     delta = reduce(add, (played.server for played in rounds), Scrape({}))
     requests = [request for played in rounds for request in played.requests if not request.error]
     duration = delta.mean(DURATION)
     client = float(np.mean([request.end - request.start for request in requests])) if requests else None
     return ServerSide(
-        requests=int(delta.total("precision_requests_total")),
+        requests=int(delta.total("precision_requests_total")) if is_told else None,
         requests_sent=sum(request.error != NEVER_SENT for played in rounds for request in played.requests),
-        requests_of_others=sum(played.foreign for played in rounds),
-        shadowed=int(delta.total("precision_shadow_agreement_total")),
+        requests_of_others=sum(played.foreign for played in rounds) if is_told else None,
+        shadowed=int(delta.total("precision_shadow_agreement_total")) if is_told else None,
         request_seconds=duration,
         phase_seconds={phase: delta.mean(PHASE, phase=phase) for phase in PHASES},
         inference_seconds=spread([r.server_inference for r in requests], delta, INFERENCE, {}),
         queue_seconds=spread([r.server_queue for r in requests], delta, PHASE, {"phase": "queue"}),
         outside_seconds=None if client is None or duration is None else client - duration,
-        restarts=int(delta.total("precision_worker_restarts_total")),
+        restarts=int(delta.total("precision_worker_restarts_total")) if is_told else None,
         batch_size=delta.mean("precision_batch_size"),
         memory=memory(delta, rounds[-1].gauges),
     )

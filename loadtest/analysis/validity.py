@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 
 from loadtest.analysis.stability import ENOUGH_ROUNDS
 from loadtest.client.classes import listed
+from loadtest.plan import UNKNOWN
 from loadtest.records import NEVER_SENT
 from loadtest.report.cells import Cell
 from loadtest.report.document import Report
+from loadtest.targets import PREDICT
 
 GENERATOR = "generator limited: "
 """The start of every reason that lies in the load generator and says nothing about the service."""
@@ -16,6 +18,11 @@ LATE = 0.10
 """Lateness that is allowed, as a share of the p50: of half of the requests, and of a tenth of the wake-ups."""
 LATE_SECONDS = 0.002
 """Lateness in seconds that is always allowed: any machine shows it now and then."""
+UNTOLD = (
+    "Asked over the Open Inference Protocol, which has no metrics: {}. Phases, batches and memory are unknown there, "
+    "and the checks for restarted workers and for requests of others were skipped."
+)
+"""The note about services whose side is unknown."""
 STARVED = 0.01
 """Share of the requests that may be due while no user is free: as many move a p99."""
 FOREIGN = 0.01
@@ -77,6 +84,8 @@ def _restarts(cell: Cell) -> str | None:
 
 def _foreign(cell: Cell) -> str | None:
     counted, sent, others = cell.server.requests, cell.server.requests_sent, cell.server.requests_of_others
+    if counted is None or others is None:
+        return None
     if counted > sent * (1 + FOREIGN):
         return f"the service counted {counted} requests where this run sent {sent}: somebody else used it"
     if others > sent * FOREIGN:
@@ -96,8 +105,13 @@ def notes(report: Report) -> list[str]:
     lines = [f"{excluded.name} was left out: {excluded.reason}." for excluded in report.excluded]
     if report.partial:
         lines.append("The run was stopped before its end: these are the rounds that were played until then.")
+    if report.workers:
+        lines.append(f"{len(report.workers)} workers sent the load: {'; '.join(report.workers)}.")
     if report.same_machine:
         lines.append("The load generator ran on the service's machine and took some of its CPU time.")
+    if untold := [server.label or server.url for server in report.servers if server.protocol != PREDICT]:
+        lines.append(UNTOLD.format(", ".join(untold)))
+    lines += [f"{arm.name} was sent {arm.asked}." for arm in report.arms if arm.asked]
     if report.images.unlabelled:
         lines.append(
             f"{report.images.unlabelled} of {report.images.count} images are of classes that the service does not know "
@@ -124,7 +138,7 @@ def _cell_notes(cell: Cell) -> list[str]:
         lines.append(
             f"{name}: the service ran {cell.server.shadowed} of its images through fp32, too (--shadow-share)."
         )
-    if not cell.server.requests:
+    if cell.server.requests == 0:
         lines.append(f"{name}: the service's metrics do not count these requests, so its side is missing.")
     return lines
 
@@ -135,5 +149,5 @@ def _mixed_devices(report: Report) -> list[str]:
         f"{arm.name} ({arm.device}) is held against {arm.baseline} ({devices[arm.baseline]}): "
         "device and precision both differ."
         for arm in report.arms
-        if arm.baseline and devices[arm.baseline] != arm.device
+        if arm.baseline and devices[arm.baseline] != arm.device and UNKNOWN not in (arm.device, devices[arm.baseline])
     ]

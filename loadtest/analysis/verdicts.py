@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from loadtest.analysis.energy import energy_ratio
 from loadtest.analysis.statistics import mean_ratio, quantile_ratio
 from loadtest.analysis.words import accuracy_words, points, ratio_words
-from loadtest.plan import Arm
+from loadtest.plan import UNKNOWN, Arm
 from loadtest.report.cells import QUANTILES, Cell
 from loadtest.report.document import Against, Comparison, Ratios, Report, Verdict
 
@@ -19,10 +20,13 @@ def baselines(arms: Sequence[Arm]) -> dict[str, str]:
 
     The first of these that is there is the baseline:
 
-    1. for an arm of the second or a later service: the same variant of another service, since two builds are compared
-    2. the variant of the same service that the service names as the arm's `reference`
-    3. the first variant of the same service that has no `reference`, which makes it a reference itself
-    4. the first arm
+    1. for an arm of the second or a later service: the same variant of the first service, since two builds are compared
+    2. for an arm of a later service, if it or the first service is asked over the Open Inference Protocol: the model or
+       variant at the same place of the first service, since two servers may name their models differently
+    3. for an arm of a later service: the same variant of another service
+    4. the variant of the same service that the service names as the arm's `reference`
+    5. the first variant of the same service that has no `reference`, which makes it a reference itself
+    6. the first arm
     """
     chosen = {arm: _baseline(arm, arms) for arm in arms}
     return {arm.name: baseline.name for arm, baseline in chosen.items() if baseline != arm}
@@ -31,10 +35,13 @@ def baselines(arms: Sequence[Arm]) -> dict[str, str]:
 def _baseline(arm: Arm, arms: Sequence[Arm]) -> Arm:
     same = [other for other in arms if _service(other) == _service(arm)]
     twins = [other for other in arms if other.variant == arm.variant and _service(other) != _service(arm)]
+    first = [other for other in arms if _service(other) == _service(arms[0])]
+    peers = [other for other in first if other.variant == arm.variant]
+    places = [] if arm.is_told and arms[0].is_told else first[same.index(arm) :] or first
     named = [other for other in same if other.variant == arm.info.reference]
     references = [other for other in same if other.info.reference is None]
     later_service = _service(arm) != _service(arms[0])
-    candidates: list[Arm] = [*(twins if later_service else ()), *named, *references, arms[0]]
+    candidates: list[Arm] = [*((*peers, *places, *twins) if later_service else ()), *named, *references, arms[0]]
     return candidates[0]
 
 
@@ -56,6 +63,7 @@ def compare(arm: Cell, baseline: Cell, seed: int) -> Comparison:
         ratios=Ratios(
             images_per_second=mean_ratio(throughputs[0], throughputs[1], seed=seed),
             **{name: quantile_ratio(latencies[0], latencies[1], q, seed=seed) for name, q in QUANTILES.items()},
+            energy=energy_ratio(ours, theirs, seed),
         ),
     )
 
@@ -106,4 +114,5 @@ def _speed(comparison: Comparison, report: Report) -> tuple[str, ...]:
 
 def _pair(arm: str, baseline: str, report: Report) -> str:
     own, other = report.devices[arm], report.devices[baseline]
-    return f"{arm} against {baseline}" + ("" if own == other else f" ({own} against {other})")
+    is_same = own == other or UNKNOWN in (own, other)
+    return f"{arm} against {baseline}" + ("" if is_same else f" ({own} against {other})")

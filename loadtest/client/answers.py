@@ -2,12 +2,16 @@
 
 import json
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from gevent import Timeout
 
 from loadtest.client.connection import Answer
 from loadtest.records import Request
+
+UNREADABLE = "200 with an answer that cannot be read"
+"""The error of an answer whose content is not what was asked for."""
 
 
 def lost(intended: float, now: float, error: str) -> Request:
@@ -19,29 +23,42 @@ def _failed(sequence: int, intended: float, start: float, end: float, status: in
     return Request(sequence, intended, start, end, status, error, (), math.nan, math.nan, math.nan, math.nan)
 
 
-def record(sequence: int, intended: float, answer: Answer) -> Request:
-    """Return the record of a request that got this answer."""
-    start, end, status, content, failure = answer
-    if status != 200 or failure:
+class Said(NamedTuple):
+    """The content of a good answer: a class index per image, and what the service states about the request.
+
+    Times are in seconds. NaN stands for what the service does not state.
+    """
+
+    classes: tuple[int, ...]
+    batch_size: float = math.nan
+    total: float = math.nan
+    queue: float = math.nan
+    inference: float = math.nan
+
+
+def predictions(answer: Answer) -> Said:
+    """Return the content of an answer of `POST /predict/{variant}`. A wrong one raises what `record` expects."""
+    stated = json.loads(answer.content)
+    timing = stated.get("timing") or {}
+    return Said(
+        tuple(int(prediction["class_index"]) for prediction in stated["predictions"]),
+        _number(stated.get("batch_size")),
+        _number(timing.get("total_seconds")),
+        _number(timing.get("queue_seconds")),
+        _number(timing.get("inference_seconds")),
+    )
+
+
+def record(sequence: int, intended: float, answer: Answer, read: Callable[[Answer], Said] = predictions) -> Request:
+    """Return the record of a request that got this answer, whose content `read` returns."""
+    start, end, status = answer.start, answer.end, answer.status
+    if status != 200 or answer.failure:
         return _failed(sequence, intended, start, end, status, _error(answer))
     try:
-        stated = json.loads(content)
-        timing = stated.get("timing") or {}
-        return Request(
-            sequence,
-            intended,
-            start,
-            end,
-            status,
-            error="",
-            answer=tuple(int(prediction["class_index"]) for prediction in stated["predictions"]),
-            batch_size=_number(stated.get("batch_size")),
-            server_total=_number(timing.get("total_seconds")),
-            server_queue=_number(timing.get("queue_seconds")),
-            server_inference=_number(timing.get("inference_seconds")),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        return _failed(sequence, intended, start, end, status, "200 with an answer that cannot be read")
+        said = read(answer)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError):
+        return _failed(sequence, intended, start, end, status, UNREADABLE)
+    return Request(sequence, intended, start, end, status, "", *said)
 
 
 def _number(stated: Any) -> float:

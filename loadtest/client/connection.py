@@ -18,6 +18,9 @@ BLOCK = 65_536
 """Bytes that are read at once at most."""
 PATH = "/%~!$&'()*+,;=:@"
 """The characters of a path that stand for themselves (RFC 3986, section 3.3)."""
+JSON_LENGTH = "Inference-Header-Content-Length"
+"""The header of the Open Inference Protocol's binary tensors: the length of the JSON that comes before them."""
+_JSON_LENGTH = JSON_LENGTH.lower().encode()
 INTERIM = range(100, 200)
 """The statuses of answers that another one follows."""
 poll = monkey.get_original("select", "poll")
@@ -44,6 +47,8 @@ class Answer(NamedTuple):
     content: bytes
     failure: BaseException | None
     """Why there is no whole answer."""
+    json_length: int | None = None
+    """The bytes of JSON before binary tensors in `content`, if the answer states them: see JSON_LENGTH."""
 
 
 class _Reply:
@@ -54,6 +59,7 @@ class _Reply:
         self.parts: list[bytes] = []
         self.complete = False
         self.keep_alive = False
+        self.json_length: int | None = None
         self._to_the_end = False
         self._parser = httptools.HttpResponseParser(self)
 
@@ -81,10 +87,16 @@ class _Reply:
         self.keep_alive = False
         self._to_the_end = True
 
-    def on_header(self, name: bytes, _: bytes) -> None:
-        """Note whether the head says how long the body is. Otherwise the body ends with the connection."""
-        if name.lower() in (b"content-length", b"transfer-encoding"):
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note whether the head says how long the body is, and how long its JSON is.
+
+        A body of unknown length ends with the connection.
+        """
+        lower = name.lower()
+        if lower in (b"content-length", b"transfer-encoding"):
             self._to_the_end = False
+        elif lower == _JSON_LENGTH and value.isdigit():
+            self.json_length = int(value)
 
     def on_headers_complete(self) -> None:
         """Keep the status of the first answer that is not an interim one."""
@@ -156,7 +168,7 @@ class Connection:
             reply.detach()
             if not reply.complete or not reply.keep_alive:
                 self.close()
-        return Answer(start, end, reply.status, b"".join(reply.parts), failure)
+        return Answer(start, end, reply.status, b"".join(reply.parts), failure, reply.json_length)
 
     def close(self) -> None:
         """Close the connection; the next request opens a new one."""

@@ -28,6 +28,8 @@ class VariantInfo:
     load_seconds: float | None = None
     """Seconds that loading took; changes with every restart."""
     checkpoint_sha256: str | None = None
+    model_version: str | None = None
+    """The versions of the model, as an Open Inference Protocol server names them."""
     other: Mapping[str, Any] = field(default_factory=dict)
     """The row's other keys, as the service gave them."""
 

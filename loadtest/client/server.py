@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from loadtest.client.description import Description, description
 from loadtest.client.scrape import Scrape, parse
 from loadtest.plan import Arm
+from loadtest.targets import Target
 
 KEY_VARIABLE = "LOADTEST_API_KEY"
 TIMEOUT = 30.0
@@ -31,11 +32,20 @@ class Excluded:
 
 
 @dataclass(frozen=True)
+class Hints:
+    """What to look at if a URL does not answer as expected."""
+
+    refused: str = "is this the service?"
+    """If the status is another one than 200."""
+    absent: str = "start the service with `make serve`"
+    """If nobody answers."""
+
+
+@dataclass(frozen=True)
 class Service:
-    """A running service; `label` tells several of them apart."""
+    """A running service of this project."""
 
     url: str
-    label: str = ""
 
     def describe(self) -> Description:
         """Return the answer to `GET /variants`.
@@ -44,7 +54,7 @@ class Service:
             ServerError: the service cannot be reached, or its answer is not understood.
         """
         try:
-            return description(json.loads(_get(self.url + "/variants")))
+            return description(json.loads(fetch(self.url + "/variants")))
         except ValueError as error:
             raise ServerError(f"{self.url}/variants is not an answer of this service ({error})") from None
 
@@ -55,7 +65,7 @@ class Service:
             ServerError: the service cannot be reached, or its answer is not understood.
         """
         try:
-            return parse(_get(self.url + "/metrics"))
+            return parse(fetch(self.url + "/metrics"))
         except (ValueError, LookupError) as error:
             raise ServerError(f"{self.url}/metrics cannot be read ({error})") from None
 
@@ -68,26 +78,31 @@ def credentials() -> dict[str, str]:
     return {"X-API-Key": key} if (key := os.environ.get(KEY_VARIABLE)) else {}
 
 
-def _get(url: str) -> str:
+def fetch(url: str, hints: Hints = Hints()) -> str:
+    """Return the text that a URL answers.
+
+    Raises:
+        ServerError: nobody answers, or the status is not 200.
+    """
     try:
         request = urllib.request.Request(url, headers=credentials())  # noqa: S310 - the URL is the user's own
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
-        hint = f"give its key in {KEY_VARIABLE}" if error.code == 401 else "is this the service?"
+        hint = f"give its key in {KEY_VARIABLE}" if error.code == 401 else hints.refused
         raise ServerError(f"{url} answered {error.code} {error.reason}: {hint}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise ServerError(f"{url} cannot be reached ({reason}): {_hint(reason)}") from None
+        raise ServerError(f"{url} cannot be reached ({reason}): {_hint(reason, hints)}") from None
 
 
-def _hint(reason: object) -> str:
+def _hint(reason: object, hints: Hints) -> str:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return "name the file of its certificate authority in SSL_CERT_FILE"
-    return "start the service with `make serve`"
+    return hints.absent
 
 
-def choose(service: Service, described: Description, wanted: Sequence[str]) -> tuple[list[Arm], list[Excluded]]:
+def choose(service: Target, described: Description, wanted: Sequence[str]) -> tuple[list[Arm], list[Excluded]]:
     """Return the `wanted` variants that are ready, and the others with the reason. An empty `wanted` means all."""
     rows = {row.name: row for row in described.variants}
     arms, excluded = [], []
@@ -99,5 +114,5 @@ def choose(service: Service, described: Description, wanted: Sequence[str]) -> t
         elif row.state != "ready":
             excluded.append(Excluded(arm_name, row.state + (f": {row.reason}" if row.reason else "")))
         else:
-            arms.append(Arm(arm_name, service.url, name, row, service.label))
+            arms.append(Arm(arm_name, service.url, name, row, service.label, service.protocol))
     return arms, excluded

@@ -2,17 +2,16 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from gevent import sleep
 from gevent.event import AsyncResult
 from locust import User, task
 
-from loadtest.client.answers import lost, record
-from loadtest.client.connection import Connection, head
-from loadtest.client.images import Bodies
-from loadtest.client.server import credentials
+from loadtest.client.answers import lost
+from loadtest.client.connection import Connection
+from loadtest.client.wire import Wire
 from loadtest.plan import Arm
 from loadtest.records import NEVER_SENT, Request
 
@@ -32,8 +31,7 @@ class Turn(NamedTuple):
 class Desk:
     """Hands turns to users. The user that waited least gets the next turn, so that few connections are in use."""
 
-    def __init__(self, bodies: Bodies) -> None:
-        self.bodies = bodies
+    def __init__(self) -> None:
         self._waiting: list[AsyncResult[Turn]] = []
         self._backlog: deque[Turn] = deque()
 
@@ -70,19 +68,19 @@ class LoadUser(User):
 
     abstract = True
     desk: Desk
-    urls: tuple[str, ...]
+    wires: Mapping[str, Wire]
+    """How each arm is asked, by its name."""
     timeout: float
     """Seconds that a request may take."""
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
-        self._connections = {url: Connection(url, self.timeout) for url in self.urls}
-        self._headers = tuple(credentials().items())
+        self._connections = {wire.url: Connection(wire.url, self.timeout) for wire in self.wires.values()}
 
     def on_start(self) -> None:
         """Connect before anything is measured."""
-        for url, connection in self._connections.items():
-            connection.exchange(head("GET", url + "/health/live", self._headers) + b"\r\n")
+        for wire in {wire.url: wire for wire in self.wires.values()}.values():
+            self._connections[wire.url].exchange(wire.greeting())
 
     def on_stop(self) -> None:
         """Close the connections."""
@@ -105,14 +103,6 @@ class LoadUser(User):
         """Send the request of a turn, unless it has waited for a free user until its timeout."""
         if turn.intended is not None and (now := time.perf_counter()) > turn.intended + self.timeout:
             return lost(turn.intended, now, NEVER_SENT)
-        sequence = turn.sequence()
-        answer = self._connections[turn.arm.url].exchange(self._request(turn.arm, sequence))
-        return record(sequence, answer.start if turn.intended is None else turn.intended, answer)
-
-    def _request(self, arm: Arm, sequence: int) -> bytes:
-        bodies = self.desk.bodies
-        index = sequence % len(bodies)
-        body = bodies.bodies[index]
-        headers = (*self._headers, ("Content-Type", bodies.content_types[index]))
-        first = head("POST", f"{arm.url}/predict/{arm.variant}", headers)
-        return b"%bContent-Length: %d\r\n\r\n%b" % (first, len(body), body)
+        sequence, wire = turn.sequence(), self.wires[turn.arm.name]
+        answer = self._connections[wire.url].exchange(wire.request(sequence))
+        return wire.record(sequence, turn.intended, answer)

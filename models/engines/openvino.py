@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # else it reports each import over the network
+CONVERTER = "openvino.tools.ovc"
+sys.modules.setdefault(CONVERTER, None)  # type: ignore[arg-type] # a converter of files, a third of the import's time
 
 import numpy as np
 import openvino
@@ -25,8 +27,11 @@ from models.engines import precision
 from models.engines.constants import Constants
 from models.engines.function import ArrayForward, ArrayFunction
 from models.engines.network import FoldedLayer, assemble, mean_and_scale
-from models.engines.quantized import Frame, QuantizedLayer, head_kernel
+from models.engines.quantized import Frame, QuantizedLayer, has_integer_head, head_kernel
 from models.topology import Network, Spec
+
+if sys.modules[CONVERTER] is None:
+    del sys.modules[CONVERTER]  # others may import it
 
 Node = Any
 """An `openvino.Node`: the output of an operation, `[N, C, H, W]`."""
@@ -158,7 +163,10 @@ def _floating(
 
 
 def int8(network: Network[QuantizedLayer], threads: int) -> ArrayFunction:
-    """Return `[N, 3, S, S] uint8` to `[N, classes] float32` logits, with every convolution and the head in integers."""
+    """Return `[N, 3, S, S] uint8` to `[N, classes] float32` logits, with every convolution in integers.
+
+    The head runs in integers, too, unless the network is large: see `quantized.has_integer_head`.
+    """
     frame = Frame(network.input, network.stem.weight.shape[2] // 2)
     constants = Constants()
     compiled = Compiled(*int8_graph(network, frame.side, constants.add), threads)
@@ -192,8 +200,17 @@ def int8_graph(
     exact = _fake_quantize(framed, 0.0, 255.0)  # changes no pixel; tells the plugin that they are integers
     last = assemble(network, plain, residual, _max_pool)(exact)
     head = network.head
+    if not has_integer_head(head):
+        return pixels, _float_head(last, head, constant)
     logits = convolve(last, head, head_kernel(head), head.weight_scale / head.spec.side**2, 0)
     return pixels, op.reshape(logits, op.constant(np.array([0, -1])), True)
+
+
+def _float_head(x: Node, head: QuantizedLayer, constant: Callable[[Array], Node]) -> Node:
+    """Return average and linear layer in floating point, with integer weights."""
+    averages = op.reduce_mean(x, op.constant(np.array([2, 3])), False)
+    weight = op.multiply(op.convert(constant(head.weight), np.float32), op.constant(head.weight_scale.reshape(-1, 1)))
+    return op.add(op.matmul(averages, weight, False, True), op.constant(head.bias))
 
 
 def _function(compiled: Compiled, constants: Constants, run: ArrayForward | None = None) -> ArrayFunction:

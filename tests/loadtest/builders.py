@@ -10,13 +10,13 @@ import numpy as np
 from loadtest.client.description import Description, VariantInfo
 from loadtest.client.images import LabelledImages, bodies
 from loadtest.client.scrape import Scrape
-from loadtest.client.server import Service
 from loadtest.measured import Measured, Subjects
-from loadtest.options import Options, Target
+from loadtest.options import Options
 from loadtest.plan import Arm, Round, Workload
 from loadtest.records import Played, Request, Stretch
 from loadtest.report.build import build
 from loadtest.report.document import Report
+from loadtest.targets import Target
 
 URL = "http://127.0.0.1:8000"
 USERS = Workload(concurrency=8)
@@ -75,7 +75,7 @@ def measured(
     """Return a run of these rounds."""
     arms = tuple(dict.fromkeys(p.arm for p in rounds))
     said = Description(tuple(a.info for a in arms), {"sha256": "c0ffee"}, {"version": "fake"})
-    subjects = Subjects(((Service(URL), said),), arms, ())
+    subjects = Subjects(((Target("", URL), said),), arms, ())
     images = images or some_images()
     options = options or settings()
     sent = bodies(images, "raw", 1, options.seed)

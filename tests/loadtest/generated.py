@@ -15,6 +15,7 @@ import time  # noqa: E402
 
 from loadtest.client.generator import Generator  # noqa: E402
 from loadtest.client.images import bodies  # noqa: E402
+from loadtest.client.wire import predict  # noqa: E402
 from loadtest.plan import Round  # noqa: E402
 from tests.loadtest.builders import USERS, arm, some_images  # noqa: E402
 
@@ -24,7 +25,7 @@ def main(url: str, timeout: str) -> None:
     fp32 = arm("fp32", url)
     collected: list[float] = []
     gc.callbacks.append(lambda phase, _: collected.append(time.perf_counter()) if phase == "start" else None)
-    generator = Generator(bodies(some_images(), "raw", 1, 0), [url], 8, float(timeout))
+    generator = Generator({fp32.name: predict(fp32, bodies(some_images(), "raw", 1, 0))}, 8, float(timeout))
     generator.start()
     sent = generator.play(Round((fp32,), USERS, 0, 0.0, 0.5, 0)).requests["fp32"]
     generator.stop()

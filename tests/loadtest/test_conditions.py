@@ -7,14 +7,14 @@ import pytest
 
 from common.statistics import Interval
 from loadtest.analysis.differences import Difference, missing, paired
-from loadtest.client.server import Excluded, Service
+from loadtest.client.server import Excluded
 from loadtest.conditions import Condition, condition, judge
 from loadtest.measured import Subjects
-from loadtest.options import Target
 from loadtest.plan import Arm
 from loadtest.records import Played
 from loadtest.report.build import build
 from loadtest.report.document import Report
+from loadtest.targets import Target
 from tests.loadtest.builders import FP32, INT8, arm, measured, played, report, request, settings
 
 
@@ -84,7 +84,7 @@ def two_services(*arms: Arm) -> Report:
     options = settings(urls=(Target("old", "http://old"), Target("new", "http://new")), variants=("fp32", "int8"))
     run = measured([p for each in arms for p in rounds(each, 0.01)], options)
     ((_, said),) = run.subjects.services
-    services = tuple((Service(target.url, target.label), said) for target in options.urls)
+    services = tuple((target, said) for target in options.urls)
     left_out = (Excluded("int8 @ new", "starting"),) if len(arms) == 3 else ()
     return build(measured(run.played, options, subjects=Subjects(services, arms, left_out)), options, ())
 

@@ -4,6 +4,7 @@ import pytest
 
 from loadtest.client.description import description
 from loadtest.client.server import ServerError, Service, choose
+from loadtest.targets import Target
 
 DESCRIPTION = description(
     {
@@ -18,7 +19,7 @@ DESCRIPTION = description(
 
 def test_variants_that_are_not_ready_are_left_out_with_the_reason() -> None:
     """The reason is the one that the service states."""
-    arms, excluded = choose(Service("http://x"), DESCRIPTION, ())
+    arms, excluded = choose(Target("", "http://x"), DESCRIPTION, ())
     assert [arm.name for arm in arms] == ["fp32"]
     assert [(e.name, e.reason) for e in excluded] == [
         ("fp16", "unavailable: fp16 needs a CUDA GPU"),
@@ -28,13 +29,13 @@ def test_variants_that_are_not_ready_are_left_out_with_the_reason() -> None:
 
 def test_a_variant_that_does_not_exist_is_left_out_with_a_list_of_the_others() -> None:
     """The reason lists the variants that the service offers."""
-    _, excluded = choose(Service("http://x"), DESCRIPTION, ["fp23"])
+    _, excluded = choose(Target("", "http://x"), DESCRIPTION, ["fp23"])
     assert excluded[0].reason == "the service does not offer it; it offers fp32, fp16, int8"
 
 
 def test_a_label_tells_two_services_apart() -> None:
     """The label is part of the arm's name."""
-    arms, _ = choose(Service("http://x", "new"), DESCRIPTION, ["fp32"])
+    arms, _ = choose(Target("new", "http://x"), DESCRIPTION, ["fp32"])
     assert arms[0].name == "fp32 @ new"
 
 

@@ -1,5 +1,7 @@
 """The comparison of two arms in words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -94,3 +96,18 @@ def test_of_two_services_the_second_is_held_against_the_first() -> None:
     held_against = baselines(arms)
     assert held_against["int8 @ http://b"] == "int8 @ http://a"
     assert held_against["fp32 @ http://b"] == "fp32 @ http://a"
+
+
+def test_models_of_other_servers_are_held_against_the_first_service() -> None:
+    """By name, else by their place: servers may name their models differently. All services have the same baseline."""
+    ours = [arm("fp32"), arm("int8", reference="fp32")]
+    others = [
+        replace(arm(name, url=url, reference="net" if name != "net" else None), protocol="v2")
+        for url in ("http://b", "http://c")
+        for name in ("net", "net-8bit", "int8", "more")
+    ]
+    assert {name: other for name, other in baselines([*ours, *others]).items() if "http://a" not in name} == {
+        f"{name} @ {url}": f"{other} @ http://a"
+        for url in ("http://b", "http://c")
+        for name, other in (("net", "fp32"), ("net-8bit", "int8"), ("int8", "int8"), ("more", "fp32"))
+    }

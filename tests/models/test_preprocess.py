@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision import transforms
 
 from models.engines.tensors import mean_and_scale
 from models.preprocess import resized, to_pixels
@@ -30,6 +31,13 @@ def through(image: Image.Image, kind: str = "PNG", **options: object) -> Image.I
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return Image.open(buffer)
+
+
+def encoded(image: Image.Image) -> bytes:
+    """Return the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def rgb(height: int = 32, width: int = 32) -> Image.Image:
@@ -102,6 +110,27 @@ def test_a_larger_network_has_its_own_pixels() -> None:
     pixels = to_pixels(through(rgb(50, 50)), 48)
     assert (pixels.shape, hashlib.sha256(pixels.tobytes()).hexdigest()[:16]) == ((3, 48, 48), "267e24c5212212bc")
     assert (resized(ramp(50, 50, 3).transpose(2, 0, 1)[None], 48)[0] == pixels).all()
+
+
+@pytest.mark.parametrize("size", [(50, 50), (40, 90), (91, 43), (300, 224), (256, 257), (20, 150)])
+@pytest.mark.parametrize(("resize", "side"), [(256, 224), (40, 32), (64, 64)])
+def test_resize_and_crop_are_torchvisions(size: tuple[int, int], resize: int, side: int) -> None:
+    """With `resize`, an RGB picture gives the pixels of torchvision's transforms for evaluation, to the bit."""
+    picture = rgb(*size)
+    transform = transforms.Compose([transforms.Resize(resize), transforms.CenterCrop(side), transforms.PILToTensor()])
+    assert np.array_equal(to_pixels(picture, side, resize), transform(picture).numpy())
+    decoded = images.decode(encoded(picture), images.Limits(1, 10**6, side=side, resize=resize))
+    assert np.array_equal(decoded, transform(picture).numpy())
+
+
+def test_a_very_long_picture_is_cut_before_it_is_resized() -> None:
+    """Of a picture a hundred times as long as wide only the middle is resized, to the pixels of torchvision's."""
+    picture = rgb(4, 400)
+    transform = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()])
+    difference = to_pixels(picture, 224, 256).astype(int) - transform(picture).numpy()
+    assert np.abs(difference).max() <= 1
+    with pytest.raises(images.Heavy):
+        images.decode(encoded(picture), images.Limits(1, 10**6, side=224, resize=256, cost=images.LIGHT))
 
 
 @pytest.mark.parametrize("name", PICTURES)
