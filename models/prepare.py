@@ -105,7 +105,7 @@ def evaluated(material: Material, folder: Path, args: argparse.Namespace, comman
         batch_sizes=tuple(size for size in BATCH_SIZES if size <= count),
         batch_images=count,
     )
-    report, sheets = evaluate(plan, lambda info: judging)
+    report, sheets = evaluate(plan, judging)
     entries = {name: record_entry(report, name) for name in report.variants}
     card, exact = material.card, report.variants[report.reference].results[CLEAN].score
     if card.test_accuracy is None and not suspicion(material, report, args):
