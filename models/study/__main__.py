@@ -94,7 +94,8 @@ class Study:
 
     def identity_of_recipe(self, recipe: Recipe) -> str:
         """Return the identity of a recipe's result."""
-        return self.identity(recipe, self.source.steps(recipe))
+        plan = self.source.plan(recipe) if recipe.is_trained else self.source.steps(recipe)
+        return self.identity(recipe, plan)
 
     def outcome(self, recipe: Recipe) -> Outcome | None:
         """Return the recipe's result, if there is one of these settings."""
@@ -107,7 +108,8 @@ class Study:
     def tasks(self) -> list[Task]:
         """Return the whole work in order."""
         args = self.args
-        rows = [row for row in RECIPES.values() if row.name in args.recipes and not row.needs_gpu]
+        has_gpu = torch.cuda.is_available()
+        rows = [row for row in RECIPES.values() if row.name in args.recipes and (has_gpu or not row.needs_gpu)]
         rows = [row for row in rows if args.train or not row.is_trained or self.is_trained(row)]
         found = [
             Task(row.name, self.expected(row), partial(self.is_done, row), partial(self.recipe, row)) for row in rows
@@ -170,9 +172,12 @@ class Study:
         return Made(logits, engine.info.serialized_bytes, "", seconds, "; ".join(engine.info.notes))
 
     def half(self, recipe: Recipe) -> Made:
-        """Return the answers of the network in half precision."""
-        run = halves.forward(self.source.network, getattr(torch, recipe.dtype))
+        """Return the answers of the network in half precision, or by autocast, which keeps FP32 weights."""
+        network, dtype = self.source.network, getattr(torch, recipe.dtype)
+        run = halves.autocast(network, dtype) if recipe.needs_gpu else halves.forward(network, dtype)
         logits = running.answers(run, self.source.images, recipe.name)
+        if recipe.needs_gpu:
+            return Made(logits, self.checkpoint_bytes, "", 0.0, f"autocast on {torch.cuda.get_device_name()}")
         return Made(logits, self.half_bytes, "", 0.0, "simulated: every weight and output rounded, sums in FP32")
 
     def built(self, recipe: Recipe) -> Made:
