@@ -30,7 +30,7 @@ SPEED_ROWS = ("fp32-cpu", "bf16-cpu", "fp16-cpu", "int8", "int8-dynamic")
 BOUND = "int8-bound"
 """The recipe whose artifact has a speed of its own."""
 QUICK_IMAGES, QUICK_STEPS, QUICK_BATCH, QUICK_LAYERS = 16, 2, 8, ("layer4.1.conv2", "fc")
-"""Of `--quick`: images to calibrate on and to answer, training steps, their images, and the layers of the sensitivity."""
+"""Of `--quick`: images to calibrate on and to answer, training steps, their images, layers of the sensitivity."""
 PARTS = ("sensitivity", "sweep", "speed")
 """The measurements besides the recipes."""
 
