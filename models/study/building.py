@@ -55,6 +55,13 @@ class Source:
         """Return the FP32 logits of the test images."""
         return running.answers(openvino.floating(self.network, self.threads).forward, self.images, "fp32")
 
+    def plan(self, recipe: Recipe) -> qat.Plan:
+        """Return the plan of the run that lies there for this checkpoint, else the plan of a new one."""
+        found = qat.plan_at(recipe.name, self.trained)
+        if found and found.checkpoint_sha256 == self.checkpoint_sha256:
+            return found
+        return qat.Plan(recipe.name, self.checkpoint_sha256, self.steps(recipe), self.training_batch)
+
     def steps(self, recipe: Recipe) -> int:
         """Return the steps that the recipe takes here."""
         given = self.training_steps if recipe.is_trained else self.adaround_steps
@@ -106,7 +113,7 @@ def _adaround(recipe: Recipe, source: Source) -> Built:
 
 
 def _trained(recipe: Recipe, source: Source) -> Built:
-    plan = qat.Plan(recipe.name, source.checkpoint_sha256, source.steps(recipe), source.training_batch)
+    plan = source.plan(recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = qat.train(plan, source.network, source.calibration, source.data, source.trained, device)
     note = f"{run.step:,} steps of {plan.batch_size} images in {run.seconds / 60:.0f} min on {device}"
@@ -123,7 +130,7 @@ def alternatives(recipe: Recipe, source: Source) -> tuple[bound.Choice, str]:
     """Return the choice of layers to keep: in FP32 for 8 bits, in 8 bits for 4; and the name of that precision."""
     low = plain(recipe, source)
     if recipe.weight_bits < 8:
-        return bound.blend(low, plain(replace(recipe, weight_bits=8, weights="largest"), source)), "INT8"
+        return bound.blend(low, plain(replace(recipe, weight_bits=8), source)), "INT8"
     everything = frozenset(layer.spec.name for layer in low)
     return bound.blend(low, rounding.kept_floating(low, source.network, everything)), "FP32"
 

@@ -1,4 +1,4 @@
-"""The network in half precision, simulated on any CPU: every weight and output is rounded, sums are in FP32.
+"""The network in half precision: simulated on any CPU, with rounded weights and outputs and sums in FP32; or autocast.
 
 Tensor cores and AVX512_BF16 compute like this. A CPU without such instructions emulates them far more slowly.
 """
@@ -13,6 +13,7 @@ from models import cifar10
 from models.engines.network import FoldedLayer, assemble
 from models.study import flows
 from models.study.running import Forward
+from models.study.simulated import Simulated
 from models.topology import Network
 
 
@@ -42,5 +43,20 @@ def forward(network: Network[FoldedLayer], dtype: torch.dtype) -> Forward:
         last = features(rounded(flows.start(network, pixels).exact))
         logits: NDArray[np.float32] = F.linear(rounded(last.mean((2, 3))), layers.head.weight, layers.head.bias).numpy()
         return logits
+
+    return run
+
+
+def autocast(network: Network[FoldedLayer], dtype: torch.dtype) -> Forward:
+    """Return the network under torch's autocast on a GPU, channels-last: FP32 weights, convolutions in `dtype`."""
+    net = Simulated(network, rounds=False).to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def run(pixels: cifar10.Images) -> NDArray[np.float32]:
+        x = flows.start(network, pixels).exact.to("cuda")
+        with torch.autocast("cuda", dtype):
+            logits = net(x)
+        array: NDArray[np.float32] = logits.float().cpu().numpy()
+        return array
 
     return run

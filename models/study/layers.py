@@ -26,13 +26,12 @@ from models.engines.quantized import QuantizedLayer
 from models.files import ARTIFACT_SUFFIX, CheckpointError
 from models.study import flows
 from models.study.flows import AnyLayer, Flow
+from models.study.results import MOST_DB
 from models.topology import Input, Network
 
 IMAGES = 64
 PRECISIONS = ("fp32", "int8")
 """Variants that can be named; everything else is a path."""
-MANY = 200.0
-"""The SQNR, in dB, of values that are equal."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +123,9 @@ def _weight(layer: AnyLayer, inputs: Input) -> Tensor:
 
 
 def ratio(exact: Tensor, found: Tensor) -> float:
-    """Return the signal-to-quantization-noise ratio in dB, MANY if there is no noise."""
+    """Return the signal-to-quantization-noise ratio in dB, MOST_DB if there is no noise."""
     signal, noise = float(exact.double().pow(2).sum()), float((exact.double() - found.double()).pow(2).sum())
-    return min(MANY, 10 * float(np.log10(max(signal, 1e-300) / noise))) if noise else MANY
+    return min(MOST_DB, 10 * float(np.log10(max(signal, 1e-300) / noise))) if noise else MOST_DB
 
 
 def at_fault(reports: tuple[LayerReport, ...]) -> LayerReport:

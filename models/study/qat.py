@@ -26,6 +26,7 @@ from models.engines.network import FoldedLayer, fold
 from models.files import CheckpointError
 from models.pickled import NOT_TORCHS
 from models.study import ranges as calibrated
+from models.study import results
 from models.study.recipes import RECIPES, Recipe
 from models.study.simulated import Simulated
 from models.topology import Network
@@ -138,6 +139,12 @@ def place_of(recipe: str, folder: Path) -> Path:
     return folder / f"{recipe}.pt"
 
 
+def plan_at(recipe: str, folder: Path) -> Plan | None:
+    """Return the plan of the run in the folder, None if there is none."""
+    place = place_of(recipe, folder)
+    return results.load(place.with_suffix(".json"), Plan) if place.exists() else None
+
+
 def train(
     plan: Plan, network: Network[FoldedLayer], calibration: cifar10.Images, data: Path, folder: Path,
     device: torch.device, save_every: float = 60,
@@ -151,6 +158,7 @@ def train(
         return run
     pixels, classes = cifar10.read(data, "train")
     images, labels = torch.from_numpy(pixels.copy()).to(device), torch.from_numpy(classes).to(device)
+    results.save(place.with_suffix(".json"), plan)
     began, saved, smooth = time.perf_counter() - run.seconds, time.perf_counter(), None
     with tqdm(total=plan.steps, initial=run.step, desc=plan.recipe, unit="step") as bar:
         while run.step < plan.steps:

@@ -99,7 +99,7 @@ RECIPES = {
         Recipe("fp32", FLOAT, 32, 32, "", variant="fp32-cpu", runs_as="fp32-cpu"),
         Recipe("bf16", FLOAT, 16, 16, KALAMKAR, dtype="bfloat16", runs_as="bf16-cpu"),
         Recipe("fp16", FLOAT, 16, 16, MICIKEVICIUS, dtype="float16", runs_as="fp16-cpu"),
-        Recipe("fp16-autocast", FLOAT, 32, 16, MICIKEVICIUS, needs_gpu=True),
+        Recipe("fp16-autocast", FLOAT, 32, 16, MICIKEVICIUS, dtype="float16", needs_gpu=True),
         Recipe("int8-dynamic", DYNAMIC, 8, 32, TORCH_DYNAMIC, variant="int8-dynamic", runs_as="int8-dynamic"),
         Recipe("int8-served", STATIC, 8, 8, "", variant="int8", runs_as="int8"),
         *_static(),
@@ -123,7 +123,7 @@ RECIPES = {
         Recipe("w4a4-distilled", FOUR, 4, 4, HINTON, weights="least-squares", algorithm="distillation",
                steps=2 * TRAINING_STEPS),
         Recipe("int8-bound", MIXED, 8, 8, NNCF_CONTROL, algorithm="bound", runs_as="int8"),
-        Recipe("w4a8-bound", MIXED, 4, 8, NNCF_CONTROL, weights="least-squares", algorithm="bound"),
+        Recipe("w4a8-bound", MIXED, 4, 8, NNCF_CONTROL, algorithm="bound"),
     )
 }  # fmt: skip
 REFERENCE = "fp32"

@@ -34,6 +34,15 @@ class Outcome:
     note: str = ""
 
 
+MOST_DB = 200.0
+"""Stands for the SQNR of equal values: JSON has no infinity."""
+
+
+def finite(sqnr_db: float | None) -> float:
+    """Return the SQNR, MOST_DB if there is no noise."""
+    return MOST_DB if sqnr_db is None else min(sqnr_db, MOST_DB)
+
+
 def load(path: Path, kind: type[T], identity: str = "") -> T | None:
     """Return the result in a file, None if there is none, or if it has another `identity`."""
     try:

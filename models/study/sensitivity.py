@@ -6,7 +6,7 @@ https://arxiv.org/abs/1911.03852): the mean trace of the Hessian (Hutchinson) ti
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from models import cifar10
 from models.engines.network import FoldedLayer, mean_and_scale
+from models.engines.quantized import QuantizedLayer
 from models.logits import sqnr
-from models.study import rounding, running
+from models.study import bound, results, rounding, running
 from models.study.building import Source, plain
 from models.study.recipes import RECIPES, Recipe
 from models.study.simulated import Simulated
@@ -82,17 +83,18 @@ def measure(source: Source, identity: str, layers: Sequence[str]) -> Sensitivity
     rows = []
     bar = tqdm(total=len(BITS) * len(layers) * 2, desc="sensitivity", unit="network", leave=False)
 
-    def cost(recipe: Recipe, kept: frozenset[str]) -> Cost:
-        network = rounding.kept_floating(plain(recipe, source), source.network, kept)
+    def cost(network: Network[QuantizedLayer]) -> Cost:
         logits = running.answers(running.forward(network, source.threads), shown, "images")
         bar.update()
-        return Cost(float((logits.argmax(1) == labels).mean()), sqnr(reference, logits) or np.inf)
+        return Cost(float((logits.argmax(1) == labels).mean()), results.finite(sqnr(reference, logits)))
 
     for bits, name in BITS.items():
-        recipe = replace(RECIPES[name], name=f"{bits} bits")
+        recipe = RECIPES[name]
+        low = plain(recipe, source)
+        choose = bound.blend(low, rounding.kept_floating(low, source.network, everything))
         for layer in (one for one in source.network if one.spec.name in layers):
             own = layer.spec.name
-            only, without = cost(recipe, everything - {own}), cost(recipe, frozenset({own}))
+            only, without = cost(choose(everything - {own})), cost(choose(frozenset({own})))
             predicted = traces[own] * weight_error(layer, source.network, recipe)
             rows.append(LayerCost(own, bits, only, without, predicted))
     bar.close()

@@ -6,7 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from models.logits import sqnr
-from models.study import observers, ranges, rounding, running
+from models.study import observers, ranges, results, rounding, running
 from models.study.building import Source
 from models.study.recipes import RECIPES
 
@@ -83,6 +83,6 @@ def measure(
                     built = rounding.assembled(network, integers, found, 8)
                     logits = running.answers(running.forward(built, source.threads), shown, observer)
                     top1 = float((logits.argmax(1) == source.labels[:IMAGES]).mean())
-                    trials.append(Trial(observer, count, seed, top1, sqnr(reference, logits) or np.inf))
+                    trials.append(Trial(observer, count, seed, top1, results.finite(sqnr(reference, logits))))
                     bar.update()
     return Sweep(identity, len(shown), tuple(trials))

@@ -124,6 +124,13 @@ def test_half_precision_is_close(
     assert least < (sqnr(exact, halves.forward(network, dtype)(images)) or np.inf) < 100
 
 
+@pytest.mark.gpu
+def test_autocast_is_close(network: Network[FoldedLayer], images: np.ndarray) -> None:
+    """On a GPU the network under autocast gives nearly FP32's logits."""
+    exact = openvino.floating(network, 1).forward(images)
+    assert (sqnr(exact, halves.autocast(network, torch.float16)(images)) or np.inf) > 45
+
+
 def test_gradients_of_a_rounding() -> None:
     """Inside of the limits a rounding passes the gradient on, outside not; the step gets LSQ's gradient."""
     x = torch.tensor([[-1.2, 0.3, 0.9, 9.0]], requires_grad=True)
