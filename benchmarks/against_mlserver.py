@@ -127,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = compared(theirs, ours, flags, ROOT / "reports" / "mlserver")
     described = machine.describe(*PACKAGES) | {"date": f"{datetime.now(UTC):%Y-%m-%d}"}
     described["seconds per arm and workload"] = args.duration
+    described["load average at the end"] = f"{report.client.load_average[0]:.1f}"
     conditions = ", ".join(f"{key} {value}" for key, value in described.items())
     text = document(report, f"{conditions}. MLServer's environment: {versions()}.")
     print(text)

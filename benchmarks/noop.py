@@ -18,9 +18,10 @@ from starlette.requests import Request
 
 from models import cifar10
 from models.engines.base import Engine, EngineInfo, Execution
+from models.selftest import Examined
 from models.variants import VARIANTS
-from service.__main__ import serve
 from service.images import Limits, decode
+from service.serving import serve
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
 
@@ -59,9 +60,9 @@ class NoopAPI(PrecisionAPI):
         """Return the engine that does nothing."""
         return NoopEngine()
 
-    def agreement(self, engine: Engine) -> float:
-        """Return 1: there is nothing to compare."""
-        return 1.0
+    def examine(self, engine: Engine) -> Examined:
+        """Return an agreement of 1: there is nothing to compare."""
+        return Examined(1.0, None)
 
 
 async def pixels_of(request: Request) -> NDArray[np.uint8]:

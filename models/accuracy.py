@@ -24,6 +24,8 @@ LEAST_GAP = 0.03
 """The least gap to the claim that counts. Quantization may cost a point, and a claim may be of another split."""
 CLEAR = 0.5
 """The accuracy that another order of the classes must give before the warning proposes one."""
+ENOUGH = 5
+"""The images of each class, on average, that another order must fit. One image a class fits any order."""
 SHOWN_NAMES = 12
 """The most class names that a warning lists."""
 
@@ -101,13 +103,14 @@ def judged(
 def reordered(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> float | None:
     """Return the accuracy with the classes in the order that fits best, if that is another order and fits clearly.
 
-    It fits if each label has its own most frequent prediction, and the accuracy is at least CLEAR.
+    It fits if each label has its own most frequent prediction, and the accuracy is at least CLEAR. With fewer than
+    ENOUGH images of each class, no order is proposed.
     """
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, predicted), 1)
     counts = counts[counts.any(1)]
     best = counts.argmax(1)
-    if len(set(best.tolist())) < len(best):
+    if len(set(best.tolist())) < len(best) or len(labels) < ENOUGH * len(counts):
         return None
     share = float(counts.max(1).sum() / len(labels))
     return share if share >= CLEAR and share > float((predicted == labels).mean()) else None

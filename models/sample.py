@@ -9,6 +9,7 @@ A checkpoint can have a labelled sample of its own beside it (`NAME.images.npz`)
 
 import argparse
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,27 +52,38 @@ def labelled_sample(path: Path, card: Card) -> Labelled | None:
     """
     place, classes = files.beside(path, IMAGES_SUFFIX), card.labels
     if place.exists():
-        return _own_sample(place, len(classes))
+        return _own_sample(place, classes)
     if sorted(classes) != sorted(cifar10.CLASSES):
         return None
     images, labels = cifar10.sample()
-    order = np.array([classes.index(name) for name in cifar10.CLASSES])
-    return Labelled(images, order[labels], cifar10.SAMPLE.name)
+    return Labelled(images, _in_order(labels, cifar10.CLASSES, classes), cifar10.SAMPLE.name)
 
 
-def _own_sample(place: Path, classes: int) -> Labelled:
+def _in_order(labels: NDArray[np.int64], names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return indices into `classes` for the labels, which are indices into `names`, the same names in some order."""
+    return np.array([classes.index(name) for name in names], np.int64)[labels]
+
+
+def _own_sample(place: Path, classes: Sequence[str]) -> Labelled:
+    """Return the sample in a file. If it names its classes and they are the network's, the names decide, not the order.
+
+    Raises:
+        CheckpointError: see `labelled_sample`.
+    """
     try:
         with np.load(io.BytesIO(place.read_bytes())) as content:
             images, labels = content["images"], content["labels"].astype(np.int64)
+            names = content["classes"].tolist() if "classes" in content else classes
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or labels.shape != images.shape[:1]:
             raise ValueError("expected images [N, 3, H, W] uint8 and labels [N]")
-        if not len(labels) or labels.min() < 0 or labels.max() >= classes:
-            raise ValueError(f"expected at least one image, and labels from 0 to {classes - 1}")
+        if not len(labels) or labels.min() < 0 or labels.max() >= len(classes):
+            raise ValueError(f"expected at least one image, and labels from 0 to {len(classes) - 1}")
     except files.BROKEN_NPZ as error:
         raise files.CheckpointError(
             f"{place} is no labelled sample of this checkpoint ({error}); delete it, or prepare the checkpoint again"
         ) from error
-    return Labelled(images, labels, place.name)
+    is_known = sorted(names) == sorted(classes)
+    return Labelled(images, _in_order(labels, names, classes) if is_known else labels, place.name)
 
 
 def choose(labels: cifar10.Labels) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
+from models.accuracy import SampleAccuracy
 from models.variants import REFERENCE
 from service.phases import DESCRIPTIONS, UNTOLD
 
@@ -176,6 +177,11 @@ class VariantInfo(BaseModel):
     reference: str | None = Field(None, description="the variant that this one is fairly compared with")
     summary: str
     max_batch_size: int
+    architecture: str | None = None
+    classes: list[str] | None = Field(None, description="the labels, in the order of the logits")
+    sample: SampleAccuracy | None = Field(
+        None, description="accuracy on labelled images at the start; `warning` says why it is suspect, if it is"
+    )
     last_death: dict[str, Any] | None = Field(
         None, description="how a worker last died: cause, exit code, largest resident size, memory limit of the cgroup"
     )

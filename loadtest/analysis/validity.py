@@ -109,15 +109,15 @@ def notes(report: Report) -> list[str]:
         lines.append(f"{len(report.workers)} workers sent the load: {'; '.join(report.workers)}.")
     if report.same_machine:
         lines.append("The load generator ran on the service's machine and took some of its CPU time.")
+    if untold := [server.label or server.url for server in report.servers if server.protocol != PREDICT]:
+        lines.append(UNTOLD.format(", ".join(untold)))
+    lines += [f"{arm.name} was sent {arm.asked}." for arm in report.arms if arm.asked]
     if report.images.unlabelled:
         lines.append(
             f"{report.images.unlabelled} of {report.images.count} images are of classes that the service does not know "
             f"and have no part in the accuracy. It has {listed(report.images.classes)}. "
             "--images names labelled images of your own."
         )
-    if untold := [server.label or server.url for server in report.servers if server.protocol != PREDICT]:
-        lines.append(UNTOLD.format(", ".join(untold)))
-    lines += [f"{arm.name} was sent {arm.asked}." for arm in report.arms if arm.asked]
     few = [f"{cell.arm}, {cell.workload}" for cell in report.cells if len(cell.rounds) < ENOUGH_ROUNDS]
     if few:
         lines.append(f"Fewer than {ENOUGH_ROUNDS} rounds, too few to show a drift: {'; '.join(few)}.")

@@ -1,12 +1,13 @@
 """The client of an Open Inference Protocol server: what its models are, and how they are asked."""
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import TypeAdapter, ValidationError
 
 from loadtest.client.connection import Connection
@@ -111,7 +112,7 @@ def wire(
     model = server.model(arm.variant)
     layout = Layout(chosen(server.target, model), len(members[0]))
     contents = list(layout.contents(images, members, server.target))
-    output = Output(server.target.output, server.target.classes, len(members[0]))
+    output = Output(server.target.output, server.target.classes or images.classes, len(members[0]))
     reasons = []
     tensors = [layout.tensor(each) for each in contents]
     for form in FORMS if not server.target.encoding else [FORMS[ENCODINGS.index(server.target.encoding)]]:
@@ -181,9 +182,7 @@ class Layout:
             encoded = encodings(images)
             yield from ([encoded[index] for index in each] for each in members)
             return
-        if images.pixels is None:
-            raise Unusable(f"the input {words(self.input)} takes pixels, and a folder holds files: --images FILE.npz")
-        pixels = resized(images.pixels, self._size)
+        pixels = resized(images, self._size)
         for each in members:
             yield self._arranged(normalised(pixels[each], self.input.datatype, target))
 
@@ -228,14 +227,29 @@ def encodings(images: LabelledImages) -> list[bytes]:
     return [by_index[index] for index in range(len(images))]
 
 
-def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return `[N, 3, H, W]` of the given height and width (-1: as it is), with Pillow's bilinear filter."""
-    height, width = (old if new == -1 else new for new, old in zip(size, pixels.shape[2:], strict=True))
-    if (height, width) == pixels.shape[2:]:
-        return pixels
-    pictures = (Image.fromarray(np.ascontiguousarray(each.transpose(1, 2, 0))) for each in pixels)
-    made = [np.asarray(each.resize((width, height), Image.Resampling.BILINEAR)) for each in pictures]
+def resized(images: LabelledImages, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return `[N, 3, H, W]` of the given height and width (-1: as they are).
+
+    The largest centred part with the sides' ratio is resized with Pillow's bilinear filter.
+
+    Raises:
+        Unusable: the images have several sizes, and the input takes any.
+    """
+    if images.pixels is not None and size in ((-1, -1), images.pixels.shape[2:]):
+        return images.pixels
+    pictures = [picture(images, index) for index in range(len(images))]
+    if -1 in size and len({each.size for each in pictures}) > 1:
+        raise Unusable("the images have several sizes, and the input takes any: --input states one")
+    height, width = (old if new == -1 else new for new, old in zip(size, pictures[0].size[::-1], strict=True))
+    made = [np.asarray(ImageOps.fit(each, (width, height), Image.Resampling.BILINEAR)) for each in pictures]
     return np.stack(made).transpose(0, 3, 1, 2)
+
+
+def picture(images: LabelledImages, index: int) -> Image.Image:
+    """Return one of the images, in RGB and the right way up."""
+    if images.pixels is not None:
+        return Image.fromarray(np.ascontiguousarray(images.pixels[index].transpose(1, 2, 0)))
+    return ImageOps.exif_transpose(Image.open(io.BytesIO(images.files[index].content))).convert("RGB")
 
 
 def normalised(pixels: NDArray[np.uint8], datatype: str, target: Target) -> NDArray[np.generic]:

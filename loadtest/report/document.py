@@ -4,7 +4,7 @@ Seconds, bytes and shares are unrounded, unless a field says otherwise. None mea
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ConfigDict
@@ -12,12 +12,16 @@ from pydantic import ConfigDict
 from common.statistics import Interval
 from loadtest.client.description import VariantInfo
 from loadtest.client.server import Excluded
+from loadtest.energy import Metering
 from loadtest.options import Options
 from loadtest.report.cells import Cell
 from loadtest.slo.level import Level, LevelRatio
+from loadtest.targets import PREDICT
 
 SCHEMA_VERSION = 5
-"""Raised with every change of the fields. Reports of other versions are refused."""
+"""Raised with every change of the fields. Reports of other versions are refused, except those of READABLE."""
+READABLE = (4,)
+"""Older versions that are read, too: they only lack fields that have a default."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Server:
     variants: tuple[VariantInfo, ...]
     checkpoint: Mapping[str, Any]
     service: Mapping[str, Any]
-    protocol: str
+    protocol: str = PREDICT
     """`predict`, or `v2` for the Open Inference Protocol: then the service's side of all requests is unknown."""
 
 
@@ -57,11 +61,11 @@ class Images:
     count: int
     sha256: str
     """Equal for two runs that sent the same images with the same labels."""
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     """The names of the classes, in the order of the answers' indices; empty if nobody states them."""
-    unlabelled: int
+    unlabelled: int = 0
     """The images of classes that the service does not know; they have no part in the accuracy."""
-    formats: tuple[str, ...]
+    formats: tuple[str, ...] = ()
     """The formats in which they were sent, such as `png` or `jpeg`; `raw` for pixels."""
 
 
@@ -75,7 +79,7 @@ class ReportedArm:
     device: str
     baseline: str | None
     """The arm that this one is compared with; None for a reference."""
-    asked: str
+    asked: str = ""
     """The input in words, if it is a tensor of the Open Inference Protocol; else empty."""
 
 
@@ -118,6 +122,8 @@ class Ratios:
     p50: Interval | None
     p95: Interval | None
     p99: Interval | None
+    energy: Interval | None = None
+    """Joules per image."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,35 @@ class Comparison:
     rounds: int
     """Rounds that both arms played."""
     ratios: Ratios
+
+
+@dataclass(frozen=True)
+class Price:
+    """The price of an arm at its best valid load, from `settings.price_per_hour`."""
+
+    arm: str
+    workload: str
+    """The workload under which the arm answers most images per second."""
+    images_per_second: float
+    per_million: Interval
+    """The price of a million images, with its 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The advice for one workload, among the arms that share a baseline."""
+
+    subject: str
+    """The workload, and the baseline if the workload has several decisions."""
+    choice: tuple[str, ...]
+    """The arms to run, the fastest first; empty if the numbers do not decide."""
+    words: str
+    """The reason for the choice, or the reason that there is none."""
+
+    @property
+    def sentence(self) -> str:
+        """The decision as one line."""
+        return f"{self.subject}: {', '.join(filter(None, (' or '.join(self.choice), self.words)))}."
 
 
 @dataclass(frozen=True)
@@ -158,8 +193,6 @@ class Report:
     command: tuple[str, ...]
     seconds: float
     """Duration of the whole run."""
-    workers: tuple[str, ...]
-    """The names of the workers that sent the load; empty for the load test's own process."""
     partial: bool
     """True if the run ended before its plan did."""
     settings: Options
@@ -175,6 +208,8 @@ class Report:
     comparisons: tuple[Comparison, ...]
     levels: tuple[Level, ...]
     """The highest load within the service level per arm, if it was searched for."""
+    workers: tuple[str, ...] = ()
+    """The names of the workers that sent the load; empty for the load test's own process."""
     level_ratios: tuple[LevelRatio, ...] = ()
     """The limits of the arms over those of their baselines."""
     invalid: tuple[str, ...] = ()
@@ -184,6 +219,12 @@ class Report:
     verdicts: tuple[Verdict, ...] = ()
     summary: tuple[str, ...] = ()
     """The verdicts as sentences."""
+    energy: Metering = field(default_factory=Metering)
+    """The counters of energy."""
+    prices: tuple[Price, ...] = ()
+    """The price of each arm that has a valid cell, if the price per hour is known."""
+    decisions: tuple[Decision, ...] = ()
+    """The advice for each workload."""
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -43,6 +43,8 @@ def int8(order: Order) -> CpuEngine:
     if not machine.has_vnni():
         network = quantized.narrowed(network)
         notes = (*notes, "no VNNI on this CPU: weights of 7 bits, so that no sum saturates")
+    if floating := [layer.spec.name for layer in network if layer.is_floating]:
+        notes = (*notes, f"kept in FP32: {', '.join(floating)}")
     return _on_openvino(order, network, origin, openvino.int8(network, order.threads), *notes)
 
 
@@ -55,7 +57,8 @@ def _on_openvino(
         VariantUnavailable: OpenVINO does not run its convolutions in the precision of the row.
     """
     found = function.convolution_precision
-    precision.check_convolutions(order.variant, found)
+    has_floating = any(isinstance(layer, QuantizedLayer) and layer.is_floating for layer in network)
+    precision.check_convolutions(order.variant, found, frozenset({"f32"} if has_floating else ()))
     info = describe(order, network, origin, resident(function), "openvino", *notes, convolution_precision=found)
     return CpuEngine(order.variant, info, function)
 

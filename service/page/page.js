@@ -154,7 +154,8 @@ async function run() {
           say(error.message);
           element("repeat").checked = false;
         } else {
-          await pause(RETRY_MS); // a service that is gone gives no status at all
+          if (!error.status) unanswered(error); // a service that is gone gives no status at all
+          await pause(RETRY_MS);
         }
       }
       if (picture !== shown) break;

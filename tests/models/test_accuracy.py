@@ -12,7 +12,9 @@ from safetensors.numpy import save_file
 from models import accuracy, checkpoint, cifar10, files, loading, selftest
 from models.accuracy import Assumption, SampleAccuracy, doubt
 from models.card import AS_IT_SAYS, Card, Preparation, read_card
+from models.engines.base import EngineInfo, Execution
 from models.sample import labelled_sample
+from models.variants import Variant
 from tests.models.conftest import Answers, Load
 
 
@@ -56,11 +58,11 @@ def test_a_warning_names_what_is_assumed() -> None:
     )
 
 
-@pytest.mark.parametrize(("shift", "proposes"), [(1, True), (0, False)])
-def test_another_order_of_the_classes_is_proposed(shift: int, proposes: bool) -> None:
-    """If each label has its own prediction, the warning gives the accuracy in that order; noise gets no proposal."""
-    labels = np.arange(200) % 10
-    predicted = (labels + shift) % 10 if shift else np.random.default_rng(1).integers(0, 10, 200)
+@pytest.mark.parametrize(("images", "shift", "proposes"), [(200, 1, True), (200, 0, False), (10, 1, False)])
+def test_another_order_of_the_classes_is_proposed(images: int, shift: int, proposes: bool) -> None:
+    """If each label has its own prediction, the warning proposes that order; noise and one image a class tell none."""
+    labels = np.arange(images) % 10
+    predicted = (labels + shift) % 10 if shift else np.random.default_rng(1).integers(0, 10, images)
     assert ("With the classes in another order it would be 100.0%" in judged(predicted, labels, 10).warning) == proposes
 
 
@@ -153,6 +155,18 @@ def test_an_own_sample_comes_first(tmp_path: Path) -> None:
         labelled_sample(place, Card(classes=("cat", "dog")))
 
 
+@pytest.mark.parametrize(
+    ("names", "labels"), [(["cat", "dog"], [0, 1]), (["dog", "cat"], [1, 0]), (["a", "b"], [0, 1])]
+)
+def test_names_in_an_own_sample_decide(tmp_path: Path, names: list[str], labels: list[int]) -> None:
+    """A sample with the network's class names in another order keeps its labels by name; with other names, by index."""
+    images = np.zeros((2, 3, 32, 32), np.uint8)
+    np.savez(tmp_path / "own.images.npz", images=images, labels=np.array([0, 1]), classes=np.array(names))
+    sample = labelled_sample(tmp_path / "own.safetensors", Card(classes=("cat", "dog")))
+    assert sample is not None
+    assert sample.labels.tolist() == labels
+
+
 def test_the_bundled_sample_follows_the_names_of_the_classes(tmp_path: Path) -> None:
     """With CIFAR-10's names in another order the labels are that order's; with other names there is no sample."""
     place = tmp_path / "own.safetensors"
@@ -160,3 +174,30 @@ def test_the_bundled_sample_follows_the_names_of_the_classes(tmp_path: Path) -> 
     assert sample is not None
     assert [ROLLED[label] for label in sample.labels] == [cifar10.CLASSES[label] for label in cifar10.sample()[1]]
     assert labelled_sample(place, Card(classes=tuple("abcdefghij"))) is None
+
+
+class Prepared:
+    """An engine of a network that was prepared for two classes and images of 64 pixels; its logits are known."""
+
+    def __init__(self, variant: Variant, info: EngineInfo, logits: np.ndarray) -> None:
+        self.variant, self.logits = variant, logits
+        self.info = replace(info, input_size=64, classes=("cat", "dog"), checkpoint_sha256="ab")
+
+    def run(self, pixels: np.ndarray) -> Execution:
+        return Execution(self.logits[: len(pixels)], 0, 0, 0, 0, 0, "none")
+
+
+def test_a_prepared_reference_is_not_computed_again(tmp_path: Path, load: Load) -> None:
+    """The self-test of a prepared checkpoint takes images and reference from beside it: here there are no weights."""
+    labels, loaded = np.arange(40) % 2, load("fp32-cpu")
+    engine = Prepared(loaded.variant, loaded.info, np.eye(2, dtype=np.float32)[labels])
+    info, place = engine.info, tmp_path / "own.safetensors"
+    prepared = {"side": 64, "mean": info.mean, "std": info.std}
+    card = Card(classes=info.classes, input_size=64, mean=info.mean, std=info.std, sha256="ab", test_accuracy=0.98)
+    place.with_suffix(".json").write_text(json.dumps(asdict(card)))
+    np.savez(tmp_path / "own.images.npz", images=np.zeros((40, 3, 64, 64), np.uint8), labels=labels)
+    np.savez(
+        tmp_path / "own.sample.npz", logits=engine.logits, checkpoint_sha256="ab", input=np.array(json.dumps(prepared))
+    )
+    found = selftest.examine(engine, place, batch_sizes=(40,))
+    assert (found.agreement, found.sample) == (1, SampleAccuracy(40, 40, 1.0, 0.98, "own.images.npz"))
