@@ -253,7 +253,7 @@ def decoder_bytes(pid: int) -> int:
     total = 0
     for child in psutil.Process(pid).children(recursive=True):
         try:
-            total += child.memory_info().rss if "forkserver" in " ".join(child.cmdline()) else 0
+            total += child.memory_info().rss if child.name() == "decoder" else 0
         except psutil.NoSuchProcess:
             continue
     return total

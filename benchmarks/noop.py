@@ -20,8 +20,8 @@ from models import cifar10
 from models.engines.base import Engine, EngineInfo, Execution
 from models.selftest import Examined
 from models.variants import VARIANTS
-from service.__main__ import serve
 from service.images import Limits, decode
+from service.serving import serve
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
 

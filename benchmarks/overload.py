@@ -32,7 +32,7 @@ import uvloop
 from benchmarks.arrivals import Reply, Target, arrive, circle, milliseconds, sent
 from benchmarks.wrk import PACKAGES, Contender, free_port, png, process, wait_until_it_answers
 from common import machine
-from service.litserver import NICENESS
+from service.workers.launch import NICENESS
 
 CLIENTS = 32
 CALM_RATE = 20.0

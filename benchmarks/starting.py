@@ -81,6 +81,16 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Phases:
+    """The seconds of a worker's start, as the worker measures them."""
+
+    load: float
+    """From the files to the compiled graph."""
+    test: float
+    """The self-test of 300 images, which runs each batch size, and the rest of the warm-up."""
+
+
+@dataclass(frozen=True)
 class Start:
     """The seconds from the start of the process to readiness, and to the first prediction of each network."""
 
@@ -147,21 +157,33 @@ class Running:
             for variant, told in self._resident().items()
         }
 
+    def phases(self) -> dict[str, Phases]:
+        """Return, of each variant's worker, the seconds that its start took; none of another server."""
+        if not self.server.has_workers:
+            return {}
+        cards = json.loads(self._get("/variants"))["variants"]
+        return {card["name"]: Phases(card["load_seconds"], card["warmup_seconds"]) for card in cards}
+
     def worker_of_int8(self) -> psutil.Process:
         """Return the worker process of `int8`."""
         return self.workers()["int8"]
 
     def _resident(self) -> dict[str, float]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-        connection.close()
-        samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+        families = text_string_to_metric_families(self._get("/metrics"))
+        samples = (sample for family in families for sample in family.samples)
         return {
             sample.labels["variant"]: sample.value
             for sample in samples
             if sample.name == "precision_memory_bytes" and sample.labels["kind"] == "rss"
         }
+
+    def _get(self, path: str) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
 
     def memory(self) -> dict[str, Memory]:
         """Return the memory of the HTTP process, of each worker and of all other processes, by name."""

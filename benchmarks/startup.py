@@ -49,6 +49,7 @@ def _start_twice(server: Server, found: Measured, folder: Path) -> None:
         found.cold.append(start)
     with started(server, folder / "log") as (running, start):
         found.warm.append(start)
+        found.phases.append(running.phases())
         for count in BATCHES:
             running.predict(count)
         found.memory.append(running.memory())

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.revival import CLIENTS
-from benchmarks.starting import BATCHES, Memory, Start
+from benchmarks.starting import BATCHES, Memory, Phases, Start
 
 Away = Mapping[str, Sequence[float]]
 """Server -> the seconds that INT8 was away in each round."""
@@ -18,6 +18,8 @@ class Measured:
     cold: list[Start] = field(default_factory=list)
     warm: list[Start] = field(default_factory=list)
     memory: list[dict[str, Memory]] = field(default_factory=list)
+    phases: list[dict[str, Phases]] = field(default_factory=list)
+    """The phases of each worker's start with a warm cache, by variant."""
     cache: str = ""
     """How the cache of files was dropped."""
     reason: str = ""
@@ -46,6 +48,16 @@ def starts(measured: Mapping[str, Measured]) -> str:
             runs = (found.warm, found.cold)
             cells = (spread([getattr(s, key) for s in run]) for run in runs for key in ("ready", "predicted"))
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def phases(measured: Mapping[str, Measured]) -> str:
+    """Return the seconds that the start of each worker of this service takes."""
+    lines = ["| seconds of a worker's start, warm | worker | load | self-test |", "|---|---|---:|---:|"]
+    for name, found in measured.items():
+        for variant in found.phases[0] if found.phases else ():
+            of = [phases[variant] for phases in found.phases]
+            lines.append(f"| {name} | {variant} | {spread([p.load for p in of])} | {spread([p.test for p in of])} |")
     return "\n".join(lines)
 
 
@@ -143,6 +155,12 @@ def document(conditions: Mapping[str, str | int], measured: Mapping[str, Measure
             "peers run no batch before a client sends one."
         ),
         starts(measured),
+        (
+            "Before a worker of this service is ready, it runs a self-test of 300 images, which is the warm-up of "
+            "every batch size, too. Its seconds depend on the network's speed: a CPU with VNNI needs fewer for INT8. "
+            "*Load* is the way from the files to the compiled graph. The rest of a start are imports of Python."
+        ),
+        phases(measured),
         (
             f"Memory is read after a batch of each size from {BATCHES[0]} to {BATCHES[-1]} images. *Resident* counts "
             "shared pages in full, *proportional* a share of them; only proportional numbers add up. *Others* are the "

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -60,6 +60,18 @@ def bound_to(cores: set[int] | None) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def bind(cores: set[int] | None) -> None:
+    """Bind this thread, and the threads and processes that it starts, to the cores; None changes nothing."""
+    if cores is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
+def name_process(name: str) -> None:
+    """Show this name for the process in ps, top and the kernel's messages, cut to 15 characters. Only Linux does."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
 
 
 def lower_priority(pid: int, steps: int) -> None:

@@ -20,6 +20,7 @@ from models.files import ARTIFACT_SUFFIX
 from models.flags import add_preparation, positive, preparation_of, whole
 from models.oracle import packed_logits
 from models.reference import SUFFIX
+from models.sample import labelled_sample
 from models.study import bounding
 
 
@@ -87,7 +88,9 @@ def run(args: argparse.Namespace) -> list[str]:
             said.append(sentence)
         content = quantized.serialize(integers, card.sha256, found.sha256, names_of(card, network.architecture.classes))
         reference = files.beside(args.artifact, SUFFIX)
-        contents |= {args.artifact: content, reference: packed_logits(state, card, cifar10.sample()[0])}
+        own = labelled_sample(args.artifact, card.completed(network))  # the self-test of the artifact takes the same
+        tested = own.images if own else cifar10.sample()[0]
+        contents |= {args.artifact: content, reference: packed_logits(state, card, tested)}
         said += [
             f"{args.artifact}: {len(content):,} bytes, {len(content) / card.bytes:.1%} of the checkpoint's",
             f"{reference}: the FP32 logits that the artifact's self-test needs",

@@ -4,7 +4,7 @@ Where the sample has labels, the same logits tell the accuracy, see `models.accu
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -57,7 +57,7 @@ def examine(
     engine: Engine,
     path: Path | None = None,
     preparation: Preparation = AS_IT_SAYS,
-    batch_sizes: Sequence[int] = (BATCH_SIZE,),
+    batch_sizes: Iterable[int] = (BATCH_SIZE,),
 ) -> Examined:
     """Run an engine on a sample: the checkpoint's own, or else the bundled one, whose labels it may not know.
 
@@ -114,7 +114,7 @@ def _measured(
     return found
 
 
-def in_batches(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+def in_batches(pixels: NDArray[np.uint8], sizes: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
     """Yield the images in batches of these sizes, which begin anew after the last; the last batch may be smaller."""
     first = 0
     for size in cycle(sizes):

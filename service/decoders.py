@@ -8,7 +8,6 @@ body may take is refused it by the kernel.
 import asyncio
 import logging
 import math
-import multiprocessing
 import os
 import resource
 import signal
@@ -23,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from common import machine
+from service import forks
 from service.deadline import Deadline
 from service.decoding import Received
 from service.errors import ServiceError
@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-PRELOADED = ["service.v2.tensors"]
-"""Modules that decoders run, loaded once by the server that they are forked from."""
 BYTES_PER_PIXEL = 24
 """Bytes of all copies of an image that exist while it is converted, for each of its pixels."""
 NICENESS = 5
@@ -52,9 +50,7 @@ class Lane:
         self._pool = self._started()
 
     def _started(self) -> ProcessPool:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["__main__", *PRELOADED])
-        return ProcessPool(self.processes, initializer=_confine, initargs=self._limits, context=context)
+        return ProcessPool(self.processes, initializer=_confine, initargs=self._limits, context=forks.context())
 
     async def run(self, deadline: Deadline, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `work` returns in a process of its own.
@@ -159,6 +155,7 @@ def memory_bytes(settings: Settings, cost: Cost) -> int:
 
 def _confine(memory_bytes: int, niceness: int) -> None:
     """Prepare a decoder: limit its address space to what it has now and `memory_bytes` more."""
+    machine.name_process("decoder")
     warnings.filterwarnings("ignore", module="PIL")  # damaged metadata in a client's image is no news
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the service ends its decoders
         signal.signal(number, signal.SIG_IGN)

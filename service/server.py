@@ -8,10 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from models import checkpoint, files, nvml, sample
+from models import sample
 from models.evaluation import record as evaluation
 from models.topology import name_of
-from models.variants import REFERENCE, with_references
 from service import __version__
 from service.bodies import Budget
 from service.errors import ServiceError, http_error
@@ -29,9 +28,10 @@ from service.routes import compare, info, page, predict, v2
 from service.routes.front import Front
 from service.routes.openapi import describe
 from service.settings import Settings
-from service.shadow import Shadow, in_background
+from service.shadow import Shadow
 from service.tracing import Tracing, provider
 from service.workers.api import PrecisionAPI
+from service.workers.launch import MakeAPI, Plan, plan
 from service.workers.memory import Process, Readings
 
 REPLACED = {"swagger_ui_html", "swagger_ui_redirect", "redoc_html", "openapi"}
@@ -39,28 +39,25 @@ REPLACED = {"swagger_ui_html", "swagger_ui_redirect", "redoc_html", "openapi"}
 
 
 def build_server(
-    settings: Settings,
-    api: Callable[[str, Settings], PrecisionAPI] = PrecisionAPI,
-    metrics: Callable[[Iterable[str]], Metrics] = Metrics,
+    settings: Settings, api: MakeAPI = PrecisionAPI, metrics: Callable[[Iterable[str]], Metrics] = Metrics
 ) -> PrecisionServer:
-    """Return the service, ready to `run`.
+    """Return the service, ready to `run`: see `plan` and `assemble`."""
+    return assemble(plan(settings, api), metrics)
+
+
+def assemble(plan: Plan, metrics: Callable[[Iterable[str]], Metrics] = Metrics) -> PrecisionServer:
+    """Return the service of a plan, ready to `run`.
 
     Args:
-        settings: see there.
-        api: makes the LitAPI of a variant (tests pass one whose engines have faults).
+        plan: the weights and the workers.
         metrics: makes the observer of these variants (a benchmark passes one that can be switched off).
 
     Raises:
-        CheckpointError: the weights are missing or damaged.
         TracingUnavailable: traces were asked for and cannot be sent.
     """
-    weights = files.resolve(settings.checkpoint or files.default_path())
-    card = checkpoint.inspect(weights, settings.preparation)
-    settings = settings.model_copy(update={"checkpoint": weights, "input_size": card.input_size, "resize": card.resize})
-    names = with_references(settings.variants, nvml.count())
-    observer = metrics(names)
-    background = api(REFERENCE, in_background(settings)) if settings.shadow_share else None
-    server = PrecisionServer([api(name, settings) for name in names], settings, observer, background)
+    settings, card, observer = plan.settings, plan.card, metrics(plan.apis)
+    assert settings.checkpoint is not None
+    server = PrecisionServer(plan, observer)
     observer.watch(
         queue_depths=lambda: {name: pool.queue.images for name, pool in server.pools.items()},
         memory=Readings(lambda: _workers(server)),
@@ -70,17 +67,17 @@ def build_server(
         settings=settings,
         pools=server.pools,
         metrics=observer,
-        log=RequestLog(names),
+        log=RequestLog(plan.apis),
         trace=Tracing(provider()) if settings.traces else None,
         shadow=Shadow(settings.shadow_share, server.background, observer, settings.request_timeout),
         checkpoint=card,
         network=name_of(card.architecture or ""),
-        evaluations=evaluation.read(weights),
+        evaluations=evaluation.read(settings.checkpoint),
         budget=Budget(max(settings.max_held_bytes, 2 * settings.max_body_bytes)),
         decoders=server.decoders,
         stops=lambda: server.is_stopping,
     )
-    _add_routes(server.app, settings, page.samples_of(sample.labelled_sample(weights, card), card.labels))
+    _add_routes(server.app, settings, page.samples_of(sample.labelled_sample(settings.checkpoint, card), card.labels))
     server.front = _front(server.app, settings)
     return server
 

@@ -11,17 +11,9 @@ from models.variants import REFERENCE
 from service.agreement import Agreement
 from service.errors import ServiceError
 from service.metrics import Metrics
-from service.settings import ALL, Settings
+from service.workers.launch import MOST_SHADOW_IMAGES
 from service.workers.pool import Pool
 from service.workers.queue import Answer
-
-MOST_IMAGES = 8
-"""Images of one request that run, in one batch."""
-
-
-def in_background(settings: Settings) -> Settings:
-    """Return the settings of the background worker: there is one, and it warms up no larger batch than it gets."""
-    return settings.model_copy(update={"workers": 1, "max_batch_size": {ALL: MOST_IMAGES}})
 
 
 class Shadow:
@@ -41,7 +33,9 @@ class Shadow:
     def offer(self, variant: str, pixels: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
         """Sample, or do not sample, a request of `[N, 3, S, S] uint8` images with its `[N, classes] float32` logits."""
         if self._share and variant != REFERENCE and random.random() < self._share:
-            asyncio.get_running_loop().call_soon(self._start, variant, pixels[:MOST_IMAGES], logits[:MOST_IMAGES])
+            asyncio.get_running_loop().call_soon(
+                self._start, variant, pixels[:MOST_SHADOW_IMAGES], logits[:MOST_SHADOW_IMAGES]
+            )
 
     def _start(self, variant: str, pixels: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
         reference = self._reference

@@ -24,7 +24,7 @@ MAY_IMPORT = {
 TORCH = "brings torch, which most processes do without"
 EXTRA = "OpenTelemetry's SDK is an extra"
 PATCH = "gevent patches the sockets before anything else is imported"
-ENVIRONMENT = "prometheus_client reads the environment when it is imported"
+AHEAD = "other processes start while this one imports it"
 LATE_IMPORTS = {
     ("loadtest.cli", "loadtest.report.build"): PATCH,
     ("loadtest.cli", "loadtest.report.publish"): PATCH,
@@ -33,8 +33,10 @@ LATE_IMPORTS = {
     ("models.engines.building", "torch"): TORCH,
     ("models.engines.device", "torch"): TORCH,
     ("models.engines.gpu_layers", "torch._dynamo"): "seconds that the other ways to run the layers do without",
-    ("service.__main__", "service.server"): ENVIRONMENT,
-    ("service.__main__", "service.tracing"): ENVIRONMENT,
+    ("service.__main__", "service.serving"): AHEAD,
+    ("service.__main__", "service.settings"): AHEAD,
+    ("service.serving", "service.server"): AHEAD,
+    ("service.serving", "service.tracing"): AHEAD,
     ("service.tracing", "opentelemetry"): EXTRA,
     ("service.tracing", "opentelemetry.exporter.otlp.proto.http.trace_exporter"): EXTRA,
     ("service.tracing", "opentelemetry.sdk.resources"): EXTRA,
@@ -150,7 +152,7 @@ def test_load_test_only_parses_metrics() -> None:
     }
 
 
-@pytest.mark.parametrize("module", ["service.__main__", "service.server", "loadtest.__main__", "models.variants"])
+@pytest.mark.parametrize("module", ["service.serving", "service.server", "loadtest.__main__", "models.variants"])
 def test_process_without_torch(module: str) -> None:
     """torch, half a gigabyte, is imported by the workers only, not by the HTTP process or the client."""
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"

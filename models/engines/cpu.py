@@ -12,7 +12,10 @@ from models.variants import Variant
 
 
 class CpuEngine:
-    """A network function on the CPU, run in the calling thread and the backend's thread pool."""
+    """A network function on the CPU, run in the calling thread and the backend's thread pool.
+
+    `shortest_seconds` maps a batch size to the shortest wall time of its batches so far.
+    """
 
     def __init__(self, variant: Variant, info: EngineInfo, function: ArrayFunction) -> None:
         self.variant = variant
@@ -21,7 +24,7 @@ class CpuEngine:
         self._function = function
         self._forward = function.forward
         self._clock = measure.HostClock()
-        self._sizes_run: set[int] = set()
+        self.shortest_seconds: dict[int, float] = {}
         self.activation_peaks: dict[int, int] = {}
         self.allocator: dict[str, int] = {}
 
@@ -35,18 +38,22 @@ class CpuEngine:
         clock.border()
         cost = clock.stop()
         check_logits(logits, self.variant.name)
-        self._sizes_run.add(len(pixels))
+        self.shortest_seconds[len(pixels)] = min(cost.wall, self.shortest_seconds.get(len(pixels), cost.wall))
         return Execution(logits, *cost, self.activation_peaks.get(len(pixels), 0), "activation_peak")
+
+    def shapes(self, batch_sizes: Sequence[int]) -> list[int]:
+        """Return the numbers of images that run at once in batches of these sizes, in ascending order."""
+        return self._function.shapes(batch_sizes)
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Run each shape that no batch had yet, then the largest again to measure its peak.
 
         The peaks of the others are in proportion, since every activation has an image as its unit.
         """
-        shapes = self._function.shapes(batch_sizes)
+        shapes = self.shapes(batch_sizes)
         largest = shapes[-1]
         pixels = np.zeros((largest, *image_shape(self.info)), np.uint8)
-        for size in set(shapes) - set(self._function.shapes(self._sizes_run)):
+        for size in set(shapes) - set(self.shapes(list(self.shortest_seconds))):
             self._forward(pixels[:size])
         peak = self._function.activation_peak(lambda: self._forward(pixels))
         self._function.release()

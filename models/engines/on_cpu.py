@@ -38,6 +38,8 @@ def int8(order: Order) -> CpuEngine:
     """Build static INT8 on OpenVINO, from a checkpoint and a calibration or from an INT8 artifact."""
     is_artifact = order.path.name.endswith(files.ARTIFACT_SUFFIX)
     network, origin, notes = _from_artifact(order) if is_artifact else _from_checkpoint(order)
+    if not quantized.has_integer_head(network.head):
+        notes = (*notes, "the linear layer has INT8 weights and computes in float32")
     if not machine.has_vnni():
         network = quantized.narrowed(network)
         notes = (*notes, "no VNNI on this CPU: weights of 7 bits, so that no sum saturates")

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # else it reports each import over the network
+CONVERTER = "openvino.tools.ovc"
+sys.modules.setdefault(CONVERTER, None)  # type: ignore[arg-type] # a converter of files, a third of the import's time
 
 import numpy as np
 import openvino
@@ -25,8 +27,11 @@ from models.engines import precision
 from models.engines.constants import Constants
 from models.engines.function import ArrayForward, ArrayFunction
 from models.engines.network import FoldedLayer, assemble, mean_and_scale
-from models.engines.quantized import LEVELS, Frame, QuantizedLayer, head_kernel
+from models.engines.quantized import LEVELS, Frame, QuantizedLayer, has_integer_head, head_kernel
 from models.topology import Network, Spec
+
+if sys.modules[CONVERTER] is None:
+    del sys.modules[CONVERTER]  # others may import it
 
 Node = Any
 """An `openvino.Node`: the output of an operation, `[N, C, H, W]`."""
@@ -164,9 +169,10 @@ class Activation(NamedTuple):
 
 
 def int8(network: Network[QuantizedLayer], threads: int, *, simulated: bool = False) -> ArrayFunction:
-    """Return `[N, 3, S, S] uint8` to `[N, classes] float32` logits, with convolutions and head in integers.
+    """Return `[N, 3, S, S] uint8` to `[N, classes] float32` logits, with every convolution in integers.
 
-    Layers that stay in floating point run in FP32. `simulated` runs all layers in FP32 on the rounded values.
+    The head runs in integers, too, unless the network is large: see `quantized.has_integer_head`. Layers that stay in
+    floating point run in FP32. `simulated` runs all layers in FP32 on the rounded values.
     """
     frame = Frame(network.input, network.stem.weight.shape[2] // 2)
     constants = Constants()
@@ -193,18 +199,16 @@ def int8_graph(
         real = op.multiply(op.convert(constant(weight), np.float32), op.constant(shaped))
         return _convolution(x, real, layer.bias, layer.spec, padding)
 
-    def read(x: Activation, layer: QuantizedLayer) -> Node:
-        return x.exact if layer.is_floating else x.rounded
-
     def of(x: Activation, layer: QuantizedLayer) -> Node:
         padding = 0 if layer is network.stem else layer.weight.shape[2] // 2
-        return convolve(read(x, layer), layer, layer.weight, layer.weight_scale, padding)
+        return convolve(_read(x, layer), layer, layer.weight, layer.weight_scale, padding)
 
     def plain(layer: QuantizedLayer) -> Callable[[Activation], Activation]:
-        return lambda x: _requantized(op.relu(of(x, layer)) if layer.spec.relu else of(x, layer), layer)
+        after = op.relu if layer.spec.relu else _unchanged
+        return lambda x: _requantized(after(of(x, layer)), layer)
 
     def residual(layer: QuantizedLayer) -> Callable[[Activation, Activation], Activation]:
-        return lambda x, added: _requantized(op.relu(op.add(of(x, layer), read(added, layer))), layer)
+        return lambda x, added: _requantized(op.relu(op.add(of(x, layer), _read(added, layer))), layer)
 
     def pool(x: Activation) -> Activation:
         return Activation(_max_pool(x.exact), _max_pool(x.rounded))
@@ -214,8 +218,26 @@ def int8_graph(
     exact = _fake_quantize(framed, 0.0, 255.0)  # changes no pixel; tells the plugin that they are integers
     last = assemble(network, plain, residual, pool)(Activation(framed, exact))
     head = network.head
-    logits = convolve(read(last, head), head, head_kernel(head), head.weight_scale / head.spec.side**2, 0)
+    if not has_integer_head(head):
+        return pixels, _float_head(_read(last, head), head, constant)
+    logits = convolve(last.rounded, head, head_kernel(head), head.weight_scale / head.spec.side**2, 0)
     return pixels, op.reshape(logits, op.constant(np.array([0, -1])), True)
+
+
+def _read(x: Activation, layer: QuantizedLayer) -> Node:
+    """Return the output as the layer reads it."""
+    return x.exact if layer.is_floating else x.rounded
+
+
+def _unchanged(x: Node) -> Node:
+    return x
+
+
+def _float_head(x: Node, head: QuantizedLayer, constant: Callable[[Array], Node]) -> Node:
+    """Return average and linear layer in floating point; their weights may be integers."""
+    averages = op.reduce_mean(x, op.constant(np.array([2, 3])), False)
+    weight = op.multiply(op.convert(constant(head.weight), np.float32), op.constant(head.weight_scale.reshape(-1, 1)))
+    return op.add(op.matmul(averages, weight, False, True), op.constant(head.bias))
 
 
 def _function(compiled: Compiled, constants: Constants, run: ArrayForward | None = None) -> ArrayFunction:

@@ -24,7 +24,6 @@ from models.card import architecture_of
 from models.engines.network import FoldedLayer, mean_and_scale
 from models.files import CheckpointError
 from models.topology import Input, Network, Spec, topology
-from models.variants import VariantUnavailable
 
 Range = tuple[float, float]
 FORMAT = "precision-service int8 4"
@@ -35,6 +34,8 @@ LEVELS = 256
 """Of an 8-bit activation."""
 LARGEST_SUM = 2**31 - 1
 """Of a 32-bit accumulator."""
+LARGEST_KERNEL = 2**20
+"""The most weights of the convolution that stands for average and linear layer."""
 FULL_LIMIT = 127
 """Largest weight with VNNI."""
 SAFE_LIMIT = 64
@@ -145,22 +146,26 @@ def framed(
     return np.concatenate([weight, padding.astype(weight.dtype)], 1), framed_bias
 
 
-def head_kernel(head: QuantizedLayer) -> NDArray[Any]:
-    """Return the average and the linear layer as the weight of one convolution: `[classes, in, side, side]`.
+def has_integer_head(head: QuantizedLayer) -> bool:
+    """Return whether average and linear layer can run as one convolution in integers, see `head_kernel`.
+
+    Of a large network the kernel would have a hundred million weights, more than all of its layers, and its sums might
+    not fit into 32 bits.
+    """
+    if head.is_floating:
+        return False
+    weights = head.weight.astype(np.int64)
+    most = int(max(weights.clip(min=0).sum(1).max(), -weights.clip(max=0).sum(1).min()))
+    positions = head.spec.side**2
+    return 255 * positions * most <= LARGEST_SUM and positions * head.weight.size <= LARGEST_KERNEL
+
+
+def head_kernel(head: QuantizedLayer) -> NDArray[np.int8]:
+    """Return the average and the linear layer as the weight of one convolution: `[classes, in, side, side] int8`.
 
     All positions have the same weights, so its sums are `side**2` times too large; the caller divides the scale.
-
-    Raises:
-        VariantUnavailable: the sums of integers might not fit into 32 bits.
     """
     side = head.spec.side
-    if not head.is_floating:
-        weights = head.weight.astype(np.int64)
-        most = int(max(weights.clip(min=0).sum(1).max(), -weights.clip(max=0).sum(1).min()))
-        if 255 * side**2 * most > LARGEST_SUM:
-            raise VariantUnavailable(
-                f"int8 could overflow on {side**2} positions before the linear layer; use a smaller input size"
-            )
     return np.tile(head.weight[:, :, None, None], (1, 1, side, side))
 
 

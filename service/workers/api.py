@@ -1,21 +1,26 @@
-"""The LitAPI of all variants. An instance serves one variant, which is a row of models.variants."""
+"""The API of all variants. An instance serves one variant, which is a row of models.variants.
+
+It has the hooks of a LitAPI, `setup` and `predict`, and does not inherit from it: LitServe brings FastAPI, which a
+worker process does without (docs/decisions/0011-no-torch-on-the-cpu.md).
+"""
 
 import logging
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import chain, repeat
 
-import litserve
 import numpy as np
 from numpy.typing import NDArray
 
 from common import machine
 from models import measure, selftest
 from models.engines.base import Engine, Execution
+from models.engines.cpu import CpuEngine
 from models.variants import VARIANTS, VariantUnavailable
 from service import logs
 from service.settings import Settings, for_variant
-from service.workers.loop import SocketLoop
 from service.workers.status import Refusal, State, WorkerInfo
 
 logger = logging.getLogger(__name__)
@@ -24,7 +29,7 @@ FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/'\":]+/)*")
 """The folders of an absolute path. Clients are told the file's name only; the log has the whole path."""
 
 
-class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
+class PrecisionAPI:
     """One variant. `setup` runs in the worker process; the HTTP process only holds the row and the settings.
 
     After `setup`, either `info` describes the loaded, warmed-up and self-tested engine, or `refusal` says why there is
@@ -32,10 +37,9 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
-        limit = for_variant(settings.max_batch_size, name)
-        super().__init__(max_batch_size=limit, api_path=f"/predict/{name}", loop=SocketLoop())
         self.variant = VARIANTS[name]
         self.settings = settings
+        self.max_batch_size = for_variant(settings.max_batch_size, name)
         self.threads = settings.threads or max(1, machine.available_cores() // settings.workers)
         self.refusal: Refusal | None = None
         self.info: WorkerInfo | None = None
@@ -57,7 +61,7 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         began = time.perf_counter()
         engine = self.load_engine()
         loaded = time.perf_counter()
-        # A batch size is ready on the CPU once it has run, and the self-test runs most sizes. A GPU captures its graphs
+        # A shape is ready on the CPU once it has run, and the self-test runs most of them. A GPU captures its graphs
         # first, so that the self-test runs them.
         examined = self.examine(engine) if engine.device == "cpu" else None
         engine.warm_up(range(1, self.max_batch_size + 1))
@@ -78,7 +82,12 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
         return engine, WorkerInfo(**asdict(engine.info) | measured)
 
     def _full_batch_seconds(self, engine: Engine) -> float:
-        """Return the shortest time of two full batches. The first one seen by clients may be long after the start."""
+        """Return the shortest time of a full batch: of those in the self-test, else of two that run here.
+
+        The first full batch of clients may come long after the start.
+        """
+        if isinstance(engine, CpuEngine) and (seconds := engine.shortest_seconds.get(self.max_batch_size)):
+            return seconds
         pixels = np.zeros((self.max_batch_size, *self.settings.shape), np.uint8)
         return min(engine.run(pixels).wall_seconds for _ in range(2))
 
@@ -103,8 +112,16 @@ class PrecisionAPI(litserve.LitAPI):  # type: ignore[misc]
     def examine(self, engine: Engine) -> selftest.Examined:
         """Test the engine, see `models.selftest.examine`."""
         settings = self.settings
-        sizes = range(1, self.max_batch_size + 1) if engine.device == "cpu" else (self._test_size,)
-        return selftest.examine(engine, settings.checkpoint, settings.preparation, sizes)
+        return selftest.examine(engine, settings.checkpoint, settings.preparation, self._test_sizes(engine))
+
+    def _test_sizes(self, engine: Engine) -> Iterable[int]:
+        """Return the batch sizes of the self-test.
+
+        On the CPU the test is the warm-up, too: it runs each shape once, and then full batches, which it times.
+        """
+        if not isinstance(engine, CpuEngine):
+            return (self._test_size,)
+        return chain(engine.shapes(range(1, self.max_batch_size + 1)), repeat(self.max_batch_size))
 
     def predict(self, pixels: NDArray[np.uint8]) -> Execution:
         """Run `[N, 3, S, S] uint8` pixels as one batch."""

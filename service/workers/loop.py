@@ -1,15 +1,16 @@
-"""The loop of a worker process: receive a batch, send its answer, until the other side of the socket is gone."""
+"""The life of a worker process: load the engine, then answer batch after batch until the socket ends."""
 
 import logging
+import os
 import signal
 import socket
 import time
-from typing import Any
+from collections.abc import Mapping
 
-from litserve.loops.base import LitLoop
-
+from common import machine
 from models.engines.base import DeviceLost, EngineError, NonFiniteLogits, OutOfMemory
 from service.workers import wire
+from service.workers.api import PrecisionAPI
 from service.workers.status import Failure
 
 logger = logging.getLogger(__name__)
@@ -22,51 +23,64 @@ WORDS: dict[type[EngineError], str] = {
 """An engine's exception -> the word of service.errors."""
 
 
-class SocketLoop(LitLoop):  # type: ignore[misc]
-    """A LitLoop that serves batches from a socket. It blocks between batches, so an idle worker costs nothing.
+def work(
+    api: PrecisionAPI, device: str, cores: set[int] | None, environment: Mapping[str, str], link: socket.socket
+) -> None:
+    """Load the API's engine and serve its batches. This is the whole life of a worker process.
+
+    Args:
+        api: the variant.
+        device: see PrecisionAPI.setup.
+        cores: those that the process is bound to; None binds it to none.
+        environment: the variables of the HTTP process. Those of the fork server may be older.
+        link: the socket to serve.
+    """
+    os.environ.update(environment)
+    machine.name_process(f"worker-{api.variant.name}")
+    machine.bind(cores)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a worker ends with its socket
+        signal.signal(number, signal.SIG_IGN)
+    api.setup(device)
+    Loop(api, link).run()
+
+
+class Loop:
+    """Serves batches from a socket. It blocks between batches, so an idle worker costs nothing.
 
     The worker ends when its socket ends, so it cannot outlive the process that started it.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, api: PrecisionAPI, link: socket.socket) -> None:
+        self._api = api
+        self._link = link
         self._told: dict[str, int] = {}
 
-    def __call__(
-        self,
-        lit_api: Any,
-        device: str,
-        worker_id: int,
-        request_queue: socket.socket,
-        transport: Any,
-        workers_setup_status: Any,
-        callback_runner: Any,
-    ) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a worker ends with its socket
-            signal.signal(number, signal.SIG_IGN)
-        link = request_queue
+    def run(self) -> None:
+        """Tell that the engine is ready, or why it is not; then answer batches until the other side is gone."""
         try:
-            if lit_api.refusal is not None:
-                link.sendall(wire.message(wire.REFUSED, lit_api.refusal))
+            if self._api.refusal is not None:
+                self._link.sendall(wire.message(wire.REFUSED, self._api.refusal))
                 return
-            link.sendall(self._news(lit_api) + wire.message(wire.READY, lit_api.info))
-            while (received := wire.receive(link)) is not None:
-                answer = self._answer(lit_api, received[1])
-                link.sendall(self._news(lit_api) + answer)
+            assert self._api.info is not None
+            self._link.sendall(self._news() + wire.message(wire.READY, self._api.info))
+            while (received := wire.receive(self._link)) is not None:
+                answer = self._answer(received[1])
+                self._link.sendall(self._news() + answer)
         except BrokenPipeError:
             return
 
-    def _news(self, lit_api: Any) -> bytes:
+    def _news(self) -> bytes:
         """Return a frame with what the GPU's allocator holds if that changed, else nothing. The CPU has none."""
-        if lit_api.engine.allocator == self._told:
+        allocator = self._api.engine.allocator
+        if allocator == self._told:
             return b""
-        self._told = lit_api.engine.allocator
+        self._told = allocator
         return wire.pack_allocator(self._told)
 
-    def _answer(self, lit_api: Any, payload: bytearray) -> bytes:
+    def _answer(self, payload: bytearray) -> bytes:
         started = time.perf_counter()
         try:
-            execution = lit_api.predict(wire.unpack_pixels(payload, lit_api.settings.side))
+            execution = self._api.predict(wire.unpack_pixels(payload, self._api.settings.side))
         except EngineError as error:
             logger.exception("the engine has no answer")
             return wire.message(wire.ERROR, Failure(WORDS[type(error)], str(error)))

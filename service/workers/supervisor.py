@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from service.errors import ServiceError
 from service.settings import Settings
@@ -20,8 +20,16 @@ from service.workers.wire import Result
 
 logger = logging.getLogger(__name__)
 
-Spawn = Callable[[socket.socket], multiprocessing.process.BaseProcess]
-"""Starts a worker process that serves the given end of a socket pair."""
+
+class Started(NamedTuple):
+    """A worker process that was started, and this side's end of the socket pair that it serves."""
+
+    process: multiprocessing.process.BaseProcess
+    link: socket.socket
+
+
+Spawn = Callable[[], Started]
+"""Starts a worker process."""
 
 MAX_FAILURES = 5
 """Starts in a row that fail, or end within HEALTHY_SECONDS of being ready, until a worker is given up."""
@@ -166,13 +174,7 @@ class Worker:
         """
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.allocator = {}
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                process = self._spawn(theirs)
-        except BaseException:
-            ours.close()
-            raise
+        process, ours = self._spawn()
         assert process.pid is not None
         self.pid, self._watch = process.pid, Watch(process.pid)
         try:

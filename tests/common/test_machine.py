@@ -85,6 +85,15 @@ def test_a_process_started_on_some_cores_stays_there() -> None:
     assert os.sched_getaffinity(0) == before
 
 
+def test_a_process_binds_and_names_itself() -> None:
+    """A process runs on the cores that it is bound to, and the kernel shows its name."""
+    one = {min(os.sched_getaffinity(0))}
+    asked = "print(os.sched_getaffinity(0), open('/proc/self/comm').read().strip())"
+    code = f"import os; from common import machine; machine.bind({one}); machine.name_process('worker-int8'); {asked}"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == f"{one} worker-int8"
+
+
 def test_a_description_names_cpu_and_versions() -> None:
     """The description of the machine has its CPU, its cores, and a version of each package that is asked for."""
     described = machine.describe("numpy", "no-such-package")

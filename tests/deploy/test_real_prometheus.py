@@ -87,7 +87,7 @@ def _client(load: Load, service: Service, variant: str, values: Iterable[int]) -
 
 def _first_worker(service: Service) -> int:
     """Return the process id of the worker that was started first: the one of the first variant."""
-    return min(child.pid for child in service.children() if "spawn_main" in " ".join(child.cmdline()))
+    return min(child.pid for child in service.children() if child.name().startswith("worker-"))
 
 
 def _compared_after_others(load: Load, service: Service, client: httpx.Client) -> float:

@@ -64,10 +64,12 @@ class Lives:
         self.stuck = stuck
         self.processes: list[Process] = []
 
-    def __call__(self, link: socket.socket) -> Any:
+    def __call__(self) -> Any:
         said = self.script[min(len(self.processes), len(self.script) - 1)]
-        self.processes.append(Process(link, said, self.stuck))
-        return self.processes[-1]
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.processes.append(Process(theirs, said, self.stuck))
+        return self.processes[-1], ours
 
 
 class Seen(Unobserved):

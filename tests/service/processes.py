@@ -88,7 +88,7 @@ class Service:
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes."""
-        return [child for child in self.children() if "spawn_main" in " ".join(child.cmdline())]
+        return [child for child in self.children() if child.name().startswith("worker-")]
 
     def worker(self) -> psutil.Process:
         """Return the one worker process."""

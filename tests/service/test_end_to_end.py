@@ -21,10 +21,10 @@ from models.card import read_card
 from models.engines.base import Engine
 from models.reference import reference as stored_logits
 from service import logs
-from service.litserver import devices
 from service.metrics import PHASES
 from service.settings import Settings
 from service.workers.api import PrecisionAPI
+from service.workers.launch import devices
 from tests import tools
 from tests.service.processes import Service, running
 

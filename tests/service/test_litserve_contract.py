@@ -3,33 +3,14 @@
 import inspect
 
 import litserve
-from litserve.loops import inference_worker
-from litserve.loops.base import LitLoop
 
 from service.server import build_server
 from service.settings import Settings
-from service.workers.api import PrecisionAPI
 
 
 def test_the_pinned_version_is_installed() -> None:
     """The installed LitServe is the version that the overrides were written against."""
     assert litserve.__version__ == "0.2.19"
-
-
-def test_the_worker_entry_takes_what_is_given_to_it() -> None:
-    """`inference_worker` takes the positional arguments in the order in which they are passed."""
-    assert list(inspect.signature(inference_worker).parameters) == [
-        "lit_api", "device", "worker_id", "request_queue", "transport", "workers_setup_status", "callback_runner",
-        "restart_workers",
-    ]  # fmt: skip
-
-
-def test_the_loop_is_called_with_what_it_takes() -> None:
-    """`inference_worker` passes the loop exactly the parameters of LitLoop.__call__."""
-    source = inspect.getsource(inference_worker)
-    call = source[source.rindex("loop(") :]
-    names = [name.strip(" ,") for name in call.splitlines()[1:-1]]
-    assert names == list(inspect.signature(LitLoop.__call__).parameters)[1:]
 
 
 def test_the_overridden_methods_exist() -> None:
@@ -49,8 +30,9 @@ def test_the_app_has_our_routes_and_no_gzip() -> None:
     assert server.app.user_middleware == []
 
 
-def test_each_variant_is_the_same_api() -> None:
-    """All variants have the same LitAPI class, and each has its own path."""
-    apis = [PrecisionAPI(name, Settings()) for name in ("fp32", "int8")]
-    assert {type(api) for api in apis} == {PrecisionAPI}
-    assert [api.api_path for api in apis] == ["/predict/fp32", "/predict/int8"]
+def test_each_variant_is_a_litapi() -> None:
+    """LitServe knows each variant as a LitAPI with its own path and its largest batch."""
+    settings = Settings(variants=("fp32", "int8"), max_batch_size={"all": 32, "int8": 16})
+    apis = list(build_server(settings).litapi_connector)
+    assert all(isinstance(api, litserve.LitAPI) for api in apis)
+    assert [(api.api_path, api.max_batch_size) for api in apis] == [("/predict/fp32", 32), ("/predict/int8", 16)]

@@ -15,10 +15,10 @@ import pytest
 
 from common import machine
 from service.errors import ServiceError
-from service.litserver import NICENESS
 from service.server import build_server
 from service.settings import Settings
-from service.shadow import MOST_IMAGES, Shadow
+from service.shadow import Shadow
+from service.workers.launch import MOST_SHADOW_IMAGES, NICENESS
 from service.workers.queue import Answer
 from tests.service import fakes
 from tests.service.pictures import solid
@@ -178,10 +178,10 @@ def test_one_at_a_time_and_bounded() -> None:
         shadow = offer(recorder, reference)
         shadow.offer("int8", PIXELS, LOGITS)
         await eventually(lambda: recorder.dropped == 1)
-        assert [entry.images for entry in reference.entries] == [MOST_IMAGES]
-        result = SimpleNamespace(logits=LOGITS[:MOST_IMAGES])
-        reference.entries[0].answer.set_result(Answer(result, MOST_IMAGES, fakes.worker_info("fp32")))
-        await eventually(lambda: recorder.agrees == [True] * MOST_IMAGES)
+        assert [entry.images for entry in reference.entries] == [MOST_SHADOW_IMAGES]
+        result = SimpleNamespace(logits=LOGITS[:MOST_SHADOW_IMAGES])
+        reference.entries[0].answer.set_result(Answer(result, MOST_SHADOW_IMAGES, fakes.worker_info("fp32")))
+        await eventually(lambda: recorder.agrees == [True] * MOST_SHADOW_IMAGES)
         shadow.offer("int8", PIXELS, LOGITS)
         await eventually(lambda: len(reference.entries) == 2)
         assert recorder.dropped == 1

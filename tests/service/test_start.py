@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.__main__ import authority, bind
+from service.serving import authority, bind
 from service.settings import Settings
 
 

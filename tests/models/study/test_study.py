@@ -32,7 +32,7 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(tiny_dataset: Path,
     """A run that stopped after its first step, and resumed, ends with the weights and steps of a whole run."""
     state, card = checkpoint.load(files.BUNDLED)
     network, images = fold(state, card), ranges.images_for(tiny_dataset, 4)
-    plan = qat.Plan("w4a4-distilled", card.sha256, steps=2, batch_size=4)
+    plan = qat.Plan("w4a4-distilled", card.sha256, steps=2, batch_size=2)
     whole = qat.train(plan, network, images, tiny_dataset, tmp_path / "whole", CPU)
     begun = qat.Training(plan, network, ranges.of_recipe(network, RECIPES[plan.recipe], images), CPU)
     pixels, labels = (torch.from_numpy(part.copy()) for part in cifar10.read(tiny_dataset, "train"))

@@ -5,7 +5,7 @@ multiprocessing imports a main module anew in each worker and decoder, which tak
 
 import sys
 
-from service.__main__ import serve
+from service.serving import serve
 from service.settings import parse
 from tests.service.calm import CalmAPI
 
