@@ -30,7 +30,6 @@ from models.study.building import Source
 from models.study.recipes import QUICK, RECIPES
 from models.study.work import PARTS, QUICK_BATCH, QUICK_IMAGES, QUICK_STEPS, Study, Task
 
-
 ALL_IMAGES = 10_000
 """Of CIFAR-10's test set."""
 
