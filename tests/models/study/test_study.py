@@ -49,7 +49,7 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(tiny_dataset: Path,
 
 @dataclass(frozen=True)
 class Fake:
-    """A network of three layers, those not kept of which spoil so many of 1,000 answers."""
+    """A network of three layers, those not kept of which spoil the answers to images of some values."""
 
     kept: frozenset[str]
 
@@ -57,14 +57,12 @@ class Fake:
         return iter(SimpleNamespace(spec=SimpleNamespace(name=name)) for name in SPOILS)
 
     def answer(self, images: np.ndarray) -> np.ndarray:
-        spoilt = sum(count for name, count in SPOILS.items() if name not in self.kept)
-        logits = np.eye(10, dtype=np.float32)[np.zeros(len(images), int)]
-        logits[: spoilt * len(images) // 1000] = np.eye(10)[1]
-        return logits
+        spoilt = {value for name, values in SPOILS.items() if name not in self.kept for value in values}
+        return np.eye(10, dtype=np.float32)[[int(value in spoilt) for value in images[:, 0, 0, 0]]]
 
 
-SPOILS = {"harmless": 0, "bad": 100, "little": 5}
-"""Of 1,000 answers, by layer."""
+SPOILS = {"harmless": range(0), "bad": range(20), "little": range(20, 21)}
+"""Values of the images, which have 0 to 199, by layer."""
 
 
 @pytest.mark.parametrize(("bound_", "kept"), [(0.03, ("bad",)), (0.008, ("bad", "little")), (0.5, ())])
@@ -73,7 +71,8 @@ def test_the_bound_keeps_the_layers_that_matter(
 ) -> None:
     """The search keeps the worst layers until the interval of the loss is within the bound."""
     monkeypatch.setattr(running, "forward", lambda network, _threads: network.answer)
-    images, labels = np.zeros((1000, 3, 2, 2), np.uint8), np.zeros(1000, np.int64)
+    values = (np.arange(1000) % 200).astype(np.uint8)
+    images, labels = np.broadcast_to(values[:, None, None, None], (1000, 3, 2, 2)), np.zeros(1000, np.int64)
     reference = Fake(frozenset(SPOILS)).answer(images)
     choose: Any = Fake
     found = bound.search(choose, reference, images, labels, bound_, threads=1)
