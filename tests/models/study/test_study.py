@@ -31,6 +31,7 @@ def test_recipes_are_rows() -> None:
     assert {bar.recipe for bar in verdicts.BARS} | set(QUICK) <= set(RECIPES)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_as_one_that_was_not_stopped(tiny_dataset: Path, tmp_path: Path) -> None:
     """A run that stopped after its first step, and resumed, ends with the weights and steps of a whole run."""
     state, card = checkpoint.load(files.BUNDLED)
