@@ -28,7 +28,7 @@ LEAN =
 
 ENVIRONMENT := $(if $(LEAN),.venv-lean,.venv)
 SERVING_ON_CPU = cpu,tracing
-EVERYTHING = service,tracing,loadtest,dev
+EVERYTHING = service,tracing,loadtest,study,dev
 EXTRAS := $(if $(LEAN),$(SERVING_ON_CPU),$(EVERYTHING))
 BIN := $(ENVIRONMENT)/bin
 INSTALLED := $(ENVIRONMENT)/.installed
@@ -75,6 +75,14 @@ $(LEAN_TESTS): pyproject.toml constraints.txt
 .PHONY: compare
 compare: $(INSTALLED) ## run the load test over every variant; URL= measures a running service; CHECKPOINT= VARIANTS= CONCURRENCY=1,8 DURATION=20 OUT=
 	@exec $(BIN)/python $(if $(URL),-m loadtest --url $(URL),deploy/compare.py) $(LOADTEST)
+
+.PHONY: study
+study: $(INSTALLED) ## run the quantization study and write docs/quantization.md; continues; DATA= FLAGS='--train' or --quick
+	$(BIN)/python -m models.study $(if $(DATA),--data $(DATA)) $(FLAGS)
+
+.PHONY: study-toolboxes
+study-toolboxes: $(PEERS) ## quantize the same weights with NNCF, ONNX Runtime, torchao and torch, for the page of `make study`
+	$(PEERS:/.installed=)/bin/python -m benchmarks.toolboxes $(if $(DATA),--data $(DATA)) $(FLAGS)
 
 .PHONY: bench
 bench: bench-engines bench-serving bench-startup ## run all benchmarks of a CPU; takes long and needs an idle machine

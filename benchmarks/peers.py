@@ -149,16 +149,16 @@ def dynamic(threads: int, _folder: Path) -> ForBatch:
     return lambda _size: run
 
 
-def fx(threads: int, _folder: Path) -> ForBatch:
-    """Build torch.ao's FX mode (deprecated) on oneDNN."""
+def fx(threads: int, _folder: Path, engine: str = "onednn") -> ForBatch:
+    """Build torch.ao's FX mode (deprecated) on one of torch's engines."""
     torch.set_num_threads(threads)
-    torch.backends.quantized.engine = "onednn"
+    torch.backends.quantized.engine = engine
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torch.ao.quantization import get_default_qconfig_mapping
         from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
-        prepared = prepare_fx(Pixels(), get_default_qconfig_mapping("onednn"), (example(8),))
+        prepared = prepare_fx(Pixels(), get_default_qconfig_mapping(engine), (example(8),))
         calibrate(prepared)
         run = as_run(convert_fx(prepared))
         run(example(1).numpy())

@@ -8,6 +8,7 @@ from loadtest.analysis.stability import unstable
 from loadtest.analysis.statistics import quantile
 from loadtest.client.scrape import Scrape
 from loadtest.client.server import Service
+from loadtest.energy import Energy, Meters
 from loadtest.journal import Journal
 from loadtest.options import Options
 from loadtest.plan import Arm, Round, Timing, Workload, blocks, planned
@@ -33,10 +34,11 @@ class Drive:
         arms: Sequence[Arm],
         services: Sequence[Service],
         journal: Journal,
+        meters: Meters,
         stop: Callable[[], bool],
     ) -> None:
         self._options, self._journal, self._stop = options, journal, stop
-        self._arms = tuple(arms)
+        self._arms, self._meters = tuple(arms), meters
         self._services = {service.url: service for service in services}
         self._together = [self._arms] if options.contended else [(arm,) for arm in self._arms]
         self._block = len(self._together) * len(options.workloads)
@@ -145,9 +147,10 @@ class Drive:
             yield from block
 
     def _round(self, one: Round, generator: Generating) -> list[Played]:
-        before = self._scrapes(one.arms)
+        before, unused = self._scrapes(one.arms), self._meters.read()
         stretch = generator.play(one)
-        return recorded([(one, stretch)], before, self._scrapes(one.arms))
+        energy = self._meters.of(one.arms, unused)
+        return recorded([(one, stretch)], before, self._scrapes(one.arms), energy)
 
     def _continuous(self, workload: Workload, own: Timing, generator: Generating) -> None:
         """Play the rounds of one workload on end, or those until the user stops the run."""
@@ -172,11 +175,15 @@ class Drive:
 
 
 def recorded(
-    played: Sequence[tuple[Round, Stretch]], before: Mapping[str, Scrape], after: Mapping[str, Scrape]
+    played: Sequence[tuple[Round, Stretch]],
+    before: Mapping[str, Scrape],
+    after: Mapping[str, Scrape],
+    energy: Energy | None = None,
 ) -> list[Played]:
     """Return each arm's part of rounds that were played between two readings of the metrics.
 
     The first part of an arm holds the whole increase of its counters. The others hold none, so that the sum is right.
+    `energy` belongs to every part, so it is given for one round of one arm only.
     """
     added = {url: after[url] - before[url] for url in before}
     loaded = {arm: None for one, _ in played for arm in one.arms}
@@ -193,6 +200,7 @@ def recorded(
                     server=added[arm.url].about(arm.variant) if is_first and arm.is_told else NOTHING,
                     gauges=after[arm.url].about(arm.variant) if arm.is_told else NOTHING,
                     foreign=foreign(added[arm.url], variants) if is_first and arm.is_told else 0,
+                    energy=energy,
                 )
             )
     return made

@@ -55,6 +55,7 @@ SLO_HELP = (
     "afterwards, find the highest load per variant that keeps this service level, such as p99=20ms; "
     "a run of the search lasts 2 s or a --round at least"
 )
+PRICE_HELP = "price of the service's machine per hour, such as 0.20: the report states the price of a million images"
 DEFAULT = Options(urls=())
 
 
@@ -114,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
         default="rate",
         help="kind of load that --slo varies (default %(default)s)",
     )
+    p.add_argument("--price-per-hour", type=positive, metavar="PRICE", help=PRICE_HELP)
     p.add_argument(
         "--fail-on", type=condition, action="append", default=[], metavar="CONDITION", help="may be repeated; see below"
     )

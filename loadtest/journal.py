@@ -11,13 +11,14 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from pydantic import TypeAdapter, ValidationError
 
+from loadtest.energy import Metering
 from loadtest.measured import Subjects
 from loadtest.options import Options
 from loadtest.records import Played, Request
@@ -40,6 +41,7 @@ class Started:
     command: tuple[str, ...]
     options: Options
     subjects: Subjects
+    metering: Metering = field(default_factory=Metering)
 
 
 @dataclass(frozen=True)

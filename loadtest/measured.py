@@ -1,11 +1,12 @@
 """The raw result of a run, before any statistics."""
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loadtest.client.description import Description
 from loadtest.client.images import Bodies, LabelledImages
 from loadtest.client.server import Excluded
+from loadtest.energy import Metering
 from loadtest.plan import Arm
 from loadtest.records import Played
 from loadtest.slo.level import Level
@@ -43,3 +44,4 @@ class Measured:
     seconds: float = 0.0
     workers: tuple[str, ...] = ()
     """The names of the workers that sent the load; empty for the load test's own process."""
+    metering: Metering = field(default_factory=Metering)

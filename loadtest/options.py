@@ -60,6 +60,8 @@ class Options:
     slo: Slo | None = None
     slo_load: str = "rate"
     """The load that the search for `slo` varies: `rate` or `concurrency`."""
+    price_per_hour: float | None = None
+    """The price of the service's machine per hour, in any currency."""
 
     @property
     def slo_unit(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from loadtest.client.scrape import Scrape
+from loadtest.energy import Energy
 from loadtest.plan import Arm, Round, Workload
 
 NEVER_SENT = "not sent: every user waited for an answer until the timeout of this request"
@@ -135,6 +136,11 @@ class Played:
     """The variant's metrics after the round."""
     foreign: int = 0
     """Predictions that the service counted meanwhile for variants outside of this round."""
+    energy: Energy | None = None
+    """The energy that the machine used from before the round's first request until after its last answer.
+
+    None where it cannot be read or told apart: arms that were loaded at once, rounds on end.
+    """
 
     @property
     def bare(self) -> "Played":

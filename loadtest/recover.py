@@ -65,4 +65,5 @@ def recovered(record: Record) -> Measured:
         partial=True,
         seconds=[*record.played, *(run.played for run in record.searched)][-1].stretch.closed
         - record.played[0].stretch.opened,
+        metering=record.started.metering,
     )

@@ -14,6 +14,7 @@ from loadtest.client.server import Excluded, ServerError, Service, choose
 from loadtest.client.v2 import Server, Unusable, wire
 from loadtest.client.wire import Wire, predict
 from loadtest.drive import Drive
+from loadtest.energy import find
 from loadtest.interrupt import Interrupt
 from loadtest.journal import Journal, Started
 from loadtest.measured import Measured, Subjects
@@ -43,9 +44,11 @@ def measure(options: Options, command: Sequence[str], folder: Path) -> Measured:
     sent = bodies(images, options.payload, options.images_per_request, options.seed)
     subjects, wires = connected(found, images, sent, options)
     services = [Service(target.url) for target, _ in subjects.services]
-    journal = Journal(folder, Started(tuple(command), options, subjects))
+    meters = find(subjects.arms)
+    metering = meters.idle()
+    journal = Journal(folder, Started(tuple(command), options, subjects, metering))
     interrupt = Interrupt()
-    drive = Drive(options, subjects.arms, services, journal, interrupt.asked)
+    drive = Drive(options, subjects.arms, services, journal, meters, interrupt.asked)
     for sentence in (*(f"{one.name} ({one.reason})" for one in subjects.excluded), *images.left_out):
         drive.progress.say(f"left out: {sentence}")
     users = users_needed(options, len(subjects.arms))
@@ -67,6 +70,7 @@ def measure(options: Options, command: Sequence[str], folder: Path) -> Measured:
         workers=generator.workers,
         stopped_by=interrupt.signum if partial and not problems else None,
         seconds=time.perf_counter() - began,
+        metering=metering,
     )
 
 

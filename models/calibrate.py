@@ -3,7 +3,7 @@
 Imports no torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,7 +57,8 @@ def calibrate(
     for first in starts:
         for name, y in run(images[first : first + BATCH]).items():
             counts[name] += histogram(y, extremes[name])
-    choose = {"mse": least_error, "percentile": percentile}[method]
+    choosers: dict[str, Callable[[np.ndarray, Range], Range]] = {"mse": least_error, "percentile": percentile}
+    choose = choosers[method]
     return {name: choose(counts[name], extremes[name]) for name in extremes}
 
 
@@ -85,8 +86,10 @@ def percentile(counts: np.ndarray, extremes: Range, cut: float = 1e-4) -> Range:
     return bottom, float(edges[np.searchsorted(below, 1 - cut)])
 
 
-def least_error(counts: np.ndarray, extremes: Range) -> Range:
-    """Return the range, shrunk from `extremes`, whose 8-bit rounding and clipping has the least squared error."""
+def least_error(
+    counts: np.ndarray, extremes: Range, levels: int = 256, shrinks: NDArray[np.float64] = SHRINKS
+) -> Range:
+    """Return the range, shrunk from `extremes`, whose rounding and clipping to `levels` has the least squared error."""
     low, high = extremes
     counts = counts.copy()
     if low == 0:
@@ -94,14 +97,14 @@ def least_error(counts: np.ndarray, extremes: Range) -> Range:
     centres = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
 
     def error(shrink: float) -> float:
-        step = shrink * (high - low) / 255
+        step = shrink * (high - low) / (levels - 1)
         offset = round(-low * shrink / step)
-        rounded = (np.clip(np.round(centres / step) + offset, 0, 255) - offset) * step
+        rounded = (np.clip(np.round(centres / step) + offset, 0, levels - 1) - offset) * step
         # A bin is narrower than a step, and its values are spread: inside the range the mean error is step**2 / 12.
         inside = (centres > shrink * low) & (centres < shrink * high)
         return float((counts * np.where(inside, step**2 / 12, (centres - rounded) ** 2)).sum())
 
-    best = min(SHRINKS, key=error)
+    best = min(shrinks, key=error)
     return low * float(best), high * float(best)
 
 

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common import machine
-from models import files
+from models import checkpoint, files
 from models.command import one_sentence
-from models.engines.base import EngineInfo
 from models.evaluation import corruptions, record, table
-from models.evaluation.images import Labelled, chosen
+from models.evaluation.images import chosen
 from models.evaluation.report import record_entry
 from models.evaluation.run import Plan, evaluate
 from models.flags import add_preparation, device, positive, preparation_of, variants
@@ -112,10 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             corrupted_images=args.corrupted_images,
         )
 
-        def choose(info: EngineInfo) -> Labelled:
-            return chosen(args.images, path, args.data, info).first(args.count)
-
-        report, sheets = evaluate(plan, choose)
+        card = checkpoint.inspect(path, plan.preparation)
+        report, sheets = evaluate(plan, chosen(args.images, path, args.data, card).first(args.count))
         contents = {args.out / name: content for name, content in sheets.items()}
         contents[args.out / "evaluation.json"] = report.to_json()
         contents[args.out / "evaluation.md"] = table.document(report).encode()

@@ -22,8 +22,9 @@ from safetensors.numpy import save as serialize
 from tqdm import tqdm
 
 from common import machine
-from models import checkpoint, files, labelled, pictures, prepared
+from models import accuracy, checkpoint, files, labelled, pictures, prepared
 from models.calibrate import MOST_IMAGES
+from models.card import read_card
 from models.command import one_sentence
 from models.engines.device import gpus
 from models.engines.network import fold
@@ -104,11 +105,10 @@ def evaluated(material: Material, folder: Path, args: argparse.Namespace, comman
         batch_sizes=tuple(size for size in BATCH_SIZES if size <= count),
         batch_images=count,
     )
-    report, sheets = evaluate(plan, lambda info: judging)
+    report, sheets = evaluate(plan, judging)
     entries = {name: record_entry(report, name) for name in report.variants}
-    card = material.card
-    if card.test_accuracy is None:
-        exact = report.variants[report.reference].results[CLEAN].score
+    card, exact = material.card, report.variants[report.reference].results[CLEAN].score
+    if card.test_accuracy is None and not suspicion(material, report, args):
         card = replace(
             card, test_accuracy=exact.top1.estimate, test_images=exact.images,
             note=f"test_accuracy is that of {report.reference} on the pictures that `{command}` held out",
@@ -117,6 +117,17 @@ def evaluated(material: Material, folder: Path, args: argparse.Namespace, comman
     written[NAME + record.SUFFIX] = record.content(plan.checkpoint, entries)
     prepared.put(folder, sheets | written)
     return report
+
+
+def suspicion(material: Material, report: Report, args: argparse.Namespace) -> str:
+    """Return what is wrong with the accuracy of the reference, and what was assumed; empty if nothing is."""
+    exact, info = report.variants[report.reference].results[CLEAN].score, report.variants[report.reference].info
+    right, said = round(exact.top1.estimate * exact.images), read_card(args.checkpoint)
+    wrong = accuracy.doubt(right, exact.images, len(report.classes), material.card.test_accuracy)
+    if not wrong:
+        return ""
+    assumed = "; ".join(map(str, accuracy.assumptions(info, said, input_of(args))))
+    return f"WARNING: {right} of {exact.images} held-out pictures are right: {wrong}. Is this right? Assumed: {assumed}"
 
 
 def told(material: Material) -> list[str]:
@@ -186,6 +197,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = evaluated(material, folder, args, command)
     if report:
         print("", table.main_table(report), "", sep="\n")
+        if warning := suspicion(material, report, args):
+            print(warning, end="\n\n")
     print(f"{args.out}: prepared in {time.perf_counter() - began:.0f} s. Next: make serve CHECKPOINT={args.out}")
 
 

@@ -19,6 +19,7 @@ from models.evaluation.images import HELD_OUT, Labelled
 from models.files import CheckpointError
 from models.oracle import packed_logits
 from models.reference import SUFFIX as REFERENCE
+from models.sample import IMAGES_SUFFIX
 from models.split import SUFFIX as SPLIT
 from models.split import Split
 from models.topology import Network
@@ -27,8 +28,6 @@ NAME = "model"
 """The name that the files share."""
 SAMPLE = 300
 """The most images of the labelled sample, on which every start tests itself."""
-IMAGES = ".images.npz"
-"""The end of the name of the labelled sample, see `models.files.beside`."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def contents(material: Material) -> dict[str, bytes]:
         SPLIT: split.to_json(),
     }
     if judging and labelled:
-        files |= {IMAGES: labelled.packed(), HELD_OUT: judging.packed()}
+        files |= {IMAGES_SUFFIX: labelled.packed(), HELD_OUT: judging.packed()}
     return {NAME + suffix: content for suffix, content in files.items()}
 
 

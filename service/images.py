@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from models.preprocess import MOST_LENGTHS, SIDE, to_pixels
 from service.errors import ServiceError
-from service.structure import TooManyPieces, reduced
+from service.structure import TooManyPieces, reduced, webp_size
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIECES = 10_000
@@ -118,6 +118,8 @@ def decode(body: bytes, limits: Limits, images: int = 1) -> NDArray[np.uint8]:
         MemoryError: the process may not have the memory that the image needs.
     """
     try:
+        if size := webp_size(body):  # Pillow needs memory for the canvas before it tells the size
+            limits.check_size(*size, images)
         image = Image.open(io.BytesIO(_reduced(body, limits.cost.pieces)), formats=FORMATS)
         limits.check_size(image.width, image.height, images)
         return to_pixels(image, limits.side, limits.resize)

@@ -24,6 +24,8 @@ DROPPED_SEGMENTS = frozenset({*range(0xE0, 0xF0), 0xFE})
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 MAX_SCANS = 100
 """Scans of a JPEG, each a pass over the whole image; progressive files have about ten."""
+WEBP_SIZE_END = 30
+"""Bytes of a WebP up to the end of its size, in the longest of the three ways to write it."""
 _NEXT_MARKER = re.compile(rb"\xff+[^\x00\x01\xff\xd0-\xd7]")
 """The end of entropy-coded data: a marker that is no restart marker and no stuffed byte."""
 _CHUNK = struct.Struct(">I4s")
@@ -133,6 +135,25 @@ def _segments(body: bytes, most: int) -> Iterator[tuple[int, int, int]]:
 def _is_kept(body: bytes, marker: int, first: int) -> bool:
     beginning = KEPT_SEGMENTS.get(marker)
     return beginning is not None and body[first : first + 20].lstrip(b"\xff")[3:].startswith(beginning)
+
+
+def webp_size(body: bytes) -> tuple[int, int] | None:
+    """Return width and height that a WebP claims to have, without opening it; None if the file has no such place.
+
+    Opening a WebP takes memory for its whole canvas. https://developers.google.com/speed/webp/docs/riff_container
+    """
+    if len(body) < WEBP_SIZE_END or not body.startswith(RIFF) or body[8:12] != b"WEBP":
+        return None
+    kind = body[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(body[24:27], "little") + 1, int.from_bytes(body[27:30], "little") + 1
+    if kind == b"VP8 " and body[23:26] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", body, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"VP8L" and body[20] == 0x2F:
+        bits = int.from_bytes(body[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return None
 
 
 def _riff(body: bytes, most: int) -> Iterator[bytes]:

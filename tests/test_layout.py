@@ -34,7 +34,7 @@ LATE_IMPORTS = {
     ("models.engines.device", "torch"): TORCH,
     ("models.engines.gpu_layers", "torch._dynamo"): "seconds that the other ways to run the layers do without",
     ("service.__main__", "service.serving"): AHEAD,
-    ("service.__main__", "service.settings"): AHEAD,
+    ("service.__main__", "service.flags"): AHEAD,
     ("service.serving", "service.server"): AHEAD,
     ("service.serving", "service.tracing"): AHEAD,
     ("service.tracing", "opentelemetry"): EXTRA,
@@ -186,7 +186,7 @@ def distribution(requirement: str) -> str:
 
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("common", []), ("models", ["service"]), ("service", ["service", "tracing"]), ("loadtest", ["loadtest"])],
+    [("common", []), ("models", ["service", "study"]), ("service", ["service", "tracing"]), ("loadtest", ["loadtest"])],
 )
 def test_imports_are_declared(package: str, extras: list[str]) -> None:
     """What a package imports, its extras install by name, and not by the grace of something else that needs it."""

@@ -1,7 +1,7 @@
 """Quantiles and intervals. Functions name the source of their method; tests check the coverage by simulation."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -65,13 +65,29 @@ def mean_ratio(a: Floats, b: Floats, *, seed: int = 0) -> Interval | None:
     """Return the ratio a / b of the means over paired rounds, by bootstrap over rounds; None if `b` is 0."""
     if not len(a) or b.sum() <= 0:
         return None
-    estimate = float(a.mean() / b.mean())
-    if min(len(a), len(b)) < MINIMUM_ROUNDS:
+    return _over_rounds(lambda drawn: (drawn @ a) / (drawn @ b), len(a), seed)
+
+
+def unit_ratio(a: tuple[Floats, Floats], b: tuple[Floats, Floats], *, seed: int = 0) -> Interval | None:
+    """Return the ratio a / b of amounts per unit, such as joules per image, by bootstrap over paired rounds.
+
+    Each side holds the amounts and the units of its rounds. None if a side has no units, or `b` has no amount.
+    """
+    if min(a[1].sum(), *(part.sum() for part in b)) <= 0:
+        return None
+    return _over_rounds(
+        lambda drawn: (drawn @ a[0]) / (drawn @ a[1]) / ((drawn @ b[0]) / (drawn @ b[1])), len(a[0]), seed
+    )
+
+
+def _over_rounds(number: Callable[[Counts], Floats], rounds: int, seed: int) -> Interval:
+    """Return a number of all rounds with its interval. `number` takes how often each round counts, a row per result."""
+    estimate = float(number(np.ones((1, rounds), dtype=np.int32))[0])
+    if rounds < MINIMUM_ROUNDS:
         return Interval(estimate, None, None)
-    drawn = _resample(len(a), seed, RESAMPLES)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = (drawn @ a) / (drawn @ b)
-    return _interval(estimate, ratios, len(a))
+        resampled = number(_resample(rounds, seed, RESAMPLES))
+    return _interval(estimate, resampled, rounds)
 
 
 class Pool:

@@ -7,6 +7,7 @@ from operator import add
 
 import numpy as np
 
+from loadtest.analysis.energy import round_energy
 from loadtest.analysis.stability import saturated
 from loadtest.analysis.statistics import quantile, stated_quantile
 from loadtest.client.scrape import Scrape
@@ -21,8 +22,18 @@ INFERENCE = "precision_inference_duration_seconds"
 BATCH_MEMORY = "precision_inference_memory_bytes"
 
 
-def summarise(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per_request: int, timeout: float) -> Cell:
-    """Return the numbers of one arm under one workload, over all its rounds and round by round."""
+def summarise(
+    arm: Arm,
+    workload: Workload,
+    rounds: Sequence[Played],
+    images_per_request: int,
+    timeout: float,
+    began: float = 0.0,
+) -> Cell:
+    """Return the numbers of one arm under one workload, over all its rounds and round by round.
+
+    `began` is the reading of the clock at which the run's first round began to count.
+    """
     counted = [request for played in rounds for request in played.counted]
     good = [request.latency for request in counted if not request.error]
     seconds = sum(played.round.seconds for played in rounds)
@@ -40,7 +51,7 @@ def summarise(arm: Arm, workload: Workload, rounds: Sequence[Played], images_per
         latency=latency(good, [request.waited(timeout) for request in counted]),
         lateness=lateness([request.lateness for request in counted if request.error != NEVER_SENT]),
         server=server_side(rounds, is_told=arm.is_told),
-        rounds=tuple(round_summary(played, timeout) for played in rounds),
+        rounds=tuple(round_summary(played, images_per_request, timeout, began) for played in rounds),
     )
 
 
@@ -57,7 +68,7 @@ def lateness(seconds: Sequence[float]) -> Spread:
     return Spread(mean, stated_quantile(seconds, 0.50), stated_quantile(seconds, 0.99))
 
 
-def round_summary(played: Played, timeout: float) -> RoundSummary:
+def round_summary(played: Played, images_per_request: int, timeout: float, began: float) -> RoundSummary:
     """Return the numbers of one round that a comparison with another round needs."""
     return RoundSummary(
         block=played.round.block,
@@ -69,6 +80,8 @@ def round_summary(played: Played, timeout: float) -> RoundSummary:
         late_p90=quantile(played.stretch.lateness, 0.9),
         starved=played.stretch.starved,
         latencies=tuple(round(request.waited(timeout), 7) for request in played.counted),
+        began=round(played.stretch.opened - began, 2),
+        energy=round_energy(played, images_per_request),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from loadtest.analysis.energy import energy_ratio
 from loadtest.analysis.statistics import mean_ratio, quantile_ratio
 from loadtest.analysis.words import accuracy_words, points, ratio_words
 from loadtest.plan import UNKNOWN, Arm
@@ -62,6 +63,7 @@ def compare(arm: Cell, baseline: Cell, seed: int) -> Comparison:
         ratios=Ratios(
             images_per_second=mean_ratio(throughputs[0], throughputs[1], seed=seed),
             **{name: quantile_ratio(latencies[0], latencies[1], q, seed=seed) for name, q in QUANTILES.items()},
+            energy=energy_ratio(ours, theirs, seed),
         ),
     )
 

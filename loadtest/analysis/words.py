@@ -1,5 +1,7 @@
 """Intervals in words. A difference that the data cannot show is called no difference."""
 
+import math
+
 from common.statistics import Interval
 
 
@@ -27,6 +29,24 @@ def ratio_words(metric: str, ratio: Interval | None) -> str:
     if metric == "images_per_second":
         return f"answers {times(ratio)} as many images per second"
     return f"{times(inverse(ratio))} faster at {name}" if ratio.estimate < 1 else f"{times(ratio)} slower at {name}"
+
+
+def significant(value: float) -> str:
+    """Return a number from 0 with two significant digits, and with none after the point from 10 on."""
+    digits = max(0, 1 - math.floor(math.log10(value))) if value > 0 else 0
+    return f"{value:,.{digits}f}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Return seconds as milliseconds with three significant digits at least, such as `9.81`, `10.5` or `1,235`."""
+    value = 1000 * seconds
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+
+
+def estimate(interval: Interval) -> str:
+    """Return an estimate with its interval as text, such as `0.11 [0.10, 0.12]`."""
+    bounds = [significant(bound) for bound in (interval.low, interval.high) if bound is not None]
+    return significant(interval.estimate) + (f" [{', '.join(bounds)}]" if bounds else "")
 
 
 def points(difference: Interval) -> str:

@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 from loadtest.analysis.accuracy import accuracies
+from loadtest.analysis.decisions import decisions
+from loadtest.analysis.energy import energy_use, prices
 from loadtest.analysis.stability import SMALL, Drift, drifts
 from loadtest.analysis.summary import summarise
 from loadtest.analysis.validity import invalid, notes
 from loadtest.analysis.verdicts import baselines, compare, verdicts
 from loadtest.client.images import UNLABELLED, LabelledImages
 from loadtest.client.machine import fingerprint
+from loadtest.energy import is_local
 from loadtest.measured import Measured
 from loadtest.options import Options
 from loadtest.records import rounds_of
@@ -19,8 +21,6 @@ from loadtest.report.cells import Cell
 from loadtest.report.document import Comparison, Images, Report, ReportedArm, Server
 from loadtest.slo.level import Level, LevelRatio, ratio
 from loadtest.slo.stopped import unfinished
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def build(measured: Measured, options: Options, command: Sequence[str]) -> Report:
@@ -37,6 +37,7 @@ def build(measured: Measured, options: Options, command: Sequence[str]) -> Repor
         numbers,
         notes=(*notes(numbers), *small),
         verdicts=words,
+        decisions=tuple(decisions(numbers)),
         summary=tuple(verdict.sentence for verdict in words),
     )
 
@@ -56,7 +57,7 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str], unsta
         partial=measured.partial,
         settings=options,
         client=fingerprint(),
-        same_machine=all(urlsplit(target.url).hostname in LOOPBACK for target in options.urls),
+        same_machine=all(is_local(target.url) for target in options.urls),
         servers=tuple(
             Server(service.label, service.url, said.variants, said.checkpoint, said.service, service.protocol)
             for service, said in subjects.services
@@ -73,6 +74,8 @@ def _numbers(measured: Measured, options: Options, command: Sequence[str], unsta
         invalid=measured.problems,
         levels=tuple(sorted(levels, key=lambda level: names.index(level.arm))),
         level_ratios=tuple(level_ratios(measured.levels, held_against)),
+        energy=measured.metering,
+        prices=tuple(prices(cells, options.price_per_hour, options.images_per_request)),
     )
 
 
@@ -84,12 +87,14 @@ def sent_images(images: LabelledImages, payload: str) -> Images:
 
 def summaries(measured: Measured, options: Options) -> list[Cell]:
     """Return the cells that were played, workload by workload."""
-    return [
-        summarise(arm, workload, played, options.images_per_request, options.timeout)
+    began = min((one.stretch.opened for one in measured.played), default=0.0)
+    cells = [
+        summarise(arm, workload, played, options.images_per_request, options.timeout, began)
         for workload in options.workloads
         for arm in measured.subjects.arms
         if (played := rounds_of(measured.played, arm, workload))
     ]
+    return [replace(cell, energy=energy_use(cell.rounds, measured.metering.idle_watts)) for cell in cells]
 
 
 def judged(cells: Sequence[Cell], unstable: Sequence[Drift], error_limit: float) -> list[Cell]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from common.statistics import Interval
+
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 """The quantiles of the latency that arms are compared at."""
 STATED = QUANTILES | {"p999": 0.999}
@@ -94,6 +96,28 @@ class ServerSide:
 
 
 @dataclass(frozen=True)
+class RoundEnergy:
+    """The energy of one round, from before its first request until after its last answer."""
+
+    joules: float
+    seconds: float
+    images: int
+    """Images answered in that time."""
+
+
+@dataclass(frozen=True)
+class EnergyUse:
+    """The energy of one cell, over all its rounds, in joules per 1,000 answered images."""
+
+    joules: Interval
+    """All energy that the machine used, with its 95 % interval."""
+    idle_joules: float | None
+    """The part that the idle machine uses in the same time; None where its power was not measured."""
+    watts: float
+    """Mean power of the machine."""
+
+
+@dataclass(frozen=True)
 class RoundSummary:
     """One round of one cell."""
 
@@ -113,6 +137,9 @@ class RoundSummary:
     latencies: tuple[float, ...]
     """Seconds of each request that was due, in the order of their ends, failed ones with the timeout at least.
     Seven decimals."""
+    began: float = 0.0
+    """Seconds from the start of the run's first round until this one began to count. Two decimals."""
+    energy: RoundEnergy | None = None
 
 
 @dataclass(frozen=True)
@@ -141,3 +168,5 @@ class Cell:
     rounds: tuple[RoundSummary, ...]
     invalid: tuple[str, ...] = ()
     """Why the numbers of this cell must not be used; empty if they hold."""
+    energy: EnergyUse | None = None
+    """None where the energy cannot be read, or not be told apart from that of other arms."""

@@ -1,21 +1,20 @@
 """The report's charts. Each function takes the results of one device and returns a chart, or None without data."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from common.statistics import Interval
+from loadtest.analysis.words import points, significant
 from loadtest.phases import PHASES
+from loadtest.report.cells import Cell
+from loadtest.report.curves import over_time, tails
 from loadtest.report.groups import LATE, OUTSIDE, Group, parts, tail
-from loadtest.report.svg import INK, PAPER, SOFT, STYLE, figure, svg
+from loadtest.report.svg import INK, PAPER, SOFT, STYLE, Chart, figure, svg
 
-POINTS = 300
-"""Points of a distribution's curve: the eye cannot see more."""
 VISIBLE = 0.005
 """Share of the longest bar below which a phase is not drawn."""
 LEGEND = {LATE: ("not sent yet", "#5c6670"), OUTSIDE: ("network and client", "#c4cbd3")} | {
@@ -24,46 +23,13 @@ LEGEND = {LATE: ("not sent yet", "#5c6670"), OUTSIDE: ("network and client", "#c
 """Label and colour of each part of a request."""
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A figure for the page; `alt` says in words what it shows."""
-
-    title: str
-    alt: str
-    svg: str
-
-
 def charts(group: Group) -> list[Chart]:
     """Return all charts of one device that its data can fill."""
     with mpl.rc_context(STYLE):
-        drawn = [overview(group), *(distribution(group, workload) for workload in group.workloads)]
+        drawn = [over_time(group, workload) for workload in group.timed]
+        drawn += [tails(group, workload) for workload in group.workloads]
         drawn += [maker(group) for maker in MAKERS]
     return [chart for chart in drawn if chart]
-
-
-def distribution(group: Group, workload: str) -> Chart | None:
-    """Return the chart of the share of requests that were answered within a time."""
-    if not group.held(workload):
-        return None
-    made, (axes,) = figure(2.9)
-    for cell in group.held(workload):
-        values = np.concatenate([np.array(r.latencies) for r in cell.rounds])
-        shares = np.linspace(0, 1, min(POINTS, len(values)))
-        axes.plot(1000 * np.quantile(values, shares), shares, color=group.colours[cell.arm], label=cell.arm)
-    milliseconds(axes)
-    axes.set_ylim(0, 1.01)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel("latency, ms (log)")
-    axes.legend(loc="best")
-    return Chart(f"Latency with {workload}", "Share of requests answered within a time, per variant", svg(made))
-
-
-def milliseconds(axes: Axes) -> None:
-    """Make the horizontal axis logarithmic, with plain numbers at 1, 2 and 5."""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(mpl.ticker.LogLocator(10, subs=(1, 2, 5), numticks=12))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def trade(group: Group) -> Chart | None:
@@ -75,17 +41,21 @@ def trade(group: Group) -> Chart | None:
     name = tail(held)
     for arm in group.arms:
         cells = sorted((cell for cell in held if cell.arm == arm), key=lambda cell: cell.images_per_second)
-        x, y = [c.images_per_second for c in cells], [1000 * (c.latency.named(name) or 0.0) for c in cells]
-        axes.plot(x, y, "o-", color=group.colours[arm], label=arm, markersize=5)
-        for cell, point in zip(cells, zip(x, y, strict=True), strict=True):
+        points = [(cell, (cell.images_per_second, 1000 * (cell.latency.named(name) or 0.0))) for cell in cells]
+        for cell, point in points:
             axes.annotate(cell.workload, point, (5, 5), textcoords="offset points", color=SOFT, fontsize=8)
+        for style, some in (("o-", [p for c, p in points if c.rate is None]), ("s", [p for c, p in points if c.rate])):
+            axes.plot([x for x, _ in some], [y for _, y in some], style, color=group.colours[arm], markersize=5)
+        axes.plot([], [], "o-", color=group.colours[arm], label=arm, markersize=5)
     axes.margins(0.2, 0.18)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.set_xlabel("images per second")
     axes.set_ylabel(f"{name} latency, ms")
     axes.legend(loc="best")
-    return Chart("Latency against throughput", "A point per workload, per variant: right and low is good", svg(made))
+    return Chart(
+        "Latency against throughput", "A dot per number of users, a square per rate: right and low is good", svg(made)
+    )
 
 
 def phases(group: Group) -> Chart | None:
@@ -137,7 +107,12 @@ def memory(group: Group) -> Chart | None:
     for axes, (title, row) in zip(all_axes, panels.items(), strict=True):
         bars(axes, {arm: (value or 0.0) / 1e6 for arm, value in row.items()}, group.colours)
         axes.set_title(f"{title}, MB")
-    return Chart("Memory", "Megabytes of weights, of a batch, and of the process, per variant", svg(made))
+    note = "Megabytes of weights, of a batch, and of the process, per variant"
+    words = [
+        f"{title}: {', '.join(f'{arm} {value / 1e6:,.1f} MB' for arm, value in row.items() if value)}"
+        for title, row in panels.items()
+    ]
+    return Chart("Memory", f"{note}. {'; '.join(words)}", svg(made), note)
 
 
 def bars(axes: Axes, values: Mapping[str, float], shades: Mapping[str, str]) -> None:
@@ -150,6 +125,42 @@ def bars(axes: Axes, values: Mapping[str, float], shades: Mapping[str, str]) -> 
     axes.set_xticks([])
 
 
+def energy(group: Group) -> Chart | None:
+    """Return the chart of the energy of 1,000 images, and of the idle machine's part. Each workload has a panel."""
+    rows = {w: [cell for cell in group.of(w) if cell.energy] for w in group.workloads}
+    panels = {workload: cells for workload, cells in rows.items() if cells}
+    if not panels:
+        return None
+    made, all_axes = figure(
+        0.5 + sum(0.55 + 0.28 * len(c) for c in panels.values()), [1.0 * len(c) for c in panels.values()]
+    )
+    for axes, (workload, cells) in zip(all_axes, panels.items(), strict=True):
+        for cell in reversed(cells):
+            joules(axes, cell, group.colours[cell.arm])
+        axes.set_title(f"{workload}, J per 1,000 images")
+        axes.margins(x=0.18)
+        axes.set_xlim(left=0)
+        horizontal(axes)
+    words = "; ".join(
+        f"{c.arm}, {w}: {significant(c.energy.joules.estimate)} J" for w, cs in panels.items() for c in cs if c.energy
+    )
+    note = "Joules of the whole machine per 1,000 images, with 95 % intervals. The faint part is the idle machine's"
+    return Chart("Energy", f"{note}. {words}", svg(made), note)
+
+
+def joules(axes: Axes, cell: Cell, colour: str) -> None:
+    """Draw the energy of one cell as a bar, with its interval."""
+    use = cell.energy
+    if use is None:
+        return
+    idle, total = min(use.idle_joules or 0.0, use.joules.estimate), use.joules.estimate
+    axes.barh([cell.arm], [idle], color=colour, alpha=0.35, height=0.62)
+    axes.barh([cell.arm], [total - idle], left=[idle], color=colour, height=0.62)
+    low, high = (total if bound is None else bound for bound in (use.joules.low, use.joules.high))
+    axes.plot([low, high], [cell.arm, cell.arm], color=INK, linewidth=1.4)
+    axes.annotate(significant(total), (high, cell.arm), (5, 0), textcoords="offset points", va="center", fontsize=8)
+
+
 def horizontal(axes: Axes) -> None:
     """Remove the lines between the rows, and make the rows' names readable."""
     axes.grid(visible=False, axis="y")
@@ -159,7 +170,7 @@ def horizontal(axes: Axes) -> None:
 def accuracy(group: Group) -> Chart | None:
     """Return the chart of accuracy, and of the paired difference, which separates two arms far better."""
     shares, differences = group.shares, group.differences
-    if not shares:
+    if not (shares and group.cells):
         return None
     sizes = [1.0 + len(rows) for rows in (shares, differences) if rows]
     made, all_axes = figure(0.3 + 0.3 * sum(sizes), sizes)
@@ -174,7 +185,10 @@ def accuracy(group: Group) -> Chart | None:
     for axes in all_axes:
         axes.margins(x=0.1, y=0.35)
         horizontal(axes)
-    return Chart("Accuracy on the images sent", "Accuracy and paired difference with 95 % intervals", svg(made))
+    note = "Accuracy and paired difference with 95 % intervals"
+    words = [f"{arm} {100 * share.estimate:.2f} %" for arm, share in shares.items()]
+    words += [f"{arm} minus {held.baseline}: {points(share)}" for arm, (held, share) in differences.items()]
+    return Chart("Accuracy on the images sent", f"{note}. {'; '.join(words)}", svg(made), note)
 
 
 def in_percent(interval: Interval) -> tuple[float, float, float]:
@@ -214,4 +228,4 @@ def overview(group: Group) -> Chart | None:
     return Chart("All at once", alt, svg(made))
 
 
-MAKERS: tuple[Callable[[Group], Chart | None], ...] = (trade, phases, memory, accuracy)
+MAKERS: tuple[Callable[[Group], Chart | None], ...] = (memory, energy, accuracy, phases, trade, overview)

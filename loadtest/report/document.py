@@ -4,7 +4,7 @@ Seconds, bytes and shares are unrounded, unless a field says otherwise. None mea
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ConfigDict
@@ -12,13 +12,16 @@ from pydantic import ConfigDict
 from common.statistics import Interval
 from loadtest.client.description import VariantInfo
 from loadtest.client.server import Excluded
+from loadtest.energy import Metering
 from loadtest.options import Options
 from loadtest.report.cells import Cell
 from loadtest.slo.level import Level, LevelRatio
 from loadtest.targets import PREDICT
 
 SCHEMA_VERSION = 5
-"""Raised with every change of the fields. Reports of other versions are refused."""
+"""Raised with every change of the fields. Reports of other versions are refused, except those of READABLE."""
+READABLE = (4,)
+"""Older versions that are read, too: they only lack fields that have a default."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,11 @@ class Images:
     count: int
     sha256: str
     """Equal for two runs that sent the same images with the same labels."""
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     """The names of the classes, in the order of the answers' indices; empty if nobody states them."""
-    unlabelled: int
+    unlabelled: int = 0
     """The images of classes that the service does not know; they have no part in the accuracy."""
-    formats: tuple[str, ...]
+    formats: tuple[str, ...] = ()
     """The formats in which they were sent, such as `png` or `jpeg`; `raw` for pixels."""
 
 
@@ -119,6 +122,8 @@ class Ratios:
     p50: Interval | None
     p95: Interval | None
     p99: Interval | None
+    energy: Interval | None = None
+    """Joules per image."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,35 @@ class Comparison:
     rounds: int
     """Rounds that both arms played."""
     ratios: Ratios
+
+
+@dataclass(frozen=True)
+class Price:
+    """The price of an arm at its best valid load, from `settings.price_per_hour`."""
+
+    arm: str
+    workload: str
+    """The workload under which the arm answers most images per second."""
+    images_per_second: float
+    per_million: Interval
+    """The price of a million images, with its 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The advice for one workload, among the arms that share a baseline."""
+
+    subject: str
+    """The workload, and the baseline if the workload has several decisions."""
+    choice: tuple[str, ...]
+    """The arms to run, the fastest first; empty if the numbers do not decide."""
+    words: str
+    """The reason for the choice, or the reason that there is none."""
+
+    @property
+    def sentence(self) -> str:
+        """The decision as one line."""
+        return f"{self.subject}: {', '.join(filter(None, (' or '.join(self.choice), self.words)))}."
 
 
 @dataclass(frozen=True)
@@ -185,6 +219,12 @@ class Report:
     verdicts: tuple[Verdict, ...] = ()
     summary: tuple[str, ...] = ()
     """The verdicts as sentences."""
+    energy: Metering = field(default_factory=Metering)
+    """The counters of energy."""
+    prices: tuple[Price, ...] = ()
+    """The price of each arm that has a valid cell, if the price per hour is known."""
+    decisions: tuple[Decision, ...] = ()
+    """The advice for each workload."""
     schema_version: int = SCHEMA_VERSION
 
     @property

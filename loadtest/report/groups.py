@@ -22,6 +22,8 @@ class Group:
     arms: Sequence[str]
     cells: Sequence[Cell]
     """The cells in which at least one request was answered, without the INVALID ones."""
+    everything: Sequence[Cell]
+    """The cells in which at least one request was answered, the INVALID ones included."""
     answers: Sequence[Accuracy]
     colours: Mapping[str, str]
 
@@ -29,6 +31,11 @@ class Group:
     def workloads(self) -> list[str]:
         """The workloads in the order of the run."""
         return list(dict.fromkeys(cell.workload for cell in self.cells))
+
+    @property
+    def timed(self) -> list[str]:
+        """The workloads in the order of the run, those with INVALID cells only included."""
+        return list(dict.fromkeys(cell.workload for cell in self.everything))
 
     @property
     def shares(self) -> dict[str, Interval]:
@@ -56,15 +63,13 @@ def groups(report: Report) -> dict[str, Group]:
     devices: dict[str, list[str]] = {}
     for arm in report.arms:
         devices.setdefault(arm.device, []).append(arm.name)
-    return {
-        device: Group(
-            arms,
-            [cell for cell in report.cells if cell.arm in arms and cell.latency.requests and not cell.invalid],
-            [row for row in report.accuracy if row.arm in arms],
-            shades,
-        )
-        for device, arms in devices.items()
-    }
+    return {device: _group(report, arms, shades) for device, arms in devices.items()}
+
+
+def _group(report: Report, arms: Sequence[str], shades: Mapping[str, str]) -> Group:
+    everything = [cell for cell in report.cells if cell.arm in arms and cell.latency.requests]
+    valid = [cell for cell in everything if not cell.invalid]
+    return Group(arms, valid, everything, [row for row in report.accuracy if row.arm in arms], shades)
 
 
 def tail(cells: Sequence[Cell]) -> str:

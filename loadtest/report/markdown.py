@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from loadtest.analysis.words import estimate
 from loadtest.client.classes import listed
-from loadtest.report.document import Report
+from loadtest.report.document import Decision, Report
 from loadtest.report.table import text
 
 GITHUB = "pipe"
@@ -14,13 +15,44 @@ ENGINE = ("device_name", "dtype", "backend", "backend_version", "isa", "threads"
 
 
 def markdown(report: Report) -> str:
-    """Return the summary in words, the table, and the description of both machines."""
-    parts = ["# Load test", bullets(report.summary)]
+    """Return the decisions, the results in words, the table, and the description of both machines."""
+    parts = ["# Load test", bullets([decided(decision) for decision in report.decisions])]
     if report.reasons:
         parts += [f"**INVALID**: {extent(report)}", bullets(report.reasons)]
-    parts += [text(report, GITHUB), bullets(report.notes), "## What it ran on"]
+    parts += ["## In numbers", bullets([*report.summary, *money(report)]), text(report, GITHUB)]
+    parts += [bullets([*report.notes, *energy(report)]), "## What it ran on"]
     parts.append(bullets([f"{key}: {value}" for key, value in ran_on(report).items()]))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def decided(decision: Decision) -> str:
+    """Return a decision in Markdown, with the arms to run in bold type."""
+    chosen = " or ".join(f"**{arm}**" for arm in decision.choice)
+    return f"{decision.subject}: {', '.join(filter(None, (chosen, decision.words)))}."
+
+
+def money(report: Report) -> list[str]:
+    """Return the price of a million images, a line per arm; nothing if the price per hour is not known."""
+    per_hour = report.settings.price_per_hour
+    return [
+        f"{price.arm}: a million images cost {estimate(price.per_million)} at {per_hour:g} an hour "
+        f"({price.images_per_second:,.1f} images/s with {price.workload}, its best valid load)."
+        for price in report.prices
+    ]
+
+
+def energy(report: Report) -> list[str]:
+    """Return how the energy was measured, or why it was not."""
+    meters, watts = report.energy.meters, report.energy.idle_watts
+    lines = [f"Energy is not measured: {reason}." for reason in report.energy.missing]
+    if meters and (report.settings.contended or report.settings.continuous):
+        lines.append("Rounds of several arms that overlap (--contended, --continuous) have no energy of their own.")
+    if meters:
+        idle = "" if watts is None else f" Idle before the run, they showed {watts:.1f} W."
+        lines.append(
+            f"Energy is the sum of {', '.join(meters)}, over the whole machine, load generator included.{idle}"
+        )
+    return lines
 
 
 def extent(report: Report) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from loadtest.report.document import SCHEMA_VERSION, Report
+from loadtest.report.document import READABLE, SCHEMA_VERSION, Report
 
 FILE = Path(__file__).with_name("report.schema.json")
 ADAPTER = TypeAdapter(Report)
@@ -48,6 +48,8 @@ def to_json(report: Report) -> str:
 def read(path: Path) -> Report:
     """Return the report that a file holds.
 
+    A report of an older version in READABLE has the defaults for the fields that it lacks.
+
     Raises:
         OSError: the file cannot be read.
         NotAReport: the file is no report, or one of another schema version.
@@ -59,13 +61,13 @@ def read(path: Path) -> Report:
     version = version_of(document)
     if version is None:
         raise NotAReport(f"{path} is not a report of `python -m loadtest`: it has no schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in (SCHEMA_VERSION, *READABLE):
         raise NotAReport(
             f"{path} has schema version {version}, and this load test reads version {SCHEMA_VERSION}: "
             "run the load test again, or use the version of the load test that wrote the report"
         )
     try:
-        return ADAPTER.validate_json(path.read_bytes(), strict=True)
+        return ADAPTER.validate_json(json.dumps(document | {"schema_version": SCHEMA_VERSION}), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

@@ -6,6 +6,7 @@ Plotly is no alternative: its script adds over 4 MB to every report, and does no
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -48,6 +49,18 @@ STYLE: Any = {
 }
 WIDTH = 4.3
 """Width in inches: about that of a phone, so that text does not shrink there."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure for the page."""
+
+    title: str
+    alt: str
+    """The meaning of the figure in words, with its main numbers: what a reader gets who does not see it."""
+    svg: str
+    note: str = ""
+    """The line below the figure; empty for `alt`."""
 
 
 def figure(height: float, panels: Sequence[float] = (1.0,)) -> tuple[Figure, list[Axes]]:

@@ -38,9 +38,13 @@ def int8(order: Order) -> CpuEngine:
     """Build static INT8 on OpenVINO, from a checkpoint and a calibration or from an INT8 artifact."""
     is_artifact = order.path.name.endswith(files.ARTIFACT_SUFFIX)
     network, origin, notes = _from_artifact(order) if is_artifact else _from_checkpoint(order)
+    if not quantized.has_integer_head(network.head):
+        notes = (*notes, "the linear layer has INT8 weights and computes in float32")
     if not machine.has_vnni():
         network = quantized.narrowed(network)
         notes = (*notes, "no VNNI on this CPU: weights of 7 bits, so that no sum saturates")
+    if floating := [layer.spec.name for layer in network if layer.is_floating]:
+        notes = (*notes, f"kept in FP32: {', '.join(floating)}")
     return _on_openvino(order, network, origin, openvino.int8(network, order.threads), *notes)
 
 
@@ -53,7 +57,8 @@ def _on_openvino(
         VariantUnavailable: OpenVINO does not run its convolutions in the precision of the row.
     """
     found = function.convolution_precision
-    precision.check_convolutions(order.variant, found)
+    has_floating = any(isinstance(layer, QuantizedLayer) and layer.is_floating for layer in network)
+    precision.check_convolutions(order.variant, found, frozenset({"f32"} if has_floating else ()))
     info = describe(order, network, origin, resident(function), "openvino", *notes, convolution_precision=found)
     return CpuEngine(order.variant, info, function)
 

@@ -10,7 +10,7 @@ integers
 import gc
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # else it reports each import over the network
 CONVERTER = "openvino.tools.ovc"
@@ -27,7 +27,7 @@ from models.engines import precision
 from models.engines.constants import Constants
 from models.engines.function import ArrayForward, ArrayFunction
 from models.engines.network import FoldedLayer, assemble, mean_and_scale
-from models.engines.quantized import Frame, QuantizedLayer, head_kernel
+from models.engines.quantized import LEVELS, Frame, QuantizedLayer, has_integer_head, head_kernel
 from models.topology import Network, Spec
 
 if sys.modules[CONVERTER] is None:
@@ -36,7 +36,6 @@ if sys.modules[CONVERTER] is None:
 Node = Any
 """An `openvino.Node`: the output of an operation, `[N, C, H, W]`."""
 Array = NDArray[Any]
-LEVELS = 256
 LEAST_SLICE, SLICE_PER_THREAD = 16, 8
 """The most images that run at once: so many, or so many a thread if that is more. Larger batches run as such slices.
 
@@ -162,43 +161,83 @@ def _floating(
     return pixels, classify(op.reduce_mean(last, op.constant(np.array([2, 3])), False))
 
 
-def int8(network: Network[QuantizedLayer], threads: int) -> ArrayFunction:
-    """Return `[N, 3, S, S] uint8` to `[N, classes] float32` logits, with every convolution and the head in integers."""
+class Activation(NamedTuple):
+    """An output, as layers in floating point read it and as integer layers read it."""
+
+    exact: Node
+    rounded: Node
+
+
+def int8(network: Network[QuantizedLayer], threads: int, *, simulated: bool = False) -> ArrayFunction:
+    """Return `[N, 3, S, S] uint8` to `[N, classes] float32` logits, with every convolution in integers.
+
+    The head runs in integers, too, unless the network is large: see `quantized.has_integer_head`. Layers that stay in
+    floating point run in FP32. `simulated` runs all layers in FP32 on the rounded values.
+    """
     frame = Frame(network.input, network.stem.weight.shape[2] // 2)
     constants = Constants()
-    compiled = Compiled(*int8_graph(network, frame.side, constants.add), threads)
+    compiled = Compiled(*int8_graph(network, frame.side, constants.add, simulated=simulated), threads)
     return _function(compiled, constants, lambda pixels: compiled(frame(pixels))).with_input(lambda: frame.nbytes)
 
 
 def int8_graph(
-    network: Network[QuantizedLayer], side: int, constant: Callable[[Array], Node] = op.constant
+    network: Network[QuantizedLayer],
+    side: int,
+    constant: Callable[[Array], Node] = op.constant,
+    *,
+    simulated: bool = False,
 ) -> tuple[Node, Node]:
     """Return the ends of the INT8 graph: its input, framed pixels `[N, side, side, 4] uint8`, and its logits.
 
-    `constant` makes the nodes of the weights.
+    `constant` makes the nodes of the weights. See `int8` for `simulated`.
     """
 
     def convolve(x: Node, layer: QuantizedLayer, weight: Array, scale: Array, padding: int) -> Node:
-        real = op.multiply(op.convert(constant(weight), np.float32), op.constant(scale.reshape(-1, 1, 1, 1)))
+        shaped = scale.reshape(-1, 1, 1, 1)
+        if simulated or layer.is_floating:
+            return _convolution(x, constant(weight * shaped), layer.bias, layer.spec, padding)
+        real = op.multiply(op.convert(constant(weight), np.float32), op.constant(shaped))
         return _convolution(x, real, layer.bias, layer.spec, padding)
 
-    def of(x: Node, layer: QuantizedLayer) -> Node:
+    def of(x: Activation, layer: QuantizedLayer) -> Node:
         padding = 0 if layer is network.stem else layer.weight.shape[2] // 2
-        return convolve(x, layer, layer.weight, layer.weight_scale, padding)
+        return convolve(_read(x, layer), layer, layer.weight, layer.weight_scale, padding)
 
-    def plain(layer: QuantizedLayer) -> Callable[[Node], Node]:
-        return lambda x: _requantized(op.relu(of(x, layer)) if layer.spec.relu else of(x, layer), layer)
+    def plain(layer: QuantizedLayer) -> Callable[[Activation], Activation]:
+        after = op.relu if layer.spec.relu else _unchanged
+        return lambda x: _requantized(after(of(x, layer)), layer)
 
-    def residual(layer: QuantizedLayer) -> Callable[[Node, Node], Node]:
-        return lambda x, added: _requantized(op.relu(op.add(of(x, layer), added)), layer)
+    def residual(layer: QuantizedLayer) -> Callable[[Activation, Activation], Activation]:
+        return lambda x, added: _requantized(op.relu(op.add(of(x, layer), _read(added, layer))), layer)
+
+    def pool(x: Activation) -> Activation:
+        return Activation(_max_pool(x.exact), _max_pool(x.rounded))
 
     pixels = op.parameter([-1, side, side, 4], np.uint8)
     framed = op.convert(op.transpose(pixels, op.constant(np.array([0, 3, 1, 2]))), np.float32)
     exact = _fake_quantize(framed, 0.0, 255.0)  # changes no pixel; tells the plugin that they are integers
-    last = assemble(network, plain, residual, _max_pool)(exact)
+    last = assemble(network, plain, residual, pool)(Activation(framed, exact))
     head = network.head
-    logits = convolve(last, head, head_kernel(head), head.weight_scale / head.spec.side**2, 0)
+    if not has_integer_head(head):
+        return pixels, _float_head(_read(last, head), head, constant)
+    logits = convolve(last.rounded, head, head_kernel(head), head.weight_scale / head.spec.side**2, 0)
     return pixels, op.reshape(logits, op.constant(np.array([0, -1])), True)
+
+
+def _read(x: Activation, layer: QuantizedLayer) -> Node:
+    """Return the output as the layer reads it."""
+    return x.exact if layer.is_floating else x.rounded
+
+
+def _unchanged(x: Node) -> Node:
+    return x
+
+
+def _float_head(x: Node, head: QuantizedLayer, constant: Callable[[Array], Node]) -> Node:
+    """Return average and linear layer in floating point; their weights may be integers."""
+    averages = op.reduce_mean(x, op.constant(np.array([2, 3])), False)
+    weight = op.multiply(op.convert(constant(head.weight), np.float32), op.constant(head.weight_scale.reshape(-1, 1)))
+    return op.add(op.matmul(averages, weight, False, True), op.constant(head.bias))
 
 
 def _function(compiled: Compiled, constants: Constants, run: ArrayForward | None = None) -> ArrayFunction:
@@ -231,14 +270,14 @@ def _convolution(x: Node, weight: Node, bias: Array, spec: Spec, padding: int) -
     return op.add(y, op.constant(bias.reshape(1, -1, 1, 1)))
 
 
-def _requantized(x: Node, layer: QuantizedLayer) -> Node:
+def _requantized(x: Node, layer: QuantizedLayer) -> Activation:
     low = -layer.offset * layer.output_scale
-    return _fake_quantize(x, low, low + (LEVELS - 1) * layer.output_scale)
+    return Activation(x, _fake_quantize(x, low, low + (layer.levels - 1) * layer.output_scale, layer.levels))
 
 
-def _fake_quantize(x: Node, low: float, high: float) -> Node:
+def _fake_quantize(x: Node, low: float, high: float, levels: int = LEVELS) -> Node:
     bounds = [op.constant(np.float32(bound)) for bound in (low, high)]
-    return op.fake_quantize(x, *bounds, *bounds, LEVELS)
+    return op.fake_quantize(x, *bounds, *bounds, levels)
 
 
 def _max_pool(x: Node) -> Node:

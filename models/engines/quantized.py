@@ -24,15 +24,18 @@ from models.card import architecture_of
 from models.engines.network import FoldedLayer, mean_and_scale
 from models.files import CheckpointError
 from models.topology import Input, Network, Spec, topology
-from models.variants import VariantUnavailable
 
 Range = tuple[float, float]
 FORMAT = "precision-service int8 4"
 """Marks an INT8 artifact of this version, which names its architecture."""
 READABLE = ("precision-service int8 3", FORMAT)
 """The versions that are read. Artifacts of version 3 are of a ResNet18."""
+LEVELS = 256
+"""Of an 8-bit activation."""
 LARGEST_SUM = 2**31 - 1
 """Of a 32-bit accumulator."""
+LARGEST_KERNEL = 2**20
+"""The most weights of the convolution that stands for average and linear layer."""
 FULL_LIMIT = 127
 """Largest weight with VNNI."""
 SAFE_LIMIT = 64
@@ -48,8 +51,9 @@ class QuantizedLayer:
     """
 
     spec: Spec
-    weight: NDArray[np.int8]
-    """int8, shaped as in FoldedLayer; the stem has a fourth input channel."""
+    weight: NDArray[Any]
+    """int8, shaped as in FoldedLayer; the stem has a fourth input channel. float32 for a layer that stays in floating
+    point: it reads its input before rounding, and its `weight_scale` is 1."""
     weight_scale: NDArray[np.float32]
     """`[out] float32`."""
     bias: NDArray[np.float32]
@@ -58,6 +62,13 @@ class QuantizedLayer:
     """0 for the head, whose output stays float32."""
     offset: int
     """Added to the output so that it is not negative."""
+    levels: int = LEVELS
+    """How many integers the output may have, from 0."""
+
+    @property
+    def is_floating(self) -> bool:
+        """Return whether the layer stays in floating point."""
+        return bool(self.weight.dtype != np.int8)
 
 
 def padding_pixels(inputs: Input) -> tuple[int, ...]:
@@ -85,16 +96,20 @@ def quantize(network: Network[FoldedLayer], ranges: Mapping[str, Range], limit: 
         scale = (high - low) / 255
         offset = round(-low / scale) if low < 0 else 0
         if layer is network.stem:
-            return QuantizedLayer(layer.spec, *_stem(layer, network.input, limit), scale, offset)
+            integers, step = rounded(layer.weight * mean_and_scale(network.input)[1], limit)
+            weight, bias = framed(integers, step, layer.bias, network.input)
+            return QuantizedLayer(layer.spec, weight, step, bias, scale, offset)
         return QuantizedLayer(layer.spec, *rounded(layer.weight, limit), layer.bias, scale, offset)
 
     return network.map(quantized)
 
 
 def narrowed(network: Network[QuantizedLayer]) -> Network[QuantizedLayer]:
-    """Return the network with weights of at most SAFE_LIMIT, for a CPU without VNNI."""
+    """Return the network with integer weights of at most SAFE_LIMIT, for a CPU without VNNI."""
 
     def narrow(layer: QuantizedLayer) -> QuantizedLayer:
+        if layer.is_floating or np.abs(layer.weight.astype(np.int16)).max() <= SAFE_LIMIT:
+            return layer
         weight = np.rint(layer.weight * np.float64(SAFE_LIMIT / FULL_LIMIT)).astype(np.int8)
         return replace(layer, weight=weight, weight_scale=layer.weight_scale * (FULL_LIMIT / SAFE_LIMIT))
 
@@ -109,35 +124,48 @@ def rounded(weight: NDArray[np.float32], limit: int) -> tuple[NDArray[np.int8], 
     return np.rint(weight / shaped).clip(-limit, limit).astype(np.int8), scale
 
 
-def _stem(
-    layer: FoldedLayer, inputs: Input, limit: int
-) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
-    """Return the stem for raw pixels: weight with a fourth channel, its scale, and a bias that takes in the mean."""
-    mean, scale = mean_and_scale(inputs)
-    weight, weight_scale = rounded(layer.weight * scale, limit)
-    step, exact = weight_scale.astype(np.float64)[:, None, None, None], mean.astype(np.float64)
+def framed(
+    weight: NDArray[Any], scale: NDArray[np.float32], bias: NDArray[np.float32], inputs: Input
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Return the stem's weight with a fourth channel, and its bias with the mean in it, so that it reads framed pixels.
+
+    Args:
+        weight: `[out, 3, k, k]` for pixels minus their mean, int8 or float32.
+        scale: `[out] float32`, by which the weights are multiplied.
+        bias: `[out] float32`.
+        inputs: the images, which say the mean.
+    """
+    step, exact = scale.astype(np.float64)[:, None, None, None], mean_and_scale(inputs)[0].astype(np.float64)
     real = weight * step
-    bias = layer.bias - (real * exact).sum((1, 2, 3))
     short = exact - np.array(padding_pixels(inputs)).reshape(3, 1, 1)
-    padding = np.rint((real * short).sum(1, keepdims=True) / step).clip(-limit, limit).astype(np.int8)
-    return np.concatenate([weight, padding], 1), weight_scale, bias.astype(np.float32)
+    padding = (real * short).sum(1, keepdims=True) / step
+    if weight.dtype == np.int8:
+        largest = np.abs(weight.astype(np.int16)).max()
+        padding = np.rint(padding).clip(-largest, largest)
+    framed_bias = (bias - (real * exact).sum((1, 2, 3))).astype(np.float32)
+    return np.concatenate([weight, padding.astype(weight.dtype)], 1), framed_bias
+
+
+def has_integer_head(head: QuantizedLayer) -> bool:
+    """Return whether average and linear layer can run as one convolution in integers, see `head_kernel`.
+
+    Of a large network the kernel would have a hundred million weights, more than all of its layers, and its sums might
+    not fit into 32 bits.
+    """
+    if head.is_floating:
+        return False
+    weights = head.weight.astype(np.int64)
+    most = int(max(weights.clip(min=0).sum(1).max(), -weights.clip(max=0).sum(1).min()))
+    positions = head.spec.side**2
+    return 255 * positions * most <= LARGEST_SUM and positions * head.weight.size <= LARGEST_KERNEL
 
 
 def head_kernel(head: QuantizedLayer) -> NDArray[np.int8]:
     """Return the average and the linear layer as the weight of one convolution: `[classes, in, side, side] int8`.
 
     All positions have the same weights, so its sums are `side**2` times too large; the caller divides the scale.
-
-    Raises:
-        VariantUnavailable: the sums might not fit into 32 bits.
     """
     side = head.spec.side
-    weights = head.weight.astype(np.int64)
-    most = int(max(weights.clip(min=0).sum(1).max(), -weights.clip(max=0).sum(1).min()))
-    if 255 * side**2 * most > LARGEST_SUM:
-        raise VariantUnavailable(
-            f"int8 could overflow on {side**2} positions before the linear layer; use a smaller input size"
-        )
     return np.tile(head.weight[:, :, None, None], (1, 1, side, side))
 
 
@@ -181,7 +209,7 @@ def serialize(
 ) -> bytes:
     """Return the INT8 artifact: a safetensors file with the hashes of its sources and its own SHA-256."""
     arrays = {f"{layer.spec.name}.{part}": getattr(layer, part) for layer in network for part in PARTS}
-    outputs = {layer.spec.name: (layer.output_scale, layer.offset) for layer in network}
+    outputs = {layer.spec.name: _output(layer) for layer in network}
     about = {
         "format": FORMAT,
         "checkpoint_sha256": checkpoint_sha256,
@@ -192,6 +220,12 @@ def serialize(
         "classes": json.dumps(classes),
     }
     return save(arrays, about | {"sha256": _digest(arrays, about)})
+
+
+def _output(layer: QuantizedLayer) -> tuple[float, int] | tuple[float, int, int]:
+    """Return what an artifact says of an output: scale, offset, and levels if they are not LEVELS."""
+    found = layer.output_scale, layer.offset
+    return found if layer.levels == LEVELS else (*found, layer.levels)
 
 
 PARTS = ("weight", "weight_scale", "bias")

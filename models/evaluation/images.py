@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from models import cifar10, files, labelled, pictures
+from models import cifar10, files, labelled, pictures, preprocess
+from models.card import Card, names_of
 from models.cifar10 import Images, Labels
-from models.engines.base import EngineInfo
 from models.files import CheckpointError
 from models.labelled import Picture
 
@@ -44,15 +44,15 @@ class Labelled:
         return content.getvalue()
 
 
-def chosen(images: Path | None, checkpoint: Path, data: Path, info: EngineInfo) -> Labelled:
-    """Return the images that judge the network with this info.
+def chosen(images: Path | None, checkpoint: Path, data: Path, card: Card) -> Labelled:
+    """Return the images that judge a network.
 
     Args:
         images: a folder with one subfolder for each class, or a .npz; None for the held-out images beside the
             checkpoint, or else CIFAR-10's test set.
         checkpoint: the network's file.
         data: the folder of CIFAR-10.
-        info: the info of an engine of the network.
+        card: the network's card, completed (see `models.checkpoint.inspect`).
 
     Raises:
         CheckpointError: the images cannot be read, or are of other classes than the network's.
@@ -60,10 +60,10 @@ def chosen(images: Path | None, checkpoint: Path, data: Path, info: EngineInfo) 
     """
     beside = files.beside(checkpoint, HELD_OUT)
     if images and images.is_dir():
-        return from_folder(images, info)
+        return from_folder(images, card)
     if images or beside.exists():
-        return from_npz(images or beside, info.classes)
-    return cifar10_test(data, checkpoint, info.classes)
+        return from_npz(images or beside, card.labels)
+    return cifar10_test(data, checkpoint, card.labels)
 
 
 def cifar10_test(data: Path, checkpoint: Path, classes: Sequence[str]) -> Labelled:
@@ -92,14 +92,16 @@ def from_npz(place: Path, classes: Sequence[str]) -> Labelled:
     return Labelled(images, _places(named, classes)[labels], tuple(classes), place.name)
 
 
-def from_folder(folder: Path, info: EngineInfo) -> Labelled:
+def from_folder(folder: Path, card: Card) -> Labelled:
     """Return the pictures in a folder with one subfolder for each class, prepared for the network."""
     found = labelled.read(folder)
     if not found.classes:
         raise CheckpointError(f"{folder}: expected one subfolder for each class, found none, so nothing can be judged")
-    numbered = info.classes == tuple(f"class {index}" for index in range(len(info.classes)))
-    classes = labelled.match(found, None if numbered else info.classes, len(info.classes))
-    judging, _, unread = of_pictures(found.pictures, classes, (info.input_size, info.resize), folder.name)
+    numbered = card.labels == names_of(Card(), len(card.labels))
+    classes = labelled.match(found, None if numbered else card.labels, len(card.labels))
+    judging, _, unread = of_pictures(
+        found.pictures, classes, (card.input_size or preprocess.SIDE, card.resize), folder.name
+    )
     left_out = (*found.left_out, *unread)
     if left_out:
         tqdm.write(pictures.sentence(left_out, "are left out"), file=sys.stderr)

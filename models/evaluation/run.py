@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from common import machine
 from models import preprocess
 from models.card import AS_IT_SAYS, Preparation
-from models.engines.base import Engine, EngineInfo
+from models.engines.base import Engine
 from models.evaluation import batches, corruptions, sheet, statistics
 from models.evaluation.answers import answer
 from models.evaluation.batches import Summary
@@ -56,23 +56,22 @@ class Loaded:
     seconds: tuple[float, ...]
 
 
-def evaluate(plan: Plan, choose: Callable[[EngineInfo], Labelled]) -> tuple[Report, dict[str, bytes]]:
+def evaluate(plan: Plan, labelled: Labelled) -> tuple[Report, dict[str, bytes]]:
     """Carry out the plan; return its report, and the contact sheets by the names of their files.
 
     Args:
         plan: what to do. Of the results only the logits are written.
-        choose: returns the images for the network that this info describes.
+        labelled: the images, with labels for the network of the plan.
 
     Raises:
-        DatasetError, CheckpointError, VariantUnavailable: something is missing; says what and how to get it.
+        CheckpointError, VariantUnavailable: something is missing; says what and how to get it.
         ValueError: there are fewer images than a batch has.
     """
+    if max(plan.batch_sizes) > (count := min(plan.batch_images, len(labelled.labels))):
+        raise ValueError(f"--batch-sizes: expected at most {count}, the number of images, got {max(plan.batch_sizes)}")
     loaded = {name: timed_loads(name, plan) for name in plan.variants}
     engines = {name: one.engine for name, one in loaded.items()}
     info = next(iter(engines.values())).info
-    labelled = choose(info)
-    if max(plan.batch_sizes) > (count := min(plan.batch_images, len(labelled.labels))):
-        raise ValueError(f"--batch-sizes: expected at most {count}, the number of images, got {max(plan.batch_sizes)}")
     for engine in engines.values():
         engine.warm_up(plan.batch_sizes)  # before the answers, so that they come from the graphs that a service runs
     reference = next((name for name in REFERENCES if name in engines), plan.variants[0])

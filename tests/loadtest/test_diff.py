@@ -1,5 +1,6 @@
 """The comparison of two reports."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,36 @@ def test_a_file_that_is_no_report_is_an_error(
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{tmp_path / 'b.json'}" in line
     assert words in line
+
+
+def test_a_report_of_the_version_before_is_compared(write: Reports, capsys: pytest.CaptureFixture[str]) -> None:
+    """It lacks the fields that are new, which have a default."""
+    a, b = write(arms=(FP32, INT8)), write(arms=(FP32, INT8))
+    Path(a).write_text(json.dumps(as_version_4(json.loads(Path(a).read_text()))))
+    assert main([a, b]) == 0
+    assert "p50: no difference shown" in capsys.readouterr().out
+    Path(a).write_text(Path(b).read_text())
+
+
+def as_version_4(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a report without the fields that version 5 added."""
+    cells = document["cells"]
+    for parts, names in (
+        ([document], "workers energy prices decisions"),
+        ([document["settings"]], "workers master price_per_hour"),
+        (document["settings"]["urls"], "protocol models input encoding output classes mean std"),
+        (document["servers"], "protocol"),
+        ([row for server in document["servers"] for row in server["variants"]], "model_version"),
+        ([document["images"]], "classes unlabelled formats"),
+        (document["arms"], "asked"),
+        (cells, "energy"),
+        ([one for cell in cells for one in cell["rounds"]], "began energy"),
+        ([comparison["ratios"] for comparison in document["comparisons"]], "energy"),
+    ):
+        for part in parts:
+            for name in names.split():
+                del part[name]
+    return document | {"schema_version": 4}
 
 
 def test_a_condition_that_makes_no_sense_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from loadtest.report.document import Report
 from loadtest.report.html import html
 from loadtest.report.markdown import markdown
 from loadtest.report.svg import COLOURS, colours
-from loadtest.report.table import HEADERS, batch_memory, rows
+from loadtest.report.table import batch_memory, table
 from tests.loadtest.builders import arm, played, report, request, settings
 
 ARMS = (arm("fp32", device="cuda:0"), arm("int8", device="cpu", reference="fp32-cpu"))
@@ -24,6 +24,12 @@ def made() -> Report:
     latencies = np.random.default_rng(0).gamma(4, 0.003, 100)
     sent = [request(0.1, float(latency), i, answer=1) for i, latency in enumerate(latencies)]
     return report([played(one, sent) for one in ARMS], problems=("fp32, 8 users: <b>late</b>",))
+
+
+def row_of(made: Report, number: int) -> dict[str, str]:
+    """Return one row of the table by its headers."""
+    found = table(made)
+    return dict(zip(found.headers, found.rows[number], strict=True))
 
 
 def test_the_page_loads_nothing(made: Report) -> None:
@@ -48,7 +54,7 @@ def test_devices_have_charts_of_their_own(made: Report) -> None:
 
 def test_a_number_that_was_not_measured_is_a_dash(made: Report) -> None:
     """100 requests state a p50, but no p99; the service states no inference time."""
-    row = dict(zip(HEADERS, rows(made)[0], strict=True))
+    row = row_of(made, 0)
     assert re.fullmatch(r"\d+\.\d\d", row["p50 ms"])
     assert (row["p99 ms"], row["inference ms"], row["batch"], row["process MB"]) == ("-", "-", "-", "-")
 
@@ -96,12 +102,12 @@ def test_process_memory_is_pss_where_there_is_one(made: Report) -> None:
     first = made.cells[0]
     memory = Memory({}, {}, {"rss": 9e8, "pss": 5e8})
     changed = replace(made, cells=(replace(first, server=replace(first.server, memory=memory)),))
-    assert dict(zip(HEADERS, rows(changed)[0], strict=True))["process MB"] == "500"
+    assert row_of(changed, 0)["process MB"] == "500"
 
 
 def test_agreement_is_a_share_of_the_images_that_both_answered(made: Report) -> None:
     """Both arms gave the same answer to all 100 images."""
-    row = dict(zip(HEADERS, rows(made)[1], strict=True))
+    row = row_of(made, 1)
     assert (row["accuracy"], row["agreement"]) == ("100.00 %", "100.00 %")
     assert isinstance(made.accuracy[1].accuracy, Interval)
 

@@ -112,7 +112,8 @@ def test_a_cell_that_is_invalid_leaves_the_others_their_verdicts() -> None:
     assert not made.is_void
     text = markdown(made)
     assert "get no verdict. Valid: fp32, 1 user; int8, 1 user; int8, 8 users." in text
-    assert text.index("int8 against fp32, 1 user:") < text.index("**INVALID**")
+    assert text.index("- 1 user: **fp32**, no gain of int8 shown") < text.index("**INVALID**")
+    assert text.index("**INVALID**") < text.index("int8 against fp32, 1 user:")
 
 
 def test_a_void_report_has_no_verdicts() -> None:

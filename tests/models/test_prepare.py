@@ -1,4 +1,4 @@
-"""The folder that `python -m models.prepare` writes, and what it refuses."""
+"""`python -m models.prepare`: the folder that it writes, and what it refuses."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models import calibration, checkpoint, cifar10, evaluate, files, prepare
+from models import calibration, checkpoint, cifar10, evaluate, files, prepare, prepared
 from models.card import read_card
 from models.evaluation import record
 from models.evaluation.images import HELD_OUT
@@ -101,9 +101,11 @@ def test_the_evaluation_takes_the_folder(folder: Path, tmp_path: Path) -> None:
 
 
 def test_unlabelled_pictures_calibrate_only(
-    three: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    three: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without subfolders nothing is held out or judged, and the output says so."""
+    few = cifar10.sample()[0][:4], cifar10.sample()[1][:4]
+    monkeypatch.setattr(prepared, "sample", lambda: few)  # the logits of all 300 take a minute
     out = tmp_path / "mine"
     prepare.main([str(three), "--images", str(photos / "ship"), "--out", str(out), *FLAGS])
     assert "no accuracy is judged" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from models import calibration, checkpoint, files, loading
 from models.card import Card, Preparation
-from models.engines import quantized
+from models.engines import openvino, quantized
 from models.engines.network import FoldedLayer, fold
 from models.engines.quantized import FULL_LIMIT, SAFE_LIMIT, QuantizedLayer
 from models.engines.tensors import mean_and_scale
@@ -133,6 +133,19 @@ def test_the_stem_is_exact_at_the_border(network: Network[QuantizedLayer], image
     error = (expected - found).abs() / step
     assert error.max() <= 5 * 0.5 + 1e-3
     assert error[:, :, 1:-1, 1:-1].max() < 1e-3
+
+
+def test_a_large_head_gives_the_same_logits(
+    network: Network[QuantizedLayer], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Average and linear layer in floating point, as for large networks, give the logits of the integer convolution."""
+    narrowed = quantized.narrowed(network)
+    assert quantized.has_integer_head(narrowed.head)
+    small = openvino.int8(narrowed, 1).forward(images[:8])
+    monkeypatch.setattr(quantized, "LARGEST_KERNEL", 0)
+    assert not quantized.has_integer_head(narrowed.head)
+    large = openvino.int8(narrowed, 1).forward(images[:8])
+    assert np.abs(small - large).max() < 1e-3 * np.abs(small).max()
 
 
 @pytest.mark.parametrize("damage", ["other checkpoint", "missing", "no JSON", "no ranges"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import os
 import time
 import weakref
@@ -9,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
+from PIL import Image
 
 from service.deadline import Deadline
 from service.decoders import Decoders, Lane
-from service.decoding import Received
+from service.decoding import Received, pixels_of
 from service.errors import ServiceError
 from service.images import LIGHT, UNBOUNDED, Heavy, Limits
 from service.settings import Settings
@@ -97,6 +99,15 @@ def error_of(work: Callable[[Received, Limits], object]) -> tuple[str, str]:
 def test_light_work_is_done_at_once() -> None:
     """What does not raise Heavy runs in this process."""
     assert with_decoders(lambda decoders: decoders.decode(lambda *_: os.getpid(), BODY, within(30))) == os.getpid()
+
+
+def test_the_largest_webp_is_decoded() -> None:
+    """It goes to the process for heavy bodies before it is opened, for which the ordinary ones lack memory."""
+    body = io.BytesIO()
+    Image.new("RGB", (4096, 4096)).save(body, "WEBP")
+    received = Received(body.getvalue(), "image/webp", "identity", None)
+    pixels = with_decoders(lambda decoders: decoders.decode(pixels_of, received, within(30)))
+    assert pixels.shape == (1, 3, 32, 32)
 
 
 def test_an_error_comes_back_whole() -> None:

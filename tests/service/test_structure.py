@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from service.structure import TooManyPieces, reduced
+from service.structure import TooManyPieces, reduced, webp_size
 
 MOST = 1000
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
@@ -39,6 +39,14 @@ def test_a_plain_file_stays_as_it_is(kind: str, options: dict[str, Any]) -> None
     """A file of needed pieces alone is not even copied."""
     body = encoded(kind, **options)
     assert reduced(body, MOST) is body
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": ROTATED.tobytes()}])
+def test_a_webp_tells_its_size(options: dict[str, Any]) -> None:
+    """Width and height are read from a lossy, a lossless and an extended WebP; from nothing else."""
+    assert webp_size(encoded("WEBP", **options)) == (50, 40)
+    assert webp_size(encoded("PNG")) is None
+    assert webp_size(encoded("WEBP", **options)[:29]) is None
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

@@ -1,0 +1,87 @@
+"""Quantize the same weights with outside toolboxes, for docs/quantization.md: `python -m benchmarks.toolboxes`.
+
+NNCF, ONNX Runtime, torchao and torch's own modes, each with its defaults, calibrated on the bundled sample of 300
+images (`benchmarks.peers`, `benchmarks.runtimes`), answer the test images. Each runs in a process of its own; one that
+fails is noted with its reason. `make study` adds the results to its page. A second run continues.
+"""
+
+import argparse
+import importlib
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.rows import ROWS
+from common import machine
+from models import cifar10, files
+from models.checkpoint import load
+from models.engines import openvino
+from models.engines.network import fold
+from models.evaluation import statistics
+from models.study import results, running
+from models.study.found import Toolbox
+from models.study.results import Outcome
+
+BATCH = 50
+"""PT2E is packaged for one batch size."""
+NAMES = (
+    "dynamic int8 (linear only)", "FX static int8", "FX static int8, FBGEMM", "FX static int8, QNNPACK",
+    "PT2E int8, AOTInductor", "ONNX Runtime int8", "OpenVINO int8",
+)  # fmt: skip
+ENGINES = {"FX static int8, FBGEMM": "fbgemm", "FX static int8, QNNPACK": "qnnpack"}
+"""torch's engines besides the one of `benchmarks.rows`."""
+
+
+def place(name: str, folder: Path) -> Path:
+    """Return the place of a toolbox's result."""
+    return folder / "toolboxes" / f"{''.join(c if c.isalnum() else '-' for c in name)}.json"
+
+
+def answer(name: str, args: argparse.Namespace) -> Outcome:
+    """Build one toolbox's network and return how good its answers are."""
+    threads, work = machine.available_cores(), args.out / "toolboxes" / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    images, labels = cifar10.read(args.data, "test")
+    images, labels = images[: args.images], labels[: args.images]
+    module, _, function = ROWS["FX static int8" if name in ENGINES else name].builder.partition(":")
+    build = getattr(importlib.import_module(module), function)
+    run = (build(threads, work, ENGINES[name]) if name in ENGINES else build(threads, work))(BATCH)
+    logits = np.concatenate([run(np.ascontiguousarray(images[i : i + BATCH])) for i in range(0, len(images), BATCH)])
+    state, card = load()
+    exact = running.answers(openvino.floating(fold(state, card), threads).forward, images, "fp32")
+    score = statistics.score(logits, labels, cifar10.CLASSES)
+    return Outcome(
+        name, "", score, statistics.compare(logits, exact, labels, "fp32"), 0, "", 0.0,
+        f"{machine.name()} ({machine.isa()}), {threads} threads", datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.toolboxes", description=__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, default=files.data_root(), help="holds cifar-10-batches-bin/ (%(default)s)")
+    add("--out", type=Path, default=Path("runs/study"), help="the study's folder (%(default)s)")
+    add("--images", type=int, default=10_000, help="test images; a multiple of 50 (%(default)s)")
+    add("--only", choices=NAMES, help="run one toolbox in this process")
+    args = parser.parse_args()
+    if args.only:
+        results.save(place(args.only, args.out), Toolbox(args.only, "", answer(args.only, args)))
+        return
+    for name in NAMES:
+        known = results.load(place(name, args.out), Toolbox)
+        if known and known.outcome and known.outcome.score.images == args.images:
+            continue
+        print(name, file=sys.stderr, flush=True)
+        command = [sys.executable, "-m", "benchmarks.toolboxes", "--only", name, "--data", str(args.data)]
+        command += ["--out", str(args.out), "--images", str(args.images)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["it was killed"])[-1]
+            results.save(place(name, args.out), Toolbox(name, reason, None))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The fixed parts of docs/quantization.md. Imports no torch."""
+
+NUMERICS = """\
+## The numbers
+
+A real value is `scale * (integer - zero point)`. Weights are symmetric (zero point 0) with one scale for each output
+channel: `scale = max |w| / 127` for 8 bits, `/ 7` for 4 bits, or the scale with the least squared error. BatchNorm is
+folded into the weights first, in float64. An activation has one scale for the whole tensor. After a ReLU it is unsigned
+from 0 to `levels - 1` with zero point 0; the output of a shortcut can be negative and has a zero point. The first layer
+reads raw pixels, which are integers already. A product of weights and activations is summed in 32 bits, then multiplied
+by `weight scale * input scale` of its channel, and bias, residual addition and ReLU follow in FP32 before the next
+rounding. Rounding is to the nearest, ties to even; values outside of the range are clipped. In rows of 4 bits the first
+and the last layer keep 8, as is usual in the literature.
+
+With VNNI a CPU multiplies four pairs of u8 and s8 and adds them up in 32 bits in one instruction. Without VNNI
+(`vpmaddubsw`) pairs of products are summed in 16 bits, which saturates: `2 * 255 * 127 > 32,767`. On such a CPU the
+service uses weights of at most 64 (7 bits), which costs about 9 dB of logit SQNR. The study then runs rows of 8-bit
+weights in FP32 on the rounded values, so that accuracy is that of the recipe and not of the CPU; the row `int8-served`
+is what the service really answers on the CPU of this page.
+
+No kernel of this project multiplies weights of 4 bits on a CPU. Their rows say "no kernel" for the speed, and their
+size is that of a file in which two weights share a byte. BF16 keeps the 8 bits of FP32's exponent and has 8 bits of
+precision; FP16 has 5 and 11, and overflows above 65,504.
+"""
+
+METHODS = """\
+## Methods
+
+- Ranges: minimum and maximum, and moving averages of them over batches of 16 images with weight 0.1 for the new one
+  ([Jacob et al., 2018](https://arxiv.org/abs/1712.05877)); the range without the outermost 0.01 % of values;
+  least Kullback-Leibler divergence
+  ([Migacz, 2017](https://www.cse.iitd.ac.in/~rijurekha/course/tensorrt.pdf)); least squared error
+  ([Nagel et al., 2021](https://arxiv.org/abs/2106.08295)).
+- Cross-layer equalization ([Nagel et al., 2019](https://arxiv.org/abs/1906.04721)) of the convolutions inside a block.
+- Correction of the mean and the standard deviation of each channel
+  ([Banner et al., 2019](https://arxiv.org/abs/1810.05723)), layer by layer on the calibration images. The mean alone is
+  not enough with 4 bits: outputs shrink from layer to layer until the ReLUs cut everything off.
+- AdaRound ([Nagel et al., 2020](https://arxiv.org/abs/2004.10568)) on windows at 8,192 random positions for each layer,
+  from the input in the network that is quantized so far to the output in FP32.
+- Quantization-aware training with learned steps, LSQ ([Esser et al., 2020](https://arxiv.org/abs/1902.08153)), from the
+  trained weights with BatchNorm folded in; Adam with a cosine, crops and flips. Distillation
+  ([Hinton et al., 2015](https://arxiv.org/abs/1503.02531)) from FP32 at temperature 2, without labels.
+- Mixed precision: layers are ranked by the SQNR of the logits when only that layer is quantized; a bisection finds how
+  many must be kept so that the whole interval of the paired difference lies above -0.1 points. It looks at the test
+  images, because the network was trained on all training images; its difference is therefore a little optimistic.
+- The check on the ranking: mean trace of the Hessian (Hutchinson) times the squared error of the weights, HAWQ-V2
+  ([Dong et al., 2020](https://arxiv.org/abs/1911.03852)).
+- Intervals and tests as in [the evaluation](results/evaluation-cpu.md): Bonett and Price for paired differences, Wilson
+  for shares, McNemar's exact p.
+
+`python -m models.study.layers fp32 int8` compares weights and outputs of two variants, checkpoints or artifacts layer
+by layer, and names the layer at fault. `python -m models.quantize --max-drop 0.1` writes an artifact with as few layers
+in FP32 as the bound needs.
+"""
+
+PUBLISHED = """\
+## Published figures, for orientation
+
+Top-1 of ResNet18, quantized and in floating point, in percent. They are of other training and mostly of ImageNet, which
+is harder to quantize for.
+
+| source | bits W/A | method | quantized | floating point |
+|:---|:---|:---|---:|---:|
+| [MQBench](https://arxiv.org/abs/2111.03759), ImageNet | 8/8 | post-training | 70.93 | 71.06 |
+| [Brevitas](https://github.com/Xilinx/brevitas), ImageNet | 8/8 | post-training | 69.64 | 69.76 |
+| MQBench, ImageNet | 4/8 | min-max | 52.25 | 71.06 |
+| MQBench, ImageNet | 4/8 | least squares | 54.96 | 71.06 |
+| MQBench, ImageNet | 4/8 | AdaRound | 70.35 | 71.06 |
+| [HAWQ](https://github.com/Zhen-Dong/HAWQ), ImageNet | 8/8 | QAT | 71.56 | 71.47 |
+| HAWQ, ImageNet | 4/4 | QAT | 68.45 | 71.47 |
+| [QONNX model zoo](https://github.com/fastmachinelearning/qonnx_model_zoo), CIFAR-10 | 8/8 | QAT | 93.09 | 92.82 |
+| QONNX model zoo, CIFAR-10 | 4/4 | QAT | 94.2 | not said |
+"""
