@@ -39,19 +39,20 @@ def _serve(settings: Settings, api: MakeAPI, sock: socket.socket, parts: Mapping
     forks.begin()  # does nothing if it runs
     try:
         planned = plan(settings, api)
-        planned.start_ahead()
+    except CheckpointError as error:
+        sys.exit(f"error: {error}")
+    with planned.started_ahead():
         # The workers start while this process imports FastAPI and LitServe.
         from service.server import assemble  # noqa: PLC0415
         from service.tracing import TracingUnavailable  # noqa: PLC0415
-    except CheckpointError as error:
-        sys.exit(f"error: {error}")
-    try:
-        server = assemble(planned, **parts)
-    except (CheckpointError, TracingUnavailable) as error:
-        sys.exit(f"error: {error}")
-    scheme = "https" if settings.ssl_certfile else "http"
-    print(f"Serving {', '.join(server.pools)} on {scheme}://{authority(*sock.getsockname()[:2])}", flush=True)
-    server.run(sock)
+
+        try:
+            server = assemble(planned, **parts)
+        except (CheckpointError, TracingUnavailable) as error:
+            sys.exit(f"error: {error}")
+        scheme = "https" if settings.ssl_certfile else "http"
+        print(f"Serving {', '.join(server.pools)} on {scheme}://{authority(*sock.getsockname()[:2])}", flush=True)
+        server.run(sock)
     if trace := server.app.state.service.trace:
         trace.close()
 

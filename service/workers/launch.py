@@ -6,9 +6,9 @@ This module imports neither LitServe nor FastAPI. So the first workers start whi
 import multiprocessing
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -50,6 +50,16 @@ class Launcher:
     def start_ahead(self, threads: ThreadPoolExecutor) -> None:
         """Start the first process now, in a thread."""
         self._first = threads.submit(self._start)
+
+    def discard(self) -> None:
+        """End the process that was started ahead if nobody took it."""
+        first, self._first = self._first, None
+        if first is None or first.exception():
+            return
+        process, link = first.result()
+        link.close()
+        process.kill()
+        process.join()
 
     def __call__(self) -> Started:
         """Start a process, or return the one that was started ahead.
@@ -111,12 +121,19 @@ class Plan:
     background: tuple[PrecisionAPI, Launcher] | None
     """The shadow's API and its worker, which no route leads to."""
 
-    def start_ahead(self) -> None:
-        """Start the first process of each worker in a thread, one after the other."""
+    @contextmanager
+    def started_ahead(self) -> Iterator[None]:
+        """Start the first process of each worker in a thread; after the block, end those that nobody took."""
+        launchers = [one for each in self.launchers.values() for one in each]
         threads = ThreadPoolExecutor(1, "launch")
-        for launcher in [one for each in self.launchers.values() for one in each]:
+        for launcher in launchers:
             launcher.start_ahead(threads)
-        threads.shutdown(wait=False)
+        threads.shutdown(wait=False)  # the thread ends after the last start
+        try:
+            yield
+        finally:
+            for launcher in launchers:
+                launcher.discard()
 
 
 def plan(settings: Settings, api: MakeAPI = PrecisionAPI) -> Plan:

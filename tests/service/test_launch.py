@@ -29,24 +29,28 @@ def test_a_process_that_cannot_be_started_leaves_no_socket(monkeypatch: pytest.M
     planned = plan(Settings(variants=("int8",)), FakeAPI)
     (launcher,) = planned.launchers["int8"]
     before = len(list(Path("/proc/self/fd").iterdir()))
-    planned.start_ahead()
-    for _ in range(2):
-        with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
-            launcher()
+    with planned.started_ahead():
+        for _ in range(2):
+            with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
+                launcher()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_the_first_process_is_the_one_that_was_started_ahead() -> None:
-    """A launcher hands out the process that it started ahead, and then starts another."""
+def workers() -> set[int | None]:
+    return {child.pid for child in multiprocessing.active_children() if child.name == "worker-int8"}
+
+
+def test_a_process_that_was_started_ahead_is_taken_or_ended() -> None:
+    """A launcher hands out the process that it started ahead, and then starts another; an untaken one is ended."""
     planned = plan(Settings(variants=("int8",)), FakeAPI)
     (launcher,) = planned.launchers["int8"]
-    planned.start_ahead()
-    first, second = launcher(), launcher()
-    try:
-        workers = {child.pid for child in multiprocessing.active_children() if child.name == "worker-int8"}
-        assert workers == {first.process.pid, second.process.pid}
-    finally:
-        for process, link in (first, second):
-            link.close()
-            process.join(30)
+    with planned.started_ahead():
+        pass
+    assert workers() == set()
+    with planned.started_ahead():
+        first, second = launcher(), launcher()
+        assert workers() == {first.process.pid, second.process.pid}
+    for process, link in (first, second):
+        link.close()
+        process.join(30)
     assert (first.process.exitcode, second.process.exitcode) == (0, 0)
