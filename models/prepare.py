@@ -108,7 +108,7 @@ def evaluated(material: Material, folder: Path, args: argparse.Namespace, comman
     report, sheets = evaluate(plan, judging)
     entries = {name: record_entry(report, name) for name in report.variants}
     card, exact = material.card, report.variants[report.reference].results[CLEAN].score
-    if card.test_accuracy is None and not suspicion(material, report, args):
+    if card.test_accuracy is None and not doubt(material, report):
         card = replace(
             card, test_accuracy=exact.top1.estimate, test_images=exact.images,
             note=f"test_accuracy is that of {report.reference} on the pictures that `{command}` held out",
@@ -119,15 +119,21 @@ def evaluated(material: Material, folder: Path, args: argparse.Namespace, comman
     return report
 
 
-def suspicion(material: Material, report: Report, args: argparse.Namespace) -> str:
-    """Return what is wrong with the accuracy of the reference, and what was assumed; empty if nothing is."""
-    exact, info = report.variants[report.reference].results[CLEAN].score, report.variants[report.reference].info
-    right, said = round(exact.top1.estimate * exact.images), read_card(args.checkpoint)
-    wrong = accuracy.doubt(right, exact.images, len(report.classes), material.card.test_accuracy)
-    if not wrong:
-        return ""
-    assumed = "; ".join(map(str, accuracy.assumptions(info, said, input_of(args))))
-    return f"WARNING: {right} of {exact.images} held-out pictures are right: {wrong}. Is this right? Assumed: {assumed}"
+def doubt(material: Material, report: Report) -> str:
+    """Return what is wrong with the accuracy of the reference; empty if nothing is."""
+    exact = report.variants[report.reference].results[CLEAN].score
+    right = round(exact.top1.estimate * exact.images)
+    return accuracy.doubt(right, exact.images, len(report.classes), material.card.test_accuracy)
+
+
+def remark(material: Material, report: Report, args: argparse.Namespace) -> str:
+    """Return a sentence on the accuracy of the reference that names what was assumed; a warning if it is in doubt."""
+    reference = report.variants[report.reference]
+    assumed = "; ".join(map(str, accuracy.assumptions(reference.info, read_card(args.checkpoint), input_of(args))))
+    share = f"{reference.results[CLEAN].score.top1.estimate:.1%}"
+    if wrong := doubt(material, report):
+        return f"WARNING: {report.reference} is right on {share}, {wrong}. Is what was assumed right? {assumed}"
+    return f"If you expected more than {share} of {report.reference}, check what was assumed: {assumed}"
 
 
 def told(material: Material) -> list[str]:
@@ -196,9 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prepared.put(folder, prepared.contents(material))
         report = evaluated(material, folder, args, command)
     if report:
-        print("", table.main_table(report), "", sep="\n")
-        if warning := suspicion(material, report, args):
-            print(warning, end="\n\n")
+        print("", table.main_table(report), "", remark(material, report, args), "", sep="\n")
     print(f"{args.out}: prepared in {time.perf_counter() - began:.0f} s. Next: make serve CHECKPOINT={args.out}")
 
 
