@@ -22,9 +22,10 @@ from safetensors.numpy import save as serialize
 from tqdm import tqdm
 
 from common import machine
+from common.statistics import mcnemar
 from models import accuracy, checkpoint, files, labelled, pictures, prepared
 from models.calibrate import MOST_IMAGES
-from models.card import read_card
+from models.card import Preparation, read_card
 from models.command import one_sentence
 from models.engines.device import gpus
 from models.engines.network import fold
@@ -34,6 +35,7 @@ from models.evaluation.report import CLEAN, Report, record_entry
 from models.evaluation.run import Plan, evaluate
 from models.files import CheckpointError
 from models.flags import add_input, device, input_of, positive, variants, whole
+from models.loading import load
 from models.prepared import NAME, Material
 from models.split import MOST_HELD_OUT, SHARE, split
 from models.variants import DEFAULT_VARIANTS, VARIANTS, native_variants, with_references
@@ -42,6 +44,12 @@ BATCH_SIZES = (1, 32)
 """The sizes of the timed batches, as far as there are so many pictures."""
 BATCH_IMAGES = 64
 """Pictures in the timed batches of each size."""
+
+
+POOL_IMAGES = 60
+"""Held-out pictures on which both choices of max-pool are tried."""
+POOL_LEVEL = 0.001
+"""A difference between the two counts if chance gives one as large more rarely."""
 
 
 def gathered(args: argparse.Namespace) -> Material:
@@ -88,8 +96,13 @@ def runs_here() -> tuple[str, ...]:
     return with_references(tuple(dict.fromkeys((*on_gpu, *on_cpu, *native))), count)
 
 
-def evaluated(material: Material, folder: Path, args: argparse.Namespace, command: str) -> Report | None:
-    """Evaluate the network in `folder` on the held-out pictures, and write the results there; None without labels."""
+def evaluated(
+    material: Material, folder: Path, args: argparse.Namespace, command: str, *, is_doubtful: bool
+) -> Report | None:
+    """Evaluate the network in `folder` on the held-out pictures, and write the results there; None without labels.
+
+    The accuracy goes onto a card without one, unless it is doubtful that the network is served as it was trained.
+    """
     judging = material.judging
     if judging is None:
         return None
@@ -108,7 +121,7 @@ def evaluated(material: Material, folder: Path, args: argparse.Namespace, comman
     report, sheets = evaluate(plan, judging)
     entries = {name: record_entry(report, name) for name in report.variants}
     card, exact = material.card, report.variants[report.reference].results[CLEAN].score
-    if card.test_accuracy is None and not suspicion(material, report, args):
+    if card.test_accuracy is None and not is_doubtful and not doubt(material, report):
         card = replace(
             card, test_accuracy=exact.top1.estimate, test_images=exact.images,
             note=f"test_accuracy is that of {report.reference} on the pictures that `{command}` held out",
@@ -119,15 +132,45 @@ def evaluated(material: Material, folder: Path, args: argparse.Namespace, comman
     return report
 
 
-def suspicion(material: Material, report: Report, args: argparse.Namespace) -> str:
-    """Return what is wrong with the accuracy of the reference, and what was assumed; empty if nothing is."""
-    exact, info = report.variants[report.reference].results[CLEAN].score, report.variants[report.reference].info
-    right, said = round(exact.top1.estimate * exact.images), read_card(args.checkpoint)
-    wrong = accuracy.doubt(right, exact.images, len(report.classes), material.card.test_accuracy)
-    if not wrong:
+def doubt(material: Material, report: Report) -> str:
+    """Return what is wrong with the accuracy of the reference; empty if nothing is."""
+    exact = report.variants[report.reference].results[CLEAN].score
+    right = round(exact.top1.estimate * exact.images)
+    return accuracy.doubt(right, exact.images, len(report.classes), material.card.test_accuracy)
+
+
+def with_other_pool(material: Material, folder: Path, args: argparse.Namespace) -> str:
+    """Return a warning if the network is clearly better with the other choice of max-pool, where nobody said which.
+
+    The exact test of McNemar compares both on the first POOL_IMAGES held-out pictures, in FP32 on the CPU.
+    """
+    judging = material.judging
+    if judging is None or read_card(args.checkpoint, input_of(args)).max_pool is not None:
         return ""
-    assumed = "; ".join(map(str, accuracy.assumptions(info, said, input_of(args))))
-    return f"WARNING: {right} of {exact.images} held-out pictures are right: {wrong}. Is this right? Assumed: {assumed}"
+    seen, is_pooled = judging.first(POOL_IMAGES), material.network.architecture.max_pool
+    right = []
+    for has_pool in (is_pooled, not is_pooled):
+        said = Preparation(max_pool=has_pool)
+        engine = load("fp32-cpu", threads=args.threads, checkpoint=folder, preparation=said)
+        right.append(engine.run(seen.images).logits.argmax(1) == seen.labels)
+    as_it_is, other = right
+    p_value = mcnemar(int((as_it_is & ~other).sum()), int((other & ~as_it_is).sum()))
+    if other.sum() <= as_it_is.sum() or p_value > POOL_LEVEL:
+        return ""
+    flag = "--no-max-pool" if is_pooled else "--max-pool"
+    return (
+        f"WARNING: with {flag}, {other.mean():.1%} of {len(other)} pictures are right instead of {as_it_is.mean():.1%}"
+    )
+
+
+def remark(material: Material, report: Report, args: argparse.Namespace) -> str:
+    """Return a sentence on the accuracy of the reference that names what was assumed; a warning if it is in doubt."""
+    reference = report.variants[report.reference]
+    assumed = "; ".join(map(str, accuracy.assumptions(reference.info, read_card(args.checkpoint), input_of(args))))
+    share = f"{reference.results[CLEAN].score.top1.estimate:.1%}"
+    if wrong := doubt(material, report):
+        return f"WARNING: {report.reference} is right on {share}, {wrong}. Is what was assumed right? {assumed}"
+    return f"If you expected more than {share} of {report.reference}, check what was assumed: {assumed}"
 
 
 def told(material: Material) -> list[str]:
@@ -194,11 +237,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         material = gathered(args)
         print(*told(material), sep="\n", flush=True)
         prepared.put(folder, prepared.contents(material))
-        report = evaluated(material, folder, args, command)
+        pool = with_other_pool(material, folder, args)
+        report = evaluated(material, folder, args, command, is_doubtful=bool(pool))
     if report:
-        print("", table.main_table(report), "", sep="\n")
-        if warning := suspicion(material, report, args):
-            print(warning, end="\n\n")
+        print("", table.main_table(report), "", remark(material, report, args), *filter(None, [pool]), "", sep="\n")
     print(f"{args.out}: prepared in {time.perf_counter() - began:.0f} s. Next: make serve CHECKPOINT={args.out}")
 
 

@@ -80,10 +80,6 @@ def test_variants_go_to_both(tmp_path: Path) -> None:
     assert "--variants fp32,int8" in (tmp_path / "loadtest-flags").read_text()
 
 
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [("", ",".join(("fp32", "fp16", "int8", *native_variants(machine.usable_flags())))), ("int8", "")],
-)
 def test_a_prepared_folder_is_served_and_its_images_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """CHECKPOINT names it for both; the user's own --images win."""
     (tmp_path / "mine").mkdir()
@@ -95,6 +91,10 @@ def test_a_prepared_folder_is_served_and_its_images_are_sent(tmp_path: Path, mon
     assert "--images mine" not in (tmp_path / "loadtest-flags").read_text()
 
 
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [("", ",".join(("fp32", "fp16", "int8", *native_variants(machine.usable_flags())))), ("int8", "")],
+)
 def test_the_cpus_native_variants_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: str, expected: str
 ) -> None:

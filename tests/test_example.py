@@ -9,6 +9,7 @@ import pytest
 from benchmarks import example
 from loadtest.report.schema import read
 from models import prepare
+from models.card import read_card
 
 ROOT = Path(__file__).parents[1]
 FLAGS = "--input-size 64 --mean 0.4914,0.4822,0.4465 --std 0.2470,0.2435,0.2616 --no-max-pool --held-out 12 --threads 1"
@@ -36,3 +37,15 @@ def test_from_a_pt_file_to_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert row.images == 12
     assert row.accuracy is not None
     assert row.accuracy.estimate > 0.7
+
+
+@pytest.mark.slow
+def test_a_wrong_pool_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A 7x7 stem usually has a max-pool. Where nobody says so, and the pictures say no, a warning names the flag."""
+    example.main(["--out", str(tmp_path), "--photos", "6"])
+    flags = FLAGS.replace("--no-max-pool --held-out 12", "--held-out 30 --variants fp32-cpu").split()
+    prepare.main(
+        [str(tmp_path / "mine.pt"), "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "x"), *flags]
+    )
+    assert "WARNING: with --no-max-pool, 9" in capsys.readouterr().out
+    assert read_card(tmp_path / "x").test_accuracy is None
