@@ -110,7 +110,7 @@ class TimedProtocol(StrictProtocol):
         if self.transport.is_closing():
             return False
         file = self.transport.get_extra_info("socket").fileno()
-        return any(fcntl.ioctl(file, termios.FIONREAD, bytes(4)))
+        return file >= 0 and any(fcntl.ioctl(file, termios.FIONREAD, bytes(4)))  # -1: closed, which uvloop tells late
 
     def on_message_begin(self) -> None:
         """Count the bytes of a new head."""

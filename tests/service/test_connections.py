@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import uvicorn
 from starlette.responses import PlainTextResponse
+from uvicorn.server import ServerState
 
 from service.http.connections import LimitedServer
 from service.http.sliced import SLICE_BYTES, SlicedResponse
@@ -45,6 +47,16 @@ async def asked(port: int, context: ssl.SSLContext | None = None) -> bytes:
     line = await reader.readuntil(b"\r\n\r\n")
     writer.close()
     return line
+
+
+def test_a_connection_that_is_already_closed_does_not_stop_the_stop() -> None:
+    """uvloop may have closed a socket before its transport says so."""
+    closed = socket.socket()
+    closed.close()
+    protocol = limited_to(SECONDS)(uvicorn.Config(None), ServerState(), {})  # type: ignore[call-arg]
+    protocol.transport = Mock(is_closing=lambda: False, get_extra_info=lambda _: closed)  # type: ignore[attr-defined]
+    protocol.shutdown()  # type: ignore[attr-defined]
+    protocol.transport.close.assert_called_once_with()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("is_https", [False, True])

@@ -270,7 +270,7 @@ def test_a_refusal_is_let_go_at_once() -> None:
     app = build_server(Settings(variants=("fp32",))).front
 
     def alive() -> int:
-        return sum(isinstance(each, ServiceError) for each in gc.get_objects())
+        return sum(type(each) is ServiceError for each in gc.get_objects())
 
     async def left() -> int:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
