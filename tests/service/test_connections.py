@@ -53,10 +53,14 @@ def test_a_connection_that_is_already_closed_does_not_stop_the_stop() -> None:
     """uvloop may have closed a socket before its transport says so."""
     closed = socket.socket()
     closed.close()
-    protocol = limited_to(SECONDS)(uvicorn.Config(None), ServerState(), {})  # type: ignore[call-arg]
-    protocol.transport = Mock(is_closing=lambda: False, get_extra_info=lambda _: closed)  # type: ignore[attr-defined]
-    protocol.shutdown()  # type: ignore[attr-defined]
-    protocol.transport.close.assert_called_once_with()  # type: ignore[attr-defined]
+
+    async def stop() -> Mock:
+        protocol: Any = limited_to(SECONDS)(uvicorn.Config(None), ServerState(), {})  # type: ignore[call-arg]
+        protocol.transport = Mock(is_closing=lambda: False, get_extra_info=lambda _: closed)
+        protocol.shutdown()
+        return protocol.transport
+
+    asyncio.run(stop()).close.assert_called_once_with()
 
 
 @pytest.mark.parametrize("is_https", [False, True])
