@@ -1,5 +1,6 @@
 """The life of a worker process: load the engine, then answer batch after batch until the socket ends."""
 
+import gc
 import logging
 import os
 import signal
@@ -62,6 +63,7 @@ class Loop:
                 self._link.sendall(wire.message(wire.REFUSED, self._api.refusal))
                 return
             assert self._api.info is not None
+            gc.freeze()  # what lives until the end, modules above all, is not searched for garbage again and again
             self._link.sendall(self._news() + wire.message(wire.READY, self._api.info))
             while (received := wire.receive(self._link)) is not None:
                 answer = self._answer(received[1])
