@@ -26,7 +26,7 @@ from models.preprocess import SIDE
 from models.topology import Input
 from models.variants import VariantUnavailable
 
-SAMPLE, FEWEST = 300, 60
+SAMPLE, FEWEST = 300, 16
 """Images of the sample of 32 pixels, and the fewest of larger ones."""
 WARM_UP = 3
 """Untimed calls after a batch size was prepared."""

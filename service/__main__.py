@@ -7,8 +7,8 @@ def main(argv: list[str] | None = None) -> None:
     """Serve with the settings from flags and environment."""
     forks.begin()
     # The fork server imports its modules while this process imports these.
+    from service.flags import parse  # noqa: PLC0415
     from service.serving import serve  # noqa: PLC0415
-    from service.settings import parse  # noqa: PLC0415
 
     serve(parse(argv))
 

@@ -1,15 +1,12 @@
 """Settings: one field is one environment variable (`PRECISION_PORT`) and one flag (`--port`)."""
 
-import argparse
 import ipaddress
 import re
 import ssl
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.card import Preparation
@@ -27,11 +24,6 @@ Channels = Annotated[tuple[Share, Share, Share], NoDecode]
 ALL = "all"
 """The name that stands for all other variants, in a setting that can differ between variants."""
 PER_VARIANT = "; or per variant:"
-SWITCHES: dict[Any, dict[str, Any]] = {
-    bool: {"action": "store_true"},
-    bool | None: {"action": argparse.BooleanOptionalAction},
-}
-"""How argparse reads a flag without a value, by the type of its field."""
 
 
 class Settings(BaseSettings):
@@ -283,40 +275,3 @@ Number = TypeVar("Number", int, float)
 def for_variant(numbers: dict[str, Number], variant: str) -> Number:
     """Return a variant's value of a setting that can differ between variants."""
     return numbers.get(variant, numbers[ALL])
-
-
-def as_text(value: Any) -> Any:
-    """Return a setting as it is written in a flag."""
-    if isinstance(value, dict):
-        return ",".join(str(number) if name == ALL else f"{name}={number}" for name, number in value.items())
-    return ",".join(value) if isinstance(value, tuple) else value
-
-
-def parse(argv: list[str] | None = None) -> Settings:
-    """Return the settings: flags first, then environment, then defaults. Exit with one line per mistake."""
-    parser = argparse.ArgumentParser(
-        prog="python -m service",
-        description="Serve a ResNet, bundled or your own, in several precisions over HTTP.",
-    )
-    for name, field in Settings.model_fields.items():
-        text = f"{field.description} (default {as_text(field.default)}; {PREFIX}{name.upper()})".replace("%", "%%")
-        parser.add_argument(
-            _flag(name), dest=name, default=argparse.SUPPRESS, help=text, **SWITCHES.get(field.annotation, {})
-        )
-    given = vars(parser.parse_args(argv))
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        print(*map(_mistake, error.errors()), sep="\n", file=sys.stderr)
-        sys.exit(2)
-
-
-def _mistake(details: Mapping[str, Any]) -> str:
-    """Return a line with flag, variable, expectation and value; a key is not shown."""
-    name = str(details["loc"][0]) if details["loc"] else "settings"
-    got = "a value that is not shown" if name == "api_keys" else repr(details["input"])
-    return f"error: {_flag(name)} ({PREFIX}{name.upper()}): {details['msg']}, got {got}"
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

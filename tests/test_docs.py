@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from service.errors import REASONS
+from service.flags import as_text
 from service.metric_rows import DROPPED, MEMORY, ROWS
 from service.server import build_server
-from service.settings import PREFIX, Settings, as_text
+from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -34,7 +34,7 @@ LATE_IMPORTS = {
     ("models.engines.device", "torch"): TORCH,
     ("models.engines.gpu_layers", "torch._dynamo"): "seconds that the other ways to run the layers do without",
     ("service.__main__", "service.serving"): AHEAD,
-    ("service.__main__", "service.settings"): AHEAD,
+    ("service.__main__", "service.flags"): AHEAD,
     ("service.serving", "service.server"): AHEAD,
     ("service.serving", "service.tracing"): AHEAD,
     ("service.tracing", "opentelemetry"): EXTRA,

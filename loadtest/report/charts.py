@@ -144,9 +144,7 @@ def energy(group: Group) -> Chart | None:
     words = "; ".join(
         f"{c.arm}, {w}: {significant(c.energy.joules.estimate)} J" for w, cs in panels.items() for c in cs if c.energy
     )
-    note = (
-        "Joules of the whole machine per 1,000 images, with 95 % intervals. The pale part is what the idle machine uses"
-    )
+    note = "Joules of the whole machine per 1,000 images, with 95 % intervals. The faint part is the idle machine's"
     return Chart("Energy", f"{note}. {words}", svg(made), note)
 
 

@@ -33,7 +33,7 @@ def answer(engine: Engine, images: Images, batch_size: int, place: Path | None, 
     if place and (known := _read(place, key)) is not None:
         return known
     parts = []
-    with tqdm(total=len(images), desc=title, unit="img", leave=False) as bar:
+    with tqdm(total=len(images), desc=title, unit="img", leave=False, disable=None) as bar:
         for start in range(0, len(images), batch_size):
             parts.append(_run(engine, images[start : start + batch_size]))
             bar.update(len(parts[-1]))

@@ -54,7 +54,7 @@ def measure(engines: Mapping[str, Engine], images: Images, sizes: Sequence[int],
         for engine in engines.values():
             engine.warm_up([size])
             engine.run(batches[0])
-        for batch in tqdm(batches, desc=f"batches of {size}", leave=False):
+        for batch in tqdm(batches, desc=f"batches of {size}", leave=False, disable=None):
             for name in random.permutation(list(engines)).tolist():
                 done = engines[name].run(batch)
                 found.append(

@@ -6,7 +6,6 @@ in OUT; the same command continues a study that was stopped. Rows that need trai
 """
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -30,6 +29,9 @@ from models.study.bounding import labels_mean_classes
 from models.study.building import Source
 from models.study.recipes import QUICK, RECIPES
 from models.study.work import PARTS, QUICK_BATCH, QUICK_IMAGES, QUICK_STEPS, Study, Task
+
+ALL_IMAGES = 10_000
+"""Of CIFAR-10's test set."""
 
 
 def run(tasks: Sequence[Task]) -> None:
@@ -71,7 +73,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=",".join(PARTS),
         help="comma-separated measurements besides the rows (%(default)s)",
     )
-    add("--images", type=flags.positive, default=10_000, help="test images, from the first (%(default)s)")
+    add("--images", type=flags.positive, default=ALL_IMAGES, help="test images, from the first (%(default)s)")
     add("--train", action="store_true", help="train the rows that need it; each takes about an hour on two cores")
     add("--training-steps", type=flags.positive, help="of each trained row (the row's)")
     add("--adaround-steps", type=flags.positive, help="for each layer (the row's)")
@@ -81,8 +83,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.quick:
         args.recipes, args.images, args.train = QUICK, QUICK_IMAGES, True
         args.training_steps = args.adaround_steps = QUICK_STEPS
-    args.command = shlex.join(["python", "-m", "models.study", *(sys.argv[1:] if argv is None else argv)])
     return args
+
+
+def command(args: argparse.Namespace) -> str:
+    """Return the command of the page: without the places of files, which differ between machines."""
+    given = (args.quick and " --quick", args.images != ALL_IMAGES and not args.quick and f" --images {args.images}")
+    return "python -m models.study" + "".join(part for part in given if part)
 
 
 def prepared(args: argparse.Namespace) -> Study:
@@ -113,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence():
         study = prepared(args)
         run(study.tasks())
-        found = found_on_disk.read(args.out, args.command, study.outcome)
+        found = found_on_disk.read(args.out, command(args), study.outcome)
         page.write(found, args.page)
     print(f"{args.page}: {len(found.outcomes)} of {len(RECIPES)} recipes")
 

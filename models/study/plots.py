@@ -42,6 +42,8 @@ def draw(points: Sequence[Point], label: str, title: str, path: Path) -> None:
     for point in best:
         axes.annotate(point.name, (point.cost, point.top1), xytext=(5, 6), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel(label)
     axes.set_ylabel("top-1, %")
     axes.set_title(title)

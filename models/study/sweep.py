@@ -12,7 +12,7 @@ from models.study.recipes import RECIPES
 
 COUNTS = (16, 64, 256, 512, 1024, 2048)
 SEEDS = (0, 1, 2, 3, 4)
-IMAGES = 1000
+IMAGES = 500
 """Test images that each network answers, the first ones."""
 BASE = "int8-least-squares"
 """The recipe whose observer and images vary."""

@@ -50,7 +50,9 @@ def recipes_table(found: Found) -> str:
         if rows:
             cells = [_cells(found, row, whole) for row in rows]
             notes = [f"- `{row.name}`: {note}" for row in rows if (note := found.outcomes[row.name].note)]
-            parts.append("\n".join([f"### {family.capitalize()}\n", markdown(header, cells), "", *notes]).strip())
+            parts.append(
+                "\n".join([f"### {family[0].upper()}{family[1:]}\n", markdown(header, cells), "", *notes]).strip()
+            )
     return "## Recipes\n\n" + "\n\n".join(parts)
 
 

@@ -51,7 +51,7 @@ def verdict(bar: Bar, one: Outcome) -> str:
     if bar.loss is None:
         if difference.high is not None and difference.high < 0:
             missed.append(f"by {-100 * difference.high:.2f} points beyond the interval")
-    elif (beyond := -100 * difference.estimate - bar.loss) > 0:
+    elif (beyond := round(-100 * difference.estimate - bar.loss, 6)) > 0:
         missed.append(f"by {beyond:.2f} points")
     if (short := bar.least_top1 - 100 * one.score.top1.estimate) >= 0 and bar.least_top1:
         missed.append(f"top-1 by {short:.2f} points")

@@ -100,8 +100,8 @@ class Study:
             Task(row.name, self.expected(row), partial(self.is_done, row), partial(self.recipe, row)) for row in rows
         ]
         parts: tuple[tuple[str, type, float, Callable[[str], object]], ...] = (
-            ("sensitivity", sensitivity.Sensitivity, 1500, self.sensitivity),
-            ("sweep", sweep.Sweep, 2400, self.sweep),
+            ("sensitivity", sensitivity.Sensitivity, 1000, self.sensitivity),
+            ("sweep", sweep.Sweep, 1400, self.sweep),
             ("speed", speed.Speeds, 300, self.speed),
         )
         for name, kind, seconds, measure in parts:

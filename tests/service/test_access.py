@@ -11,9 +11,10 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from service.flags import parse
 from service.http.keys import Keys
 from service.server import build_server
-from service.settings import Settings, parse
+from service.settings import Settings
 from tests.service.pictures import png
 from tests.service.processes import Service, running, until
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from service.settings import Settings, for_variant, parse
+from service.flags import parse
+from service.settings import Settings, for_variant
 
 
 def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

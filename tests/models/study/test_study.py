@@ -1,5 +1,6 @@
 """The study as a whole: training that resumes, the search for a bound, and the way from recipes to the page."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import checkpoint, cifar10, files
+from models import checkpoint, cifar10, files, quantize
+from models.engines import quantized
 from models.engines.network import fold
+from models.evaluation import statistics
 from models.study import __main__ as study
-from models.study import bound, page, qat, ranges, running, verdicts
+from models.study import bound, bounding, page, qat, ranges, running, verdicts
 from models.study.plots import Point, front
 from models.study.recipes import QUICK, RECIPES
 
@@ -32,7 +35,7 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(tiny_dataset: Path,
     """A run that stopped after its first step, and resumed, ends with the weights and steps of a whole run."""
     state, card = checkpoint.load(files.BUNDLED)
     network, images = fold(state, card), ranges.images_for(tiny_dataset, 4)
-    plan = qat.Plan("w4a4-distilled", card.sha256, steps=2, batch_size=4)
+    plan = qat.Plan("w4a4-distilled", card.sha256, steps=2, batch_size=2)
     whole = qat.train(plan, network, images, tiny_dataset, tmp_path / "whole", CPU)
     begun = qat.Training(plan, network, ranges.of_recipe(network, RECIPES[plan.recipe], images), CPU)
     pixels, labels = (torch.from_numpy(part.copy()) for part in cifar10.read(tiny_dataset, "train"))
@@ -49,7 +52,7 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(tiny_dataset: Path,
 
 @dataclass(frozen=True)
 class Fake:
-    """A network of three layers, those not kept of which spoil so many of 1,000 answers."""
+    """A network of three layers, those not kept of which spoil the answers to images of some values."""
 
     kept: frozenset[str]
 
@@ -57,14 +60,12 @@ class Fake:
         return iter(SimpleNamespace(spec=SimpleNamespace(name=name)) for name in SPOILS)
 
     def answer(self, images: np.ndarray) -> np.ndarray:
-        spoilt = sum(count for name, count in SPOILS.items() if name not in self.kept)
-        logits = np.eye(10, dtype=np.float32)[np.zeros(len(images), int)]
-        logits[: spoilt * len(images) // 1000] = np.eye(10)[1]
-        return logits
+        spoilt = {value for name, values in SPOILS.items() if name not in self.kept for value in values}
+        return np.eye(10, dtype=np.float32)[[int(value in spoilt) for value in images[:, 0, 0, 0]]]
 
 
-SPOILS = {"harmless": 0, "bad": 100, "little": 5}
-"""Of 1,000 answers, by layer."""
+SPOILS = {"harmless": range(0), "bad": range(20), "little": range(20, 21)}
+"""Values of the images, which have 0 to 199, by layer."""
 
 
 @pytest.mark.parametrize(("bound_", "kept"), [(0.03, ("bad",)), (0.008, ("bad", "little")), (0.5, ())])
@@ -73,12 +74,37 @@ def test_the_bound_keeps_the_layers_that_matter(
 ) -> None:
     """The search keeps the worst layers until the interval of the loss is within the bound."""
     monkeypatch.setattr(running, "forward", lambda network, _threads: network.answer)
-    images, labels = np.zeros((1000, 3, 2, 2), np.uint8), np.zeros(1000, np.int64)
+    values = (np.arange(1000) % 200).astype(np.uint8)
+    images, labels = np.broadcast_to(values[:, None, None, None], (1000, 3, 2, 2)), np.zeros(1000, np.int64)
     reference = Fake(frozenset(SPOILS)).answer(images)
     choose: Any = Fake
     found = bound.search(choose, reference, images, labels, bound_, threads=1)
     assert found.kept == kept
     assert found.is_met
+
+
+def test_quantize_keeps_the_layers_of_the_bound(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The artifact has the kept layers in FP32; a sentence says which, what they lose and what they cost."""
+    state, card = checkpoint.load(files.BUNDLED)
+    network = fold(state, card)
+    shown = bounding.labelled(files.BUNDLED, card, network, tiny_dataset, 2)
+    assert (shown.images.shape, shown.labels.tolist()) == ((2, 3, 32, 32), [0, 1])
+    logits = np.eye(10)[[0, 1]]
+    paired = statistics.compare(logits, logits, shown.labels, "fp32")
+    fixed = bound.Bounded(("layer1.0.conv1",), (), paired, 0.001, 2, ())
+    monkeypatch.setattr(bound, "search", lambda *_: fixed)
+    monkeypatch.setattr(bounding, "CALLS", 1)
+    integers = quantized.quantize(network, {layer.spec.name: (0.0, 5.0) for layer in network}, quantized.FULL_LIMIT)
+    mixed, sentence = bounding.within(network, integers, shown, 0.001)
+    assert [layer.spec.name for layer in mixed if layer.is_floating] == ["layer1.0.conv1"]
+    assert re.search(r"kept in FP32: layer1.0.conv1; .+NOT within the bound of 0.1 points; .+ ms all in INT8", sentence)
+
+
+def test_a_bound_needs_an_artifact(capsys: pytest.CaptureFixture[str]) -> None:
+    """--max-drop without --artifact is an error: the calibration alone keeps no layer."""
+    with pytest.raises(SystemExit):
+        quantize.main(["--max-drop", "0.1"])
+    assert "expected a number above 0 and --artifact" in capsys.readouterr().err
 
 
 def test_the_front_has_what_nothing_beats() -> None:

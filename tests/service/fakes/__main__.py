@@ -5,8 +5,8 @@ multiprocessing imports a main module anew in each worker and decoder, which tak
 
 import sys
 
+from service.flags import parse
 from service.serving import serve
-from service.settings import parse
 from tests.service.fakes import FakeAPI
 
 if __name__ == "__main__":
