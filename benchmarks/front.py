@@ -9,8 +9,8 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -168,20 +168,9 @@ def bounds_table(costs: dict[str, Cost]) -> str:
 def costs_here(png_result: Round, core: int, seconds: float) -> dict[str, Cost]:
     """Return the costs on this machine; the engines run on one core."""
     front, behind = png_result.http_cpu / 1e6, (png_result.cpu - png_result.http_cpu) / 1e6
-    with bound_to({core}):
+    with machine.bound_to({core}):
         engines = {name: 1 / bare(name, BATCH_SIZE, seconds) for name in ("int8", "fp32")}
     return {f"{name}, this machine": Cost(front, engine, behind) for name, engine in engines.items()}
-
-
-@contextmanager
-def bound_to(cores: set[int]) -> Iterator[None]:
-    """Bind this thread, and the processes that it starts meanwhile, to the cores."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def conditions(rounds: int, seconds: int) -> str:
@@ -207,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
     port = free_port()
     contenders = requests(f"http://127.0.0.1:{port}/predict/fp32")
     with (
-        bound_to(set(others)),
+        machine.bound_to(set(others)),
         tempfile.TemporaryDirectory() as folder,
         process("benchmarks.noop", "service", str(port)) as server,
     ):

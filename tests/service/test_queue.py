@@ -18,6 +18,7 @@ from service.errors import ServiceError
 from service.prediction import Prediction
 from service.workers.pool import Pool
 from service.workers.queue import Entry, Queue
+from tests.service.processes import eventually
 
 
 def images(count: int) -> NDArray[np.uint8]:
@@ -103,10 +104,10 @@ def test_a_request_that_failed_in_the_queue_is_let_go_at_once() -> None:
         with suppress(ServiceError):
             prediction = Prediction(None, Request({"type": "http"}), "int8", "an id", 0.0)
             await prediction.execute(pool, images(4), Deadline(time.perf_counter(), 5))
-        await asyncio.sleep(0)  # the loop holds the last future until the end of its step
-        is_gone = errors[0]() is None
-        gc.enable()
-        assert is_gone
+        try:
+            await eventually(lambda: errors[0]() is None, 5)  # the loop holds the last future until its step ends
+        finally:
+            gc.enable()
 
     run(scenario())
 
