@@ -102,7 +102,7 @@ class Worker:
         self._held: list[Entry] = []
         self._held_since = 0.0
         self._held_images = 0
-        self._transport: asyncio.WriteTransport
+        self._link: wire.Link
         self._link_is_up = False
         self._hang_timer: asyncio.TimerHandle | None = None
 
@@ -120,7 +120,7 @@ class Worker:
         """Send a batch to the idle worker. Its entries end when the worker answers or is lost."""
         self._held, self._held_since = batch, time.perf_counter()
         self._held_images = sum(len(entry.pixels) for entry in batch)
-        self._transport.write(wire.frame(wire.BATCH, b"".join(entry.pixels.tobytes() for entry in batch)))
+        self._link.send(wire.frame(wire.BATCH, b"".join(entry.pixels.tobytes() for entry in batch)))
         self._expect_within(self.settings.hang_timeout, "the worker hung: no answer")
 
     async def supervise(self) -> None:
@@ -190,17 +190,18 @@ class Worker:
 
     async def _talk(self, ours: socket.socket) -> None:
         """Connect to the started process and serve it until one side gives up."""
-        link = wire.Link(self._receive, lambda: self._end(Silence("the worker died")))
-        self._transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+        self._link = wire.Link(self._receive, lambda: self._end(Silence("the worker died")))
+        # Before the connection, over which a worker that was started ahead may at once say that it is ready.
         self._expect_within(self.settings.load_timeout, "the worker hung: not loaded")
         try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: self._link, sock=ours)
             await self._ended
         finally:
             self._link_is_up = False
             self._stop_timer()
             lost = f"the {self.name} worker was lost while it held this request; try again"
             self._lose_held(ServiceError("worker_lost", lost))
-            self._transport.abort()
+            self._link.close()
 
     def _receive(self, kind: bytes, payload: bytes) -> None:
         if kind == wire.ALLOCATOR:

@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +145,20 @@ class Link(asyncio.Protocol):
         self._on_frame = on_frame
         self._on_end = on_end
         self._buffer = bytearray()
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is none of asyncio's classes
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame over the connection, which was made: the other side spoke first."""
+        assert self._transport is not None
+        self._transport.write(frame)
+
+    def close(self) -> None:
+        """End the connection if it was made. What waits to be sent is lost."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

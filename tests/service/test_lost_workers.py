@@ -10,7 +10,7 @@ import pytest
 
 from tests.service import fakes
 from tests.service.pictures import png
-from tests.service.processes import Service, running, until
+from tests.service.processes import Service, is_running, running, until
 
 FAKES = "tests.service.fakes"
 PNG = {"content-type": "image/png"}
@@ -69,7 +69,7 @@ def test_a_stopped_worker_is_noticed_and_replaced(service: Service) -> None:
     stopped.suspend()
     assert post(service, 1).status_code == 503
     until(lambda: service.state("fp32") == "ready" and post(service, 1).status_code == 200, what="recovery")
-    assert not stopped.is_running()
+    assert not is_running(stopped)
 
 
 def test_an_idle_workers_death_costs_no_request(service: Service) -> None:

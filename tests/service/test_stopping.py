@@ -12,7 +12,7 @@ import pytest
 
 from tests.service import fakes
 from tests.service.pictures import png
-from tests.service.processes import Service, running, until
+from tests.service.processes import Service, is_running, running, until
 
 FAKES = "tests.service.fakes"
 PNG = {"content-type": "image/png"}
@@ -73,7 +73,7 @@ def test_workers_do_not_outlive_a_killed_service() -> None:
         worker = service.worker()
         service.process.kill()
         service.process.wait()
-        until(lambda: not worker.is_running() or worker.status() == "zombie", what="the worker's end")
+        until(lambda: not is_running(worker), what="the worker's end")
 
 
 def test_sigterm_under_load_loses_no_answer() -> None:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from service.errors import REASONS, ServiceError
+from service.errors import REASONS
 from service.settings import Settings
 from service.workers import supervisor, wire
 from service.workers.pool import Pool, Unobserved
@@ -179,48 +179,6 @@ def test_a_shortage_of_threads_takes_no_worker_along(monkeypatch: pytest.MonkeyP
     assert scene.seen.restarts == ["died"]
 
 
-def test_what_waits_for_a_lost_worker_fails_as_new_requests_do() -> None:
-    """At once, with the state and the reason: nobody knows whether the next start succeeds, nor how long it takes."""
-
-    async def act(scene: Scene) -> None:
-        await scene.seen.until(lambda: scene.pool.state == "ready")
-        pixels = np.zeros((scene.pool.max_batch_size, 3, 32, 32), np.uint8)
-        (held,) = scene.pool.submit(pixels, 60)
-        scene.pool.dispatch()
-        (waits,) = scene.pool.submit(pixels, 60)
-        scene.processes[0].link.close()
-        with pytest.raises(ServiceError, match="fp32 is starting: the worker died") as of_waiting:
-            await asyncio.wait_for(waits.answer, 30)
-        with pytest.raises(ServiceError) as of_new:
-            scene.pool.submit(pixels, 60)
-        with pytest.raises(ServiceError) as of_held:
-            await asyncio.wait_for(held.answer, 30)
-        errors = [raised.value for raised in (of_waiting, of_new, of_held)]
-        assert [error.reason.word for error in errors] == ["starting", "starting", "worker_lost"]
-        assert errors[0].detail == errors[1].detail
-        assert scene.pool.queue.images == 0
-
-    play(act, Lives((ready(),), LOADS))
-
-
-def test_what_waits_stays_while_another_worker_is_ready() -> None:
-    """The loss of one worker of two fails only the requests that it held."""
-
-    async def act(scene: Scene) -> None:
-        await scene.seen.until(lambda: scene.seen.workers == ["ready", "ready"])
-        pixels = np.zeros((scene.pool.max_batch_size, 3, 32, 32), np.uint8)
-        first, _ = scene.pool.submit(pixels, 60) + scene.pool.submit(pixels, 60)
-        scene.pool.dispatch()
-        (waits,) = scene.pool.submit(pixels, 60)
-        scene.lives[0].processes[0].link.close()
-        with pytest.raises(ServiceError, match="was lost while it held this request"):
-            await asyncio.wait_for(first.answer, 30)
-        assert not waits.answer.done()
-        assert scene.pool.queue.images == len(pixels)
-
-    play(act, Lives((ready(),), LOADS), Lives((ready(),)))
-
-
 def test_a_worker_is_killed_though_nobody_waits_for_its_end() -> None:
     """The service stops within the half second that a lost worker gets to end by itself."""
 
@@ -235,6 +193,34 @@ def test_a_worker_is_killed_though_nobody_waits_for_its_end() -> None:
         assert process.is_killed
 
     play(act, Lives((ready(),), stuck=True))
+
+
+def test_a_worker_that_is_ready_at_once_is_not_killed_as_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was started ahead may say so before the connection to it returns: the timer of its load is stopped."""
+
+    async def act(scene: Scene) -> None:
+        loop, timers = asyncio.get_running_loop(), []
+        connect, call_later = loop.create_unix_connection, loop.call_later
+
+        async def return_late(*arguments: Any, **options: Any) -> Any:
+            connection = await connect(*arguments, **options)
+            await scene.seen.until(lambda: scene.pool.state == "ready")
+            return connection
+
+        def note(delay: float, *arguments: Any) -> asyncio.TimerHandle:
+            timer = call_later(delay, *arguments)
+            if delay == scene.pool.settings.load_timeout:
+                timers.append(timer)
+            return timer
+
+        monkeypatch.setattr(loop, "create_unix_connection", return_late)
+        monkeypatch.setattr(loop, "call_later", note)
+        await scene.seen.until(lambda: scene.pool.state == "ready")
+        scene.pool.submit(np.zeros((1, 3, 32, 32), np.uint8), 30)
+        await asyncio.to_thread(scene.processes[0].link.recv, 1)
+        assert [timer.cancelled() for timer in timers] == [True]
+
+    play(act, Lives((ready(),)))
 
 
 def test_a_new_process_has_no_memory_of_the_last_one() -> None:
