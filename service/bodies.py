@@ -89,6 +89,7 @@ async def received(request: Request, settings: Settings, share: Share, deadline:
 
 async def _read(request: Request, settings: Settings, share: Share, deadline: Deadline) -> bytes:
     arriving = _arriving(settings, deadline)
+    most = settings.max_body_bytes
     chunks, size, is_more = [], 0, True
     try:
         async with asyncio.timeout(arriving.left):
@@ -98,7 +99,7 @@ async def _read(request: Request, settings: Settings, share: Share, deadline: De
                     raise ServiceError("client_closed", "the client went away while it sent the body")
                 chunk: bytes = message.get("body", b"")
                 size += len(chunk)
-                if size > settings.max_body_bytes:
+                if size > most:
                     raise _too_large(settings)
                 share.grow(len(chunk))
                 chunks.append(chunk)

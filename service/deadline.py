@@ -48,6 +48,7 @@ class Deadline:
         """
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        is_over = isinstance(error, TimeoutError)
-        if is_over or (isinstance(error, ServiceError) and error.reason.word == "deadline"):
+        if error is None:
+            return
+        if isinstance(error, TimeoutError) or (isinstance(error, ServiceError) and error.reason.word == "deadline"):
             raise self.error() from None

@@ -119,13 +119,13 @@ def decode(body: bytes, limits: Limits, images: int = 1) -> NDArray[np.uint8]:
         MemoryError: the process may not have the memory that the image needs.
     """
     try:
+        if limits.resize is None and plain_png.is_plain(body, limits.side):
+            limits.check_size(limits.side, limits.side, images)
+            if (pixels := plain_png.pixels_of(body, limits.side)) is not None:
+                return pixels
         if size := webp_size(body):  # Pillow needs memory for the canvas before it tells the size
             limits.check_size(*size, images)
         file = _reduced(body, limits.cost.pieces)
-        if limits.resize is None and plain_png.is_plain(file, limits.side):
-            limits.check_size(limits.side, limits.side, images)
-            if (pixels := plain_png.pixels_of(file, limits.side)) is not None:
-                return pixels
         image = Image.open(io.BytesIO(file), formats=FORMATS)
         limits.check_size(image.width, image.height, images)
         return to_pixels(image, limits.side, limits.resize)

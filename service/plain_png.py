@@ -14,7 +14,10 @@ from PIL import Image
 
 END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _CHUNK = struct.Struct(">I4s")
-_CHECKSUM_BYTES = 4
+_START = 41
+"""The first byte of the pixels: signature, header chunk, and the pixels' own length and name come before."""
+_AFTER = bytes(4) + END
+"""As long as what follows the pixels: their checksum and the last chunk."""
 
 
 @cache
@@ -25,18 +28,19 @@ def _beginning(side: int) -> bytes:
 
 
 def is_plain(file: bytes, side: int) -> bool:
-    """Return whether a file begins and ends as a plain PNG of side x side pixels."""
-    return file.startswith(_beginning(side)) and file.endswith(END)
+    """Return whether a file is a PNG of 8-bit RGB, side x side pixels, that has its pixels in one chunk and no more."""
+    return file.startswith(_beginning(side)) and file.endswith(END) and _has_one_chunk(file)
+
+
+def _has_one_chunk(file: bytes) -> bool:
+    length, name = _CHUNK.unpack_from(file, _START - _CHUNK.size)
+    return bool(name == b"IDAT" and _START + length + len(_AFTER) == len(file))
 
 
 def pixels_of(file: bytes, side: int) -> NDArray[np.uint8] | None:
-    """Return a plain PNG as `[3, side, side] uint8`; None if its pixels are not whole, or in several chunks."""
-    start = len(_beginning(side)) + _CHUNK.size
-    length, name = _CHUNK.unpack_from(file, start - _CHUNK.size)
-    if name != b"IDAT" or start + length + _CHECKSUM_BYTES + len(END) != len(file):
-        return None
+    """Return a plain PNG as `[3, side, side] uint8`; None if it is damaged."""
     try:
-        image = Image.frombytes("RGB", (side, side), file[start : start + length], "zip", "RGB", 0)
+        image = Image.frombytes("RGB", (side, side), file[_START : -len(_AFTER)], "zip", "RGB", 0)
     except ValueError:
         return None
     rows = np.frombuffer(image.tobytes(), np.uint8).reshape(side, side, 3)

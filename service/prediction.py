@@ -192,9 +192,11 @@ class Prediction:
 
     def _executed(self, variant: str, enqueued: float, answers: Sequence[Answer]) -> Executed:
         """Put the parts of the request together, in their order."""
+        if len(answers) == 1:
+            return self._executed_at_once(variant, enqueued, answers[0])
         results = [answer.result for answer in answers]
         path = critical_path(results)
-        logits = results[0].logits if len(results) == 1 else np.concatenate([result.logits for result in results])
+        logits = np.concatenate([result.logits for result in results])
         delivered = time.perf_counter()
         return Executed(
             variant=variant,
@@ -211,6 +213,18 @@ class Prediction:
             ),
             path=path,
             delivered=delivered,
+        )
+
+    def _executed_at_once(self, variant: str, enqueued: float, answer: Answer) -> Executed:
+        """Do what `_executed` does for the only part of most requests."""
+        result, delivered = answer.result, time.perf_counter()
+        receive, decode, *_ = self.phases
+        phases = Phases(
+            receive, decode, result.started - enqueued, result.copy_in, result.inference, result.copy_out,
+            delivered - result.computed,
+        )  # fmt: skip
+        return Executed(
+            variant, answer.info, result.logits, answer.batch_size, result.memory_bytes, phases, (result,), delivered
         )
 
     def answered(self, executed: Executed, body: str | bytes, headers: Mapping[str, str]) -> Response:
