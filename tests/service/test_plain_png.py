@@ -50,8 +50,9 @@ def outcome(body: bytes) -> object:
 
 def test_a_damaged_file_ends_as_it_does_with_pillow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte of a file is changed in turn, and each of its beginnings is sent: the way of its own changes nothing."""
-    changed = [SMALL[:i] + bytes([SMALL[i] ^ mask]) + SMALL[i + 1 :] for i in range(len(SMALL)) for mask in (1, 255)]
-    bodies = [SMALL, *changed, *(SMALL[:end] for end in range(len(SMALL))), SMALL + b"more"]
+    places = range(len(SMALL))
+    changed = [SMALL[:at] + bytes([SMALL[at] ^ mask]) + SMALL[at + 1 :] for at in places for mask in (1, 255)]
+    bodies = [SMALL, *changed, *(SMALL[:end] for end in places), SMALL + b"more"]
     ours = [outcome(body) for body in bodies]
     monkeypatch.setattr(plain_png, "is_plain", lambda *_: False)
     assert ours == [outcome(body) for body in bodies]
