@@ -53,8 +53,8 @@ def written(app: ASGIApp, method: str = "POST", *, joined: bool = True, keep_ali
         scope: Any = {"type": "http", "method": method, "path": "/", "headers": []}
         cycle = RequestResponseCycle(
             scope, transport, FlowControl(transport), logger, logger, access_log=False,
-            default_headers=[(b"date", b"now")], message_event=asyncio.Event(), expect_100_continue=False, keep_alive=keep_alive,
-            on_response=lambda: None,
+            default_headers=[(b"date", b"now")], message_event=asyncio.Event(),
+            expect_100_continue=False, keep_alive=keep_alive, on_response=lambda: None,
         )  # fmt: skip
         served: Any = OneWrite(app, cycle) if joined else app
         await cycle.run_asgi(served)
