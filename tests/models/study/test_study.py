@@ -17,7 +17,7 @@ from models.engines.network import fold
 from models.evaluation import statistics
 from models.study import __main__ as study
 from models.study import bound, bounding, page, qat, ranges, running, verdicts
-from models.study.plots import Point, front
+from models.study.plots import Point, front, places
 from models.study.recipes import QUICK, RECIPES
 
 CPU = torch.device("cpu")
@@ -110,8 +110,19 @@ def test_a_bound_needs_an_artifact(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_front_has_what_nothing_beats() -> None:
     """A point is on the Pareto front unless another one costs no more and is right no less often."""
-    points = [Point("a", "", 1, 90), Point("b", "", 2, 95), Point("c", "", 3, 94), Point("d", "", 1, 80)]
+    points = [Point(name, "", cost, top1, top1, top1) for name, cost, top1 in COSTS]
     assert [point.name for point in front(points)] == ["a", "b"]
+
+
+def test_points_of_equal_cost_stand_side_by_side() -> None:
+    """Equal costs are spread around their own place, the best top-1 first; another cost stays where it is."""
+    found = places([Point(name, "", cost, top1, top1, top1) for name, cost, top1 in COSTS])
+    assert found["a"] < 1 < found["d"]
+    assert found["a"] * found["d"] == pytest.approx(1)
+    assert (found["b"], found["c"]) == (2, 3)
+
+
+COSTS = (("a", 1, 90), ("b", 2, 95), ("c", 3, 94), ("d", 1, 80))
 
 
 @pytest.mark.slow
@@ -124,7 +135,15 @@ def test_the_study_goes_the_whole_way(tiny_dataset: Path, tmp_path: Path, capsys
     assert f"{len(QUICK)} of {len(RECIPES)} recipes" in capsys.readouterr().out
     text = target.read_text()
     assert all(f"| {name} " in text for name in QUICK)
-    for heading in ("What to use when", "Bars", "Sensitivity", "Calibration", "Toolboxes", "The usual claims"):
+    for heading in (
+        "What to use when",
+        "Bars",
+        "Accuracy against speed and size",
+        "Sensitivity",
+        "Calibration",
+        "Toolboxes",
+        "The usual claims",
+    ):
         assert f"## {heading}" in text
     assert "- `fp16-autocast`: needs a GPU" in text
     assert {path.name for path in (target.parent / page.PICTURES).iterdir()} == {"size.png", "speed.png"}
