@@ -7,17 +7,18 @@ fails is noted with its reason. `make study` adds the results to its page. A sec
 
 import argparse
 import importlib
+import io
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.rows import ROWS
 from common import machine
-from models import cifar10, files
-from models.checkpoint import load
+from models import checkpoint, cifar10, files
 from models.engines import openvino
 from models.engines.network import fold
 from models.evaluation import statistics
@@ -25,6 +26,7 @@ from models.study import results, running
 from models.study.found import Toolbox
 from models.study.results import Outcome
 
+Logits = NDArray[np.float32]
 BATCH = 50
 """PT2E is packaged for one batch size."""
 NAMES = (
@@ -40,9 +42,27 @@ def place(name: str, folder: Path) -> Path:
     return folder / "toolboxes" / f"{''.join(c if c.isalnum() else '-' for c in name)}.json"
 
 
+def identity(args: argparse.Namespace) -> str:
+    """Return a hash of the checkpoint and the number of images: a result of others is measured again."""
+    return results.identity_of(checkpoint.inspect(files.default_path()).sha256, args.images)
+
+
+def exact(images: cifar10.Images, args: argparse.Namespace) -> Logits:
+    """Return the FP32 logits of the images. The first toolbox computes them, the others read them."""
+    kept = args.out / "toolboxes" / "work" / f"{identity(args)}.npy"
+    if not kept.exists():
+        network = fold(*checkpoint.load())
+        run = openvino.floating(network, machine.available_cores()).forward
+        content = io.BytesIO()
+        np.save(content, running.answers(run, images, "fp32"))
+        files.write(kept, content.getvalue())
+    logits: Logits = np.load(kept)
+    return logits
+
+
 def answer(name: str, args: argparse.Namespace) -> Outcome:
     """Build one toolbox's network and return how good its answers are."""
-    threads, work = machine.available_cores(), args.out / "toolboxes" / "work"
+    threads, work = machine.available_cores(), args.out / "toolboxes" / "work" / identity(args)
     work.mkdir(parents=True, exist_ok=True)
     images, labels = cifar10.read(args.data, "test")
     images, labels = images[: args.images], labels[: args.images]
@@ -50,11 +70,9 @@ def answer(name: str, args: argparse.Namespace) -> Outcome:
     build = getattr(importlib.import_module(module), function)
     run = (build(threads, work, ENGINES[name]) if name in ENGINES else build(threads, work))(BATCH)
     logits = np.concatenate([run(np.ascontiguousarray(images[i : i + BATCH])) for i in range(0, len(images), BATCH)])
-    state, card = load()
-    exact = running.answers(openvino.floating(fold(state, card), threads).forward, images, "fp32")
     score = statistics.score(logits, labels, cifar10.CLASSES)
     return Outcome(
-        name, "", score, statistics.compare(logits, exact, labels, "fp32"), 0, "", 0.0,
+        name, identity(args), score, statistics.compare(logits, exact(images, args), labels, "fp32"), 0, "", 0.0,
         f"{machine.name()} ({machine.isa()}), {threads} threads", datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
 
@@ -72,7 +90,7 @@ def main() -> None:
         return
     for name in NAMES:
         known = results.load(place(name, args.out), Toolbox)
-        if known and known.outcome and known.outcome.score.images == args.images:
+        if known and known.outcome and known.outcome.identity == identity(args):
             continue
         print(name, file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "benchmarks.toolboxes", "--only", name, "--data", str(args.data)]
