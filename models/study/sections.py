@@ -21,6 +21,8 @@ SERVED = "int8-served"
 def sensitivity(found: Sensitivity) -> str:
     """Return the layers at 8 and 4 bits, the most sensitive at 8 bits first."""
     four = {row.layer: row for row in found.of(4)}
+    if not (four and found.of(8)):
+        return ""
 
     def said(cost: Cost) -> str:
         return f"{cost.logit_sqnr_db:.1f} ({100 * (cost.top1 - found.reference_top1):+.1f})"
@@ -42,10 +44,11 @@ def sensitivity(found: Sensitivity) -> str:
     return (
         "## Sensitivity\n\n"
         "Logit SQNR in dB, and in brackets the change of top-1 in points, when only one layer is quantized and when "
-        f"all but that one are. Activations have 8 bits. One of the first {found.images:,} test images is "
-        f"{100 / found.images:.1f} points, so the SQNR ranks the layers. Quantized alone, {worst[8]} cost most at 8 "
-        f"bits and {worst[4]} at 4 bits. *Predicted* is the curvature of the loss times the squared error of the "
-        "weights, computed without a quantized forward; Spearman's correlation of its order with the measured one is "
+        "all but that one are. Activations have 8 bits, and so have the weights of the first and the last layer. One "
+        f"of the first {found.images:,} test images is {100 / found.images:.1f} points, so the SQNR ranks the layers. "
+        f"Quantized alone, {worst[8]} cost most at 8 bits and {worst[4]} at 4 bits. *Predicted* is the curvature of "
+        "the loss times the squared error of the weights, computed without a quantized forward; Spearman's "
+        "correlation of its order with the measured one is "
         f"{found.rank_correlation(8):.2f} at 8 and {found.rank_correlation(4):.2f} at 4 bits.\n\n"
         + markdown(header, rows)
     )

@@ -42,6 +42,7 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(tiny_dataset: Path,
     pixels, labels = (torch.from_numpy(part.copy()) for part in cifar10.read(tiny_dataset, "train"))
     begun.train_step(pixels, labels)
     begun.save(qat.place_of(plan.recipe, tmp_path / "halves"))
+    assert [qat.is_over(plan.recipe, tmp_path / name) for name in ("none", "halves", "whole")] == [False, False, True]
     resumed = qat.train(plan, network, images, tiny_dataset, tmp_path / "halves", CPU)
     assert (whole.step, resumed.step) == (2, 2)
     weights, expected = resumed.net.state_dict(), whole.net.state_dict()
