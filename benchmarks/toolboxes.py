@@ -29,12 +29,20 @@ from models.study.results import Outcome
 Logits = NDArray[np.float32]
 BATCH = 50
 """PT2E is packaged for one batch size."""
-NAMES = (
-    "dynamic int8 (linear only)", "FX static int8", "FX static int8, FBGEMM", "FX static int8, QNNPACK",
-    "PT2E int8, AOTInductor", "ONNX Runtime int8", "OpenVINO int8",
-)  # fmt: skip
-ENGINES = {"FX static int8, FBGEMM": "fbgemm", "FX static int8, QNNPACK": "qnnpack"}
-"""torch's engines besides the one of `benchmarks.rows`."""
+FX = "FX static int8"
+TOOLBOXES = {
+    "torch dynamic (linear only)": "dynamic int8 (linear only)",
+    "torch FX, oneDNN": FX,
+    "torch FX, x86": FX,
+    "torch FX, FBGEMM": FX,
+    "torch FX, QNNPACK": FX,
+    "torchao PT2E, AOTInductor": "PT2E int8, AOTInductor",
+    "ONNX Runtime static": "ONNX Runtime int8",
+    "NNCF on OpenVINO": "OpenVINO int8",
+}
+"""The row of `benchmarks.rows` that builds each toolbox's network."""
+ENGINES = {"torch FX, x86": "x86", "torch FX, FBGEMM": "fbgemm", "torch FX, QNNPACK": "qnnpack"}
+"""torch's engines besides the one of the row. `x86` chooses between FBGEMM and oneDNN."""
 
 
 def place(name: str, folder: Path) -> Path:
@@ -66,7 +74,7 @@ def answer(name: str, args: argparse.Namespace) -> Outcome:
     work.mkdir(parents=True, exist_ok=True)
     images, labels = cifar10.read(args.data, "test")
     images, labels = images[: args.images], labels[: args.images]
-    module, _, function = ROWS["FX static int8" if name in ENGINES else name].builder.partition(":")
+    module, _, function = ROWS[TOOLBOXES[name]].builder.partition(":")
     build = getattr(importlib.import_module(module), function)
     run = (build(threads, work, ENGINES[name]) if name in ENGINES else build(threads, work))(BATCH)
     logits = np.concatenate([run(np.ascontiguousarray(images[i : i + BATCH])) for i in range(0, len(images), BATCH)])
@@ -83,12 +91,12 @@ def main() -> None:
     add("--data", type=Path, default=files.data_root(), help="holds cifar-10-batches-bin/ (%(default)s)")
     add("--out", type=Path, default=Path("runs/study"), help="the study's folder (%(default)s)")
     add("--images", type=int, default=10_000, help="test images; a multiple of 50 (%(default)s)")
-    add("--only", choices=NAMES, help="run one toolbox in this process")
+    add("--only", choices=list(TOOLBOXES), help="run one toolbox in this process")
     args = parser.parse_args()
     if args.only:
         results.save(place(args.only, args.out), Toolbox(args.only, "", answer(args.only, args)))
         return
-    for name in NAMES:
+    for name in TOOLBOXES:
         known = results.load(place(name, args.out), Toolbox)
         if known and known.outcome and known.outcome.identity == identity(args):
             continue

@@ -33,9 +33,9 @@ and the last layer keep 8, as is usual in the literature.
 
 With VNNI a CPU multiplies four pairs of u8 and s8 and adds them up in 32 bits in one instruction. Without VNNI
 (`vpmaddubsw`) pairs of products are summed in 16 bits, which saturates: `2 * 255 * 127 > 32,767`. On such a CPU the
-service uses weights of at most 64 (7 bits), which costs about 9 dB of logit SQNR. The study then runs rows of 8-bit
-weights in FP32 on the rounded values, so that accuracy is that of the recipe and not of the CPU; the row `int8-served`
-is what the service really answers on the CPU of this page.
+service uses weights of at most 64 (7 bits): `int8-served`, beside `int8-least-squares`, shows the cost. The study then
+runs rows of 8-bit weights in FP32 on the rounded values, so that accuracy is that of the recipe and not of the CPU; the
+row `int8-served` is what the service really answers on the CPU of this page.
 
 No kernel of this project multiplies weights of 4 bits on a CPU. Their rows say "no kernel" for the speed, and their
 size is that of a file in which two weights share a byte. BF16 keeps the 8 bits of FP32's exponent and has 8 bits of
