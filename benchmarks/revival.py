@@ -50,4 +50,5 @@ async def seconds_away(targets: Mapping[str, Target], variant: str, worker: Call
             answered.set()
     for target in targets.values():
         target.close()
-    return min(ends, default=math.inf) - killed
+    away = min(ends, default=math.inf) - killed
+    return away if away <= LIMIT_SECONDS else math.inf

@@ -65,6 +65,8 @@ class Server:
     body: Callable[[Pixels], Body] = raw
     has_workers: bool = False
     """True for this service, whose metrics tell the memory of its workers."""
+    ports: int = 1
+    """Ports in a row that it listens on, from the one that its command gets."""
     folder: Path = ROOT
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -203,7 +205,7 @@ def started(server: Server, log: Path) -> Iterator[tuple[Running, Start]]:
     Raises:
         StartFailed: it does not start or answer.
     """
-    port = free_port()
+    port = free_port(server.ports)
     with log.open("wb") as output:
         began = time.perf_counter()
         process = subprocess.Popen(

@@ -55,8 +55,9 @@ def mlserver_with(name: str, model: Mapping[str, Any], body: Callable[[Pixels], 
         return str(MLSERVER / "mlserver"), "start", str(folder)
 
     return Server(
-        name, command, "/v2/health/ready", ("/v2/models/int8/infer",), body, environment={"PYTHONPATH": str(ROOT)}
-    )
+        name, command, "/v2/health/ready", ("/v2/models/int8/infer",), body, ports=3,
+        environment={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
 
 
 OURS = tuple(service(f"this service, {'+'.join(variants)}", variants) for variants in (INT8, FP32, BOTH))

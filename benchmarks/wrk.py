@@ -4,6 +4,7 @@ import http.client
 import io
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -27,6 +28,8 @@ ROOT = Path(__file__).parents[1]
 CLIENTS = (1, 8, 32)
 PACKAGES = ("torch", "openvino", "litserve", "fastapi", "uvicorn")
 """The packages whose versions stand beside a published number."""
+FIRST_PORT, CLIENT_PORTS = 10_000, 32_768
+"""The lowest port for a server, and the lowest of a client's connections: Linux takes 32,768 to 60,999 for those."""
 SETTLED = 8
 """Seconds of a round of large requests: 32 clients x 32 images keep a slow engine busy for some of them."""
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -70,11 +73,18 @@ def png() -> bytes:
     return buffer.getvalue()
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+def free_port(count: int = 1) -> int:
+    """Return the first of `count` ports in a row that nobody uses now.
+
+    They lie below CLIENT_PORTS, from which the system takes a port for each connection of a client. The connections
+    that ask a server whether it is ready would else sometimes hold a port before the server listens on it.
+    """
+    while True:
+        first = random.randrange(FIRST_PORT, CLIENT_PORTS - count)
+        with suppress(OSError), ExitStack() as held:
+            for port in range(first, first + count):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
 
 
 def require_wrk() -> None:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from service import schemas
+from service.executed import Executed
 from service.phases import Phases
-from service.prediction import Executed, Prediction
+from service.prediction import Prediction
 
 SECONDS = {name: f"{name}_seconds" for name in Phases._fields}
 """Phase -> its field of `timing`."""

@@ -1,8 +1,11 @@
-"""The statistics of benchmarks.wrk."""
+"""The statistics and the ports of benchmarks.wrk."""
+
+import random
+import socket
 
 import pytest
 
-from benchmarks.wrk import Round, median, ratio, written
+from benchmarks.wrk import Round, free_port, median, ratio, written
 
 
 def rounds(*rates: float) -> list[Round]:
@@ -32,3 +35,13 @@ def test_a_ratio_needs_pairs() -> None:
 def test_a_median_is_taken_of_each_number() -> None:
     """Rate and p50 have medians of their own."""
     assert median([Round(1, 9, 0, 0), Round(2, 8, 0, 0), Round(3, 7, 0, 0)]) == Round(2, 8, 0, 0)
+
+
+def test_ports_in_a_row_are_all_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of ports that holds a taken one is passed over: MLServer would start and then hang."""
+    with socket.socket() as taken:
+        second = free_port(5) + 1
+        taken.bind(("127.0.0.1", second))
+        choices = iter([second - 1, second, second + 1])
+        monkeypatch.setattr(random, "randrange", lambda first, last: next(choices))
+        assert free_port(3) == second + 1

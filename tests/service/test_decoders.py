@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -18,6 +19,7 @@ from service.decoding import Received, pixels_of
 from service.errors import ServiceError
 from service.images import LIGHT, UNBOUNDED, Heavy, Limits
 from service.settings import Settings
+from tests.service.processes import eventually
 
 MEMORY = 2**30
 T = TypeVar("T")
@@ -142,17 +144,9 @@ def test_a_decoder_that_outlives_its_deadline_is_killed() -> None:
         errors = await asyncio.gather(*spinning, return_exceptions=True)
         assert {str(error) for error in errors} == {"no answer within 0.5 s"}
         assert await decoders.decode(process_id, BODY, within(30)) not in before
-        assert not any(is_running(pid) for pid in before)
+        await eventually(lambda: not any(map(psutil.pid_exists, before)))
 
     with_decoders(run)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_memory_is_bounded() -> None:

@@ -20,6 +20,7 @@ from models import cifar10, files, variants
 from models.card import read_card
 from models.engines.base import Engine
 from models.reference import reference as stored_logits
+from models.selftest import Examined
 from service import logs
 from service.metrics import PHASES
 from service.settings import Settings
@@ -106,8 +107,8 @@ def test_bfloat16_is_unavailable_on_a_cpu_without_it(service: Service) -> None:
 class Untested(PrecisionAPI):
     """A variant that skips the self-test, which takes fp16 half a minute on a CPU; tests/models test its logits."""
 
-    def agreement(self, engine: Engine) -> float:
-        return 1.0
+    def examine(self, engine: Engine) -> Examined:
+        return Examined(1.0, None)
 
 
 def test_fp16_on_the_cpu_answers_as_fp32(reference: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
