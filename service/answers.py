@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import to_json
+from pydantic import TypeAdapter
 
 from service import schemas
 from service.executed import Executed
@@ -15,6 +15,8 @@ from service.prediction import Prediction
 
 SECONDS = {name: f"{name}_seconds" for name in Phases._fields}
 """Phase -> its field of `timing`."""
+JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+"""Writes numbers as the models do."""
 
 
 def predict_response(
@@ -37,7 +39,7 @@ def predict_json(prediction: Prediction, executed: Executed, query: schemas.Pred
         "memory": {"peak_bytes": executed.memory_bytes, "kind": executed.info.memory_kind},
         "request_id": prediction.id,
     }
-    return to_json(document, inf_nan_mode="null")
+    return JSON.dump_json(document)
 
 
 def _predictions(
