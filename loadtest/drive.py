@@ -201,9 +201,16 @@ def recorded(
                     gauges=after[arm.url].about(arm.variant) if arm.is_told else NOTHING,
                     foreign=foreign(added[arm.url], variants) if is_first and arm.is_told else 0,
                     energy=energy,
+                    front_cpu=front_cpu(added[arm.url], stretch) if arm.is_told and len(played) == 1 else None,
                 )
             )
     return made
+
+
+def front_cpu(added: Scrape, stretch: Stretch) -> float | None:
+    """Return the CPU seconds of a service's HTTP process per second of a round; None where they are not stated."""
+    used = added.total("process_cpu_seconds_total")
+    return used / stretch.seconds if used and stretch.seconds else None
 
 
 def foreign(added: Scrape, variants: Set[str]) -> int:

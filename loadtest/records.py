@@ -67,6 +67,12 @@ class Stretch:
     cpu: float
     """CPU seconds of the load generator per second of the round: 1.0 is one core, all that it can use."""
 
+    @property
+    def seconds(self) -> float:
+        """The time from the first request until the last answer, the settling time included; 0 without requests."""
+        every = [request for requests in self.requests.values() for request in requests]
+        return max(r.end for r in every) - min(r.start for r in every) if every else 0.0
+
     def counts(self, request: Request) -> bool:
         """Return whether a request was due in the counted time."""
         return self.opened <= request.intended < self.closed
@@ -140,6 +146,11 @@ class Played:
     """The energy that the machine used from before the round's first request until after its last answer.
 
     None where it cannot be read or told apart: arms that were loaded at once, rounds on end.
+    """
+    front_cpu: float | None = None
+    """CPU seconds of the service's HTTP process per second of the round: 1.0 is one core, all that it can use.
+
+    None where it cannot be read or told apart: a service without metrics, rounds on end.
     """
 
     @property

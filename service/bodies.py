@@ -2,19 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
+from service import decoding
 from service.deadline import CLIENTS, Deadline
-from service.decoding import ENCODINGS, HEADER_LENGTH, IDENTITY, Received
+from service.decoding import ENCODINGS, IDENTITY, Received
 from service.errors import ServiceError
 from service.settings import Settings
 
 SMALL_BYTES = 65_536
 """Bodies up to this size, by their Content-Length, may use the part of the budget that is kept for them."""
+LENGTH = b"content-length"
+HEADER_LENGTH = decoding.HEADER_LENGTH.lower().encode()
 KEPT_SHARE = 8
 """An eighth of the budget is kept for small bodies: large ones, however slowly they come, cannot keep them out."""
 
@@ -26,84 +27,98 @@ class Budget:
         self.most = most
         self.held = 0
 
-    @contextmanager
-    def share(self, is_small: bool) -> Iterator[Callable[[int], None]]:
-        """Open one request's share, which is given back at the end of the block. Small bodies may use all of it.
+    def share(self, headers: Mapping[bytes, bytes]) -> "Share":
+        """Return the share of the request with these headers, for a `with` block. Small bodies may use all of it."""
+        is_small = int(headers.get(LENGTH, SMALL_BYTES + 1)) <= SMALL_BYTES
+        return Share(self, self.most if is_small else self.most - self.most // KEPT_SHARE)
 
-        The block gets a function that adds bytes to the share, or gives some back if their number is negative. The
-        function raises ServiceError: `overloaded`.
+
+class Share:
+    """The bytes of one request in a Budget. The end of the `with` block gives them back."""
+
+    __slots__ = ("_budget", "_held", "_most")
+
+    def __init__(self, budget: Budget, most: int) -> None:
+        self._budget = budget
+        self._most = most
+        self._held = 0
+
+    def __enter__(self) -> "Share":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.held -= self._held
+
+    def grow(self, size: int) -> None:
+        """Add bytes to the share.
+
+        Raises:
+            ServiceError: `overloaded`.
         """
-        mine = 0
-        most = self.most if is_small else self.most - self.most // KEPT_SHARE
-
-        def grow(size: int) -> None:
-            nonlocal mine
-            if self.held + size > most:
-                detail = f"the requests that are arriving hold {self.held} bytes, at most {most} may be held"
-                raise ServiceError("overloaded", detail)
-            self.held += size
-            mine += size
-
-        try:
-            yield grow
-        finally:
-            self.held -= mine
+        held = self._budget.held
+        if held + size > self._most:
+            detail = f"the requests that are arriving hold {held} bytes, at most {self._most} may be held"
+            raise ServiceError("overloaded", detail)
+        self._budget.held += size
+        self._held += size
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """The limits that one body meets while it arrives."""
-
-    settings: Settings
-    deadline: Deadline
-    grow: Callable[[int], None]
-    """Adds bytes to the request's share of the budget."""
+def headers_of(request: Request) -> dict[bytes, bytes]:
+    """Return the request's headers by their names in lower case. Of headers with the same name the first counts."""
+    return dict(reversed(request.scope["headers"]))
 
 
-@asynccontextmanager
-async def received(request: Request, settings: Settings, budget: Budget, deadline: Deadline) -> AsyncIterator[Received]:
-    """Give the block the whole body as it was sent. The budget counts it until the block ends.
+async def received(request: Request, settings: Settings, share: Share, deadline: Deadline) -> Received:
+    """Return the whole body as it was sent. The share grows with it.
 
     Raises:
         ServiceError: `unsupported_type`, `too_large`, `too_slow`, `client_deadline`, `client_closed` or `overloaded`,
             as soon as it is known.
     """
-    headers = request.headers
-    encoding = headers.get("content-encoding", IDENTITY).strip().lower()
+    headers = headers_of(request)
+    encoding = headers.get(b"content-encoding", IDENTITY.encode()).decode("latin-1").strip().lower()
     if encoding not in ENCODINGS:
         raise ServiceError("unsupported_type", f"Content-Encoding: expected gzip, deflate or none, got {encoding!r}")
-    with budget.share(is_small=int(headers.get("content-length", SMALL_BYTES + 1)) <= SMALL_BYTES) as grow:
-        body = await _read(request, Arrival(settings, deadline, grow))
-        yield Received(body, headers.get("content-type", ""), encoding, headers.get(HEADER_LENGTH))
+    if int(headers.get(LENGTH, 0)) > settings.max_body_bytes:
+        raise _too_large(settings)
+    body = await _read(request, settings, share, deadline)
+    length = headers.get(HEADER_LENGTH)
+    media_type = headers.get(b"content-type", b"").decode("latin-1")
+    return Received(body, media_type, encoding, None if length is None else length.decode("latin-1"))
 
 
-async def _read(request: Request, arrival: Arrival) -> bytes:
-    limit, arriving = arrival.settings.max_body_bytes, _arriving(arrival)
-    too_large = ServiceError("too_large", f"the body may have at most {limit} bytes")
-    if int(request.headers.get("content-length", 0)) > limit:
-        raise too_large
-    chunks, size = [], 0
+async def _read(request: Request, settings: Settings, share: Share, deadline: Deadline) -> bytes:
+    arriving = _arriving(settings, deadline)
+    most = settings.max_body_bytes
+    chunks, size, is_more = [], 0, True
     try:
-        with arriving.kept():
-            async with asyncio.timeout(arriving.left):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > limit:
-                        raise too_large
-                    arrival.grow(len(chunk))
-                    chunks.append(chunk)
-    except ClientDisconnect:
-        raise ServiceError("client_closed", "the client went away while it sent the body") from None
+        async with asyncio.timeout(arriving.left):
+            while is_more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ServiceError("client_closed", "the client went away while it sent the body")
+                chunk: bytes = message.get("body", b"")
+                size += len(chunk)
+                if size > most:
+                    raise _too_large(settings)
+                share.grow(len(chunk))
+                chunks.append(chunk)
+                is_more = message.get("more_body", False)
+    except TimeoutError:
+        raise arriving.error() from None
     return b"".join(chunks)
 
 
-def _arriving(arrival: Arrival) -> Deadline:
+def _too_large(settings: Settings) -> ServiceError:
+    return ServiceError("too_large", f"the body may have at most {settings.max_body_bytes} bytes")
+
+
+def _arriving(settings: Settings, deadline: Deadline) -> Deadline:
     """Return the deadline of the body's arrival.
 
     If the service's own timeout passes while the body arrives, the answer is 408, not 504: the upload caused it.
     """
-    slow = Deadline(time.perf_counter(), arrival.settings.receive_timeout, "too_slow", "the body did not arrive")
-    deadline = arrival.deadline
+    slow = Deadline(time.perf_counter(), settings.receive_timeout, "too_slow", "the body did not arrive")
     if deadline.word != CLIENTS:
         deadline = Deadline(deadline.began, deadline.seconds, slow.word, slow.what)
     return slow.or_sooner(deadline)

@@ -1,8 +1,6 @@
 """Deadlines, and the errors that work ends in when they pass."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.errors import ServiceError
@@ -43,17 +41,14 @@ class Deadline:
         if not self.left:
             raise self.error()
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Raise this deadline's error in place of a TimeoutError or a `deadline` error from the block.
 
         The clock is not read again: uvloop's timers fire up to 1 ms early.
         """
-        try:
-            yield
-        except TimeoutError:
-            raise self.error() from None
-        except ServiceError as error:
-            if error.reason.word != "deadline":
-                raise
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            return
+        if isinstance(error, TimeoutError) or (isinstance(error, ServiceError) and error.reason.word == "deadline"):
             raise self.error() from None

@@ -59,7 +59,7 @@ class Lane:
             ServiceError: the deadline's, `too_large` where memory is not enough, `overloaded` where no process can be
                 started, `unacceptable` where the process ended over it, and what `work` raises.
         """
-        with deadline.kept():
+        with deadline:
             async with asyncio.timeout(deadline.left), self._places:
                 return await self._run(deadline, work, args, kwargs)
 

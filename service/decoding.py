@@ -204,6 +204,8 @@ def decode(parts: list[bytes] | None, body: bytes, limits: Limits, expected: int
     limits.check_count(count)
     if parts is None:
         return images.raw(body, limits)
+    if len(parts) == 1:
+        return images.decode(parts[0], limits)[np.newaxis]
     return np.stack([_decode_one(i, part, len(parts), limits) for i, part in enumerate(parts)])
 
 
@@ -211,6 +213,4 @@ def _decode_one(index: int, part: bytes, count: int, limits: Limits) -> NDArray[
     try:
         return images.decode(part, limits, count)
     except ServiceError as error:
-        if count == 1:
-            raise
         raise ServiceError(error.reason.word, f"image {index} (of {count}, from 0): {error.detail}") from None

@@ -42,9 +42,11 @@ class Executed:
             enqueued: a reading of `time.perf_counter()` when it was queued.
             answers: one for each part.
         """
+        if len(answers) == 1:
+            return cls._of_one(variant, phases, enqueued, answers[0])
         results = [answer.result for answer in answers]
         path = critical_path(results)
-        logits = results[0].logits if len(results) == 1 else np.concatenate([result.logits for result in results])
+        logits = np.concatenate([result.logits for result in results])
         delivered = time.perf_counter()
         return cls(
             variant=variant,
@@ -61,4 +63,17 @@ class Executed:
             ),
             path=path,
             delivered=delivered,
+        )
+
+    @classmethod
+    def _of_one(cls, variant: str, phases: Phases, enqueued: float, answer: Answer) -> "Executed":
+        """Do what `of` does for the only part of most requests."""
+        result, delivered = answer.result, time.perf_counter()
+        receive, decode, *_ = phases
+        whole = Phases(
+            receive, decode, result.started - enqueued, result.copy_in, result.inference, result.copy_out,
+            delivered - result.computed,
+        )  # fmt: skip
+        return cls(
+            variant, answer.info, result.logits, answer.batch_size, result.memory_bytes, whole, (result,), delivered
         )

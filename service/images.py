@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from models.preprocess import MOST_LENGTHS, SIDE, to_pixels
+from service import plain_png
 from service.errors import ServiceError
 from service.structure import TooManyPieces, reduced, webp_size
 
@@ -118,9 +119,14 @@ def decode(body: bytes, limits: Limits, images: int = 1) -> NDArray[np.uint8]:
         MemoryError: the process may not have the memory that the image needs.
     """
     try:
+        if limits.resize is None and plain_png.is_plain(body, limits.side):
+            limits.check_size(limits.side, limits.side, images)
+            if (pixels := plain_png.pixels_of(body, limits.side)) is not None:
+                return pixels
         if size := webp_size(body):  # Pillow needs memory for the canvas before it tells the size
             limits.check_size(*size, images)
-        image = Image.open(io.BytesIO(_reduced(body, limits.cost.pieces)), formats=FORMATS)
+        file = _reduced(body, limits.cost.pieces)
+        image = Image.open(io.BytesIO(file), formats=FORMATS)
         limits.check_size(image.width, image.height, images)
         return to_pixels(image, limits.side, limits.resize)
     except (ServiceError, Heavy, MemoryError):

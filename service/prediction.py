@@ -8,8 +8,7 @@ A route is a thin face on it. It passes its answer, a function from a Prediction
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
 from copy import copy
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -21,7 +20,7 @@ from starlette.responses import Response
 
 from models.card import Card
 from models.evaluation.record import Entry as Evaluation
-from service.bodies import Budget, received
+from service.bodies import Budget, headers_of, received
 from service.deadline import Deadline
 from service.decoders import Decoders
 from service.decoding import Received
@@ -144,7 +143,8 @@ class Prediction:
             ServiceError: see `service.bodies.received`, `service.decoders.Decoders.decode`, and what `decode` raises.
         """
         service, request = self.service, self.request
-        async with received(request, service.settings, service.budget, deadline) as body:
+        with service.budget.share(headers_of(request)) as share:
+            body = await received(request, service.settings, share, deadline)
             arrived = time.perf_counter()
             decoded = await service.decoders.decode(decode, body, deadline)
         self.images = len(decoded)
@@ -160,7 +160,7 @@ class Prediction:
         """
         deadline.check()
         entries = pool.submit(pixels, deadline.left)
-        with deadline.kept(), self._watch(entries):
+        with deadline, Departure(self.request, entries):
             try:
                 answers = [await entry.answer for entry in entries]
             except ServiceError as error:
@@ -171,26 +171,6 @@ class Prediction:
         self.service.shadow.offer(pool.variant, pixels, executed.logits)
         return executed
 
-    @contextmanager
-    def _watch(self, entries: Sequence[Entry]) -> Iterator[None]:
-        """Fail the entries if the client goes away while the block runs."""
-        watchers: list[asyncio.Task[None]] = []
-
-        async def watch() -> None:
-            while (await self.request.receive())["type"] != "http.disconnect":
-                pass
-            for entry in entries:
-                entry.fail(ServiceError("client_closed", "the client went away"))
-
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(WATCH_SECONDS, lambda: watchers.append(loop.create_task(watch())))
-        try:
-            yield
-        finally:
-            timer.cancel()
-            for watcher in watchers:
-                watcher.cancel()
-
     def answered(self, executed: Executed, body: str | bytes, headers: Mapping[str, str]) -> Response:
         """Return the response with this body, and observe the prediction's phases."""
         now = time.perf_counter()
@@ -199,6 +179,34 @@ class Prediction:
         seconds = self.phases.reached()
         self.service.metrics.answered(executed.variant, executed.info, self.images, seconds, executed.memory_bytes)
         return Response(body, headers={**headers, "Server-Timing": server_timing(seconds)})
+
+
+class Departure:
+    """Fails the entries of a request if its client goes away while the `with` block runs."""
+
+    __slots__ = ("_entries", "_request", "_timer", "_watcher")
+
+    def __init__(self, request: Request, entries: Sequence[Entry]) -> None:
+        self._request = request
+        self._entries = entries
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._begin)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        for entry in self._entries:
+            entry.fail(ServiceError("client_closed", "the client went away"))
 
 
 def _abandon(entries: Sequence[Entry], error: ServiceError) -> None:

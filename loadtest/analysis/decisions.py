@@ -83,6 +83,9 @@ def chosen(candidates: Sequence[Candidate], report: Report) -> Choice:
     open_ones = [c for c in candidates if (c.is_faster and c.accuracy < 0) or c.is_mixed]
     if open_ones:
         return (), f"no clear choice: {'; '.join(weighed(c) for c in open_ones)}"
+    if limited := [c.arm for c in candidates if c.cell.server.front_is_limit]:
+        claims = "; ".join(unattractive(c) for c in candidates)
+        return (), f"no decision, the service's HTTP process was the limit of {' and '.join(limited)} ({claims})"
     if not any(c.is_known for c in candidates):
         return (), f"no decision, too few rounds or requests ({'; '.join(c.claims for c in candidates)})"
     return (baseline,), "; ".join(unattractive(c) for c in candidates)

@@ -104,7 +104,13 @@ def server_side(rounds: Sequence[Played], *, is_told: bool) -> ServerSide:
         restarts=int(delta.total("precision_worker_restarts_total")) if is_told else None,
         batch_size=delta.mean("precision_batch_size"),
         memory=memory(delta, rounds[-1].gauges),
+        front_cpu=mean([played.front_cpu for played in rounds if played.front_cpu is not None]),
     )
+
+
+def mean(numbers: Sequence[float]) -> float | None:
+    """Return the mean of the numbers; None if there are none."""
+    return float(np.mean(numbers)) if numbers else None
 
 
 def spread(stated: Sequence[float], delta: Scrape, histogram: str, labels: Mapping[str, str]) -> Spread:

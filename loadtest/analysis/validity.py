@@ -134,6 +134,11 @@ def _cell_notes(cell: Cell) -> list[str]:
     starved = sum(r.starved for r in cell.rounds)
     if cell.rate and starved and not _starved(cell):
         lines.append(f"{name}: {starved} requests were due while all users waited for answers (see --users).")
+    if cell.server.front_is_limit:
+        lines.append(
+            f"{name}: the service's HTTP process was the limit, it used {cell.server.front_cpu:.0%} of the one core it "
+            "can use. A faster variant answers no more requests there; more images a request, or replicas, do."
+        )
     if cell.server.shadowed:
         lines.append(
             f"{name}: the service ran {cell.server.shadowed} of its images through fp32, too (--shadow-share)."

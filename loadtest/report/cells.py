@@ -10,6 +10,9 @@ QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 STATED = QUANTILES | {"p999": 0.999}
 """The quantiles of the latency that a cell states. p999 stands for p99.9."""
 
+FRONT_BUSY = 0.85
+"""CPU seconds per second above which the service's HTTP process, which uses one core, counts as the bottleneck."""
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -93,6 +96,13 @@ class ServerSide:
     restarts: int | None
     batch_size: float | None
     memory: Memory
+    front_cpu: float | None = None
+    """CPU seconds of the service's HTTP process per second, the mean over the rounds: 1.0 is all that it can use."""
+
+    @property
+    def front_is_limit(self) -> bool:
+        """True if the HTTP process, and not the variant's workers, decides how many requests are answered."""
+        return self.front_cpu is not None and self.front_cpu > FRONT_BUSY
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.http.one_write import OneWrite
+
 if TYPE_CHECKING:
     from array import array
 
@@ -91,6 +93,10 @@ class StrictProtocol(HttpToolsProtocol):
             self.pipeline.popleft()  # the newest request: its own body is the fault
         elif is_in_body or cycle is None or cycle.response_complete:
             super().send_400_response(self._broken_rule)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Start the answer, which leaves in one write."""
+        super()._start_asgi_task(cycle, OneWrite(app, cycle))
 
     def on_response_complete(self) -> None:
         """Start the next request, or send the 400 that waited for this answer."""

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answers import predict_response
+from service.answers import predict_json
 from service.decoding import pixels_of
 from service.errors import ServiceError
 from service.prediction import Prediction, predicted, service_of
@@ -42,8 +42,7 @@ async def predict(request: Request, variant: str) -> Response:
         await prediction.admit(pool)
         pixels = await prediction.read(pixels_of, deadline)
         executed = await prediction.execute(pool, pixels, deadline)
-        document = predict_response(prediction, executed, query)
-        return prediction.answered(executed, document.model_dump_json(exclude_none=True), JSON)
+        return prediction.answered(executed, predict_json(prediction, executed, query), JSON)
 
     return await predicted(request, variant, answer)
 

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from models.variants import VARIANTS
 from service import __version__
-from service.bodies import SMALL_BYTES, received
+from service.bodies import SMALL_BYTES, headers_of, received
 from service.deadline import Deadline
 from service.decoding import check_json, inflated
 from service.errors import ServiceError
@@ -210,7 +210,8 @@ async def index(request: Request) -> list[documents.IndexEntry]:
     service = service_of(request)
     deadline = Deadline(time.perf_counter(), service.settings.request_timeout)
     try:
-        async with received(request, service.settings, service.budget, deadline) as body:
+        with service.budget.share(headers_of(request)) as share:
+            body = await received(request, service.settings, share, deadline)
             text = inflated(body.body, body.encoding, SMALL_BYTES)
             check_json(text, 0)
             wanted = documents.IndexRequest.model_validate_json(text or b"{}")

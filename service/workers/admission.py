@@ -54,10 +54,11 @@ class Admission:
         Raises:
             ServiceError: `overloaded`, whose Retry-After is the time in which the queue of now is served.
         """
-        waiting, wait = lane.images, self.expected_wait(lane, held, workers)
-        retry_after = max(1, math.ceil(wait))
-        if not waiting:
+        waiting = lane.images
+        if not waiting or waiting + images <= min(self._queue.batch_size, self._most_images):
             return
+        wait = self.expected_wait(lane, held, workers)
+        retry_after = max(1, math.ceil(wait))
         if waiting + images > self._most_images:
             detail = f"{waiting} images are waiting, at most {self._most_images} may"
             raise ServiceError("overloaded", detail, retry_after)

@@ -82,6 +82,7 @@ class Pool:
         self._unready_since: float | None = time.monotonic()
         self._observer = observer
         self._planned: asyncio.Handle | None = None
+        self._ready_workers = 0
         self.workers = [Worker(variant, settings, spawn, self) for spawn in spawns]
 
     @property
@@ -142,8 +143,10 @@ class Pool:
         Raises:
             ServiceError: `overloaded`, or the state of a variant that is not ready.
         """
-        if self.state != State.READY:
+        if not self._ready_workers:
             raise self._not_ready()
+        if not self.queue.images:  # most requests; a short queue takes any
+            return
         if body_bytes > self.max_batch_size * math.prod(self.settings.shape):
             with suppress(ServiceError):
                 self._admit(self.max_batch_size + 1)
@@ -156,9 +159,10 @@ class Pool:
         Raises:
             ServiceError: `overloaded`.
         """
-        held = sum([worker.held_images for worker in self.workers])
-        ready = [worker.state for worker in self.workers].count(State.READY)
-        self._admission.check(self.queue.lane(images), images, held, ready)
+        lane = self.queue.lane(images)
+        if lane.images:  # an empty lane takes any request
+            held = sum([worker.held_images for worker in self.workers])
+            self._admission.check(lane, images, held, self._ready_workers)
 
     def _not_ready(self) -> ServiceError:
         """Return the error that requests end in while no worker is ready."""
@@ -175,12 +179,12 @@ class Pool:
         Raises:
             ServiceError: `overloaded`, or the state of a variant that is not ready.
         """
-        if self.state != State.READY:
+        if not self._ready_workers:
             raise self._not_ready()
         self._admit(len(pixels))
         entries = self.queue.put(pixels)
         for entry in entries:
-            _expire(entry, timeout)
+            entry.expire_after(timeout)
         self._plan()
         return entries
 
@@ -225,6 +229,7 @@ class Pool:
     def changed(self) -> None:
         """Tell the observer every worker's state. If none is ready, fail the requests that wait, as new ones fail."""
         worker = self._best
+        self._ready_workers = [worker.state for worker in self.workers].count(State.READY)
         infos = [worker.info for worker in self.workers if worker.state == State.READY and worker.info]
         self._observer.state(self.variant, worker.state, [worker.state for worker in self.workers], infos)
         self._log_readiness(worker.state)
@@ -240,10 +245,3 @@ class Pool:
         elif self._unready_since is not None:
             logger.info("%s is ready after %.1f s", self.variant, time.monotonic() - self._unready_since)
             self._unready_since = None
-
-
-def _expire(entry: Entry, timeout: float) -> None:
-    """Fail the entry unless it is answered within `timeout` seconds."""
-    error = ServiceError("deadline", f"no answer within {timeout:g} s")
-    timer = asyncio.get_running_loop().call_later(timeout, entry.fail, error)
-    entry.answer.add_done_callback(lambda _: timer.cancel())

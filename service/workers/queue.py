@@ -32,21 +32,41 @@ class Entry:
     takes the entry (deadline, client gone), its images are never computed. `lane` is None once the entry waits no more.
     """
 
-    __slots__ = ("answer", "enqueued", "lane", "pixels")
+    __slots__ = ("_timer", "answer", "enqueued", "lane", "pixels")
 
     def __init__(self, pixels: NDArray[np.uint8], lane: "Lane") -> None:
         self.pixels = pixels
         self.lane: Lane | None = lane
         self.enqueued = time.perf_counter()
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def expire_after(self, seconds: float) -> None:
+        """Fail the entry with `deadline` unless it ends within so many seconds."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, seconds)
+
+    def _expire(self, seconds: float) -> None:
+        self.fail(ServiceError("deadline", f"no answer within {seconds:g} s"))
+
+    def succeed(self, answer: Answer) -> None:
+        """End the entry with its answer unless it has ended."""
+        self._stop_timer()
+        if not self.answer.done():
+            self.answer.set_result(answer)
 
     def fail(self, error: ServiceError) -> None:
-        """End the entry with the error unless it is answered, and release its images if it still waits."""
+        """End the entry with the error unless it has ended, and release its images if it still waits."""
+        self._stop_timer()
         if not self.answer.done():
             self.answer.set_exception(error)
         if self.lane is not None:
             self.lane.forget(self)
             self.pixels = self.pixels[:0].copy()  # the entry itself stays in its lane until a batch is taken
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class Lane:

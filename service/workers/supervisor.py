@@ -241,8 +241,7 @@ class Worker:
         self._owner.executed(result, time.perf_counter() - self._held_since)
         for entry in entries:
             last = first + len(entry.pixels)
-            if not entry.answer.done():
-                entry.answer.set_result(Answer(_part(result, first, last), size, self.info))
+            entry.succeed(Answer(_part(result, first, last), size, self.info))
             first = last
 
     def _fail_held(self, failure: Failure) -> None:

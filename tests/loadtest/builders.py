@@ -51,11 +51,13 @@ def played(
     block: int = 0,
     server: Scrape = NOTHING,
     foreign: int = 0,
+    front_cpu: float | None = None,
     **changes: Any,
 ) -> Played:
     """Return a round of one second."""
     planned = Round((of,), workload, block, 0.25, 1.0, 0)
-    return Played(of, planned, stretch({of.name: requests}, **changes), server, NOTHING, foreign)
+    made = stretch({of.name: requests}, **changes)
+    return Played(of, planned, made, server, NOTHING, foreign, front_cpu=front_cpu)
 
 
 def counters(values: dict[tuple[str, str], float]) -> Scrape:

@@ -26,6 +26,7 @@ import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.process_collector import ProcessCollector
 
 EDGES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 
@@ -35,6 +36,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         options = {"registry": self.registry}
         self.requests = Counter("precision_requests_total", "", ("variant", "outcome"), **options)
         self.duration = Histogram("precision_request_duration_seconds", "", ("variant",), buckets=EDGES, **options)

@@ -44,6 +44,8 @@ def test_a_comparison_finds_what_was_planted(serve, images, loadtest, tmp_path: 
     assert fast.server.phase_seconds["receive"] > 0
     assert fast.server.requests == fast.server.requests_sent
     assert fast.server.memory.now == {"rss": 2e8}
+    assert 0 < fast.server.front_cpu < 1.2
+    assert not fast.server.front_is_limit
     assert fast.server.memory.batch == {"activation_peak": 3e6}
 
     ratio = next(c for c in report.comparisons if c.workload == "1 user").ratios.p50

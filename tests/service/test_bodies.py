@@ -29,7 +29,8 @@ def received(body: bytes, budget: Budget, encoding: str = "identity") -> Receive
         headers = [(b"content-encoding", encoding.encode()), (b"content-length", str(len(body)).encode())]
         request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
         before = budget.held
-        async with bodies.received(request, SETTINGS, budget, Deadline(time.perf_counter(), 60)) as whole:
+        with budget.share(bodies.headers_of(request)) as share:
+            whole = await bodies.received(request, SETTINGS, share, Deadline(time.perf_counter(), 60))
             assert budget.held == before + len(body)
             return whole
 
@@ -47,8 +48,8 @@ def test_a_body_arrives_as_it_was_sent() -> None:
 def test_a_part_of_the_budget_is_kept_for_small_bodies() -> None:
     """Large bodies that fill their part leave room for small ones, and for no further large one."""
     budget = Budget(8 * len(LARGE))
-    with budget.share(is_small=False) as grow:
-        grow(7 * len(LARGE))
+    with budget.share({b"content-length": b"%d" % len(LARGE)}) as share:
+        share.grow(7 * len(LARGE))
         assert received(SMALL, budget).body == SMALL
         with pytest.raises(ServiceError) as raised:
             received(LARGE, budget)
