@@ -51,7 +51,7 @@ PHASES = {
 """Phase -> beginnings and ends of `file:function`. The first phase that fits has the function. A function that fits
 none, such as numpy's or one of the standard library, belongs to the phases of its callers."""
 LOOP = "event loop: wake up, read from sockets, timers"
-THREADS = "other threads: write the log"
+THREADS = "other threads: write the log, watch the decoders"
 BEHIND = "worker and decoders, with the engine"
 OTHER = "no phase"
 Function = tuple[str, int, str]

@@ -67,13 +67,13 @@ class Executed:
 
     @classmethod
     def _of_one(cls, variant: str, phases: Phases, enqueued: float, answer: Answer) -> "Executed":
-        """Do what `of` does for the only part of most requests."""
+        """Do what `of` does for the only part of most requests, without lists."""
         result, delivered = answer.result, time.perf_counter()
         receive, decode, *_ = phases
-        whole = Phases(
+        known = Phases(
             receive, decode, result.started - enqueued, result.copy_in, result.inference, result.copy_out,
             delivered - result.computed,
         )  # fmt: skip
         return cls(
-            variant, answer.info, result.logits, answer.batch_size, result.memory_bytes, whole, (result,), delivered
+            variant, answer.info, result.logits, answer.batch_size, result.memory_bytes, known, (result,), delivered
         )

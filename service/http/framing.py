@@ -96,7 +96,8 @@ class StrictProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Start the answer, which leaves in one write."""
-        super()._start_asgi_task(cycle, OneWrite(app, cycle))
+        answering: Any = OneWrite(app, cycle)  # uvicorn and starlette have different types for the same messages
+        super()._start_asgi_task(cycle, answering)
 
     def on_response_complete(self) -> None:
         """Start the next request, or send the 400 that waited for this answer."""

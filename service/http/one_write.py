@@ -30,6 +30,7 @@ class Joined:
             self._first = data
         else:
             self._transport.write(self._first + data)
+            self._first = b""
 
 
 class OneWrite:

@@ -8,8 +8,9 @@ import pytest
 
 from service import schemas
 from service.answers import predict_json
+from service.executed import Executed
 from service.phases import Phases
-from service.prediction import Executed, Prediction
+from service.prediction import Prediction
 from tests.service import fakes
 
 LOGITS = np.array([[0.5, -90.0, 7.25, 7.25, -1e-6], [1e3, 0.0, -1e3, 3.0, 2.0]], np.float32)

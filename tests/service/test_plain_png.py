@@ -49,7 +49,7 @@ def outcome(body: bytes) -> object:
 
 
 def test_a_damaged_file_ends_as_it_does_with_pillow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each byte of a file is changed in turn, and each of its beginnings is sent: its own way changes nothing."""
+    """Each byte of a file is changed in turn, and each beginning of it is sent: its own way changes nothing."""
     places = range(len(SMALL))
     changed = [SMALL[:at] + bytes([SMALL[at] ^ mask]) + SMALL[at + 1 :] for at in places for mask in (1, 255)]
     bodies = [SMALL, *changed, *(SMALL[:end] for end in places), SMALL + b"more"]

@@ -60,6 +60,14 @@ def test_a_cycle_says_when_its_response_is_complete() -> None:
     assert "self.response_complete = False" in inspect.getsource(RequestResponseCycle.__init__)
 
 
+def test_every_answer_is_started_in_one_place() -> None:
+    """service/http/framing.py wraps the app there; service/http/one_write.py has the cycle write to its transport."""
+    for method in (HttpToolsProtocol.on_headers_complete, HttpToolsProtocol.on_response_complete):
+        assert "self._start_asgi_task(" in inspect.getsource(method)
+    assert "self.transport.write(" in inspect.getsource(RequestResponseCycle.send)
+    assert "await self.flow.drain()" in inspect.getsource(RequestResponseCycle.send)
+
+
 def test_a_server_without_sockets_opens_none_and_is_started() -> None:
     """service/http/connections.py gives uvicorn's `startup` no socket and accepts connections itself."""
     source = inspect.getsource(uvicorn.Server.startup)
