@@ -129,10 +129,13 @@ def conditions() -> dict[str, Any]:
     return machine.describe(*PACKAGES) | {"date": f"{datetime.now(UTC):%Y-%m-%d}", "warm_up": WARM_UP}
 
 
-def short_name(text: str) -> str:
-    """Return `intel-xeon-processor` for `Intel(R) Xeon(R) Processor @ 2.1GHz`."""
-    plain = re.sub(r"\(\w+\)|@.*", " ", text)
-    return re.sub(r"\W+", "-", plain).strip("-").lower()
+def short_name(cpu: str, isa: str) -> str:
+    """Return `intel-xeon-processor-avx512-vnni` for `Intel(R) Xeon(R) Processor @ 2.1GHz`, `avx512_vnni+avx2`.
+
+    CPUs of one name may differ in their instruction sets, and then in what wins.
+    """
+    plain = re.sub(r"\(\w+\)|@.*", " ", cpu)
+    return re.sub(r"[\W_]+", "-", f"{plain} {isa.partition('+')[0]}").strip("-").lower()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -163,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     network = f"{args.checkpoint.stem}-" if args.checkpoint else ""
     if args.checkpoint:
         os.environ["CHECKPOINT"] = str(args.checkpoint.resolve())  # which every row's process loads
-    batches, name = [int(size) for size in args.batches.split(",")], short_name(machine.name())
+    batches, name = [int(size) for size in args.batches.split(",")], short_name(machine.name(), machine.isa())
     for threads in map(int, args.threads.split(",")):
         folder: Path = args.work / f"{network}{name}-{threads}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -61,9 +61,9 @@ the lower of both, and what sets it. The numbers are computed: they assume that 
 core as well as the first. The last column is the number of cores at which both bounds are equal. With more cores,
 another replica adds speed.
 
-The machine with VNNI is that of [the engines](engines-amd-epyc.md) and of [serving](serving-cpu.md), whose no-op rate
-stands for its HTTP process. Served on two of its cores, with the client on them too, int8 answered 540 requests a
-second and fp32 185.
+The machine with VNNI is that of [the engines](engines-amd-epyc-avx512-bf16.md) and of [serving](serving-cpu.md), whose
+no-op rate stands for its HTTP process. Served on two of its cores, with the client on them too, int8 answered 540
+requests a second and fp32 185.
 """
 
 
@@ -93,7 +93,7 @@ PUBLISHED = {
     "fp32, AMD EPYC with VNNI": Cost(front=1 / 2558, engine=287.89e-3 / 32),
 }
 """The costs that other documents have of one machine: docs/results/serving-cpu.md has the no-op's rate at 32 clients,
-docs/results/engines-amd-epyc.md the time of a batch of 32 on one thread."""
+docs/results/engines-amd-epyc-avx512-bf16.md the time of a batch of 32 on one thread."""
 
 
 def jpeg() -> bytes:

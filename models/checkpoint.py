@@ -75,12 +75,20 @@ def load(path: Path | None = None, preparation: Preparation = AS_IT_SAYS) -> tup
     data = verified(path, card.sha256)
     content, place = _as_safetensors(data, path, card.sha256)
     found = _named(place, content, _arrays(content, place))
-    return found.tensors, _described(card, data, found)
+    return found.tensors, _described(card, data, found.or_named_by(_config(path)))
 
 
 def _described(card: Card, data: bytes, found: Found) -> Card:
     """Return the card with what the file tells; the card's own names of the classes win."""
     return replace(card, bytes=len(data), classes=card.classes or found.classes, taken_from=found.taken_from or None)
+
+
+def _config(path: Path) -> object:
+    """Return the content of the `config.json` that Hugging Face and timm save beside weights; None if unreadable."""
+    try:
+        return json.loads(path.with_name("config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
@@ -98,7 +106,7 @@ def inspect(path: Path, preparation: Preparation = AS_IT_SAYS) -> Card:
     data = verified(path, card.sha256)
     content, place = _as_safetensors(data, path, card.sha256)
     found = _named(place, content, {name: Shaped(tuple(entry["shape"])) for name, entry in _header(content, place)})
-    card = _described(card, data, found)
+    card = _described(card, data, found.or_named_by(_config(path)))
     try:
         return card.completed(card.plan({name: tensor.shape for name, tensor in found.tensors.items()}))
     except CheckpointError as error:

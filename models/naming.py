@@ -60,6 +60,10 @@ class Found:
             named = None
         return replace(self, taken_from=about.get("taken_from") or self.taken_from, classes=named or self.classes)
 
+    def or_named_by(self, config: object) -> Found:
+        """Return the same weights with the names of the classes in `config`, if the file itself has none."""
+        return replace(self, classes=self.classes or _classes(config, self.tensors))
+
     def about(self) -> dict[str, str]:
         """Return the metadata of a safetensors file."""
         said = {"taken_from": self.taken_from, "classes": json.dumps(self.classes) if self.classes else ""}

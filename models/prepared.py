@@ -15,11 +15,11 @@ from models.card import Card
 from models.checkpoint import State
 from models.cifar10 import Images, sample
 from models.engines.network import FoldedLayer
-from models.evaluation.images import HELD_OUT, Labelled
+from models.evaluation.images import HELD_OUT
 from models.files import CheckpointError
 from models.oracle import packed_logits
 from models.reference import SUFFIX as REFERENCE
-from models.sample import IMAGES_SUFFIX
+from models.sample import IMAGES_SUFFIX, Labelled
 from models.split import SUFFIX as SPLIT
 from models.split import Split
 from models.topology import Network

@@ -10,7 +10,7 @@ A checkpoint can have a labelled sample of its own beside it (`NAME.images.npz`)
 import argparse
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +36,22 @@ class Labelled:
     images: NDArray[np.uint8]
     """`[N, 3, H, W] uint8`, RGB, channel first."""
     labels: NDArray[np.int64]
-    """`[N] int64`, indices into the network's classes."""
+    """`[N] int64`, indices into the classes."""
+    classes: tuple[str, ...]
+    """The names of the network's classes, in the order of its outputs."""
     source: str
-    """The name of their file."""
+    """The file or the data set that they come from, for people."""
+
+    def first(self, count: int) -> "Labelled":
+        """Return the first images."""
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
+
+    def packed(self) -> bytes:
+        """Return a .npz with the arrays `images`, `labels` and `classes`."""
+        content = io.BytesIO()
+        classes = np.array(self.classes)
+        np.savez_compressed(content, images=self.images, labels=self.labels, classes=classes)
+        return content.getvalue()
 
 
 def labelled_sample(path: Path, card: Card) -> Labelled | None:
@@ -56,7 +69,7 @@ def labelled_sample(path: Path, card: Card) -> Labelled | None:
     if sorted(classes) != sorted(cifar10.CLASSES):
         return None
     images, labels = cifar10.sample()
-    return Labelled(images, _in_order(labels, cifar10.CLASSES, classes), cifar10.SAMPLE.name)
+    return Labelled(images, _in_order(labels, cifar10.CLASSES, classes), classes, cifar10.SAMPLE.name)
 
 
 def _in_order(labels: NDArray[np.int64], names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
@@ -64,7 +77,7 @@ def _in_order(labels: NDArray[np.int64], names: Sequence[str], classes: Sequence
     return np.array([classes.index(name) for name in names], np.int64)[labels]
 
 
-def _own_sample(place: Path, classes: Sequence[str]) -> Labelled:
+def _own_sample(place: Path, classes: tuple[str, ...]) -> Labelled:
     """Return the sample in a file. If it names its classes and they are the network's, the names decide, not the order.
 
     Raises:
@@ -83,7 +96,7 @@ def _own_sample(place: Path, classes: Sequence[str]) -> Labelled:
             f"{place} is no labelled sample of this checkpoint ({error}); delete it, or prepare the checkpoint again"
         ) from error
     is_known = sorted(names) == sorted(classes)
-    return Labelled(images, _in_order(labels, names, classes) if is_known else labels, place.name)
+    return Labelled(images, _in_order(labels, names, classes) if is_known else labels, classes, place.name)
 
 
 def choose(labels: cifar10.Labels) -> NDArray[np.int64]:

@@ -83,7 +83,7 @@ def examine(
     path, info = files.resolve(path or files.default_path()), engine.info
     card = read_card(path)
     labelled = labelled_sample(path, replace(card, classes=info.classes))
-    sample = labelled or Labelled(*cifar10.sample(), cifar10.SAMPLE.name)
+    sample = labelled or Labelled(*cifar10.sample(), cifar10.CLASSES, cifar10.SAMPLE.name)
     expected = _expected(path, info, card, preparation, sample)
     pixels = preprocess.resized(sample.images, info.input_size, info.resize)
     logits = (classify or in_batches_of(engine))(pixels)

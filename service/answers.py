@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import schemas
-from service.prediction import Executed, Prediction
+from service.executed import Executed
+from service.prediction import Prediction
 
 
 def predict_response(

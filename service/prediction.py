@@ -26,6 +26,7 @@ from service.deadline import Deadline
 from service.decoders import Decoders
 from service.decoding import Received
 from service.errors import ServiceError
+from service.executed import Executed
 from service.images import Limits
 from service.logs import COMPARE, UNKNOWN, RequestLog
 from service.metrics import Metrics
@@ -34,9 +35,9 @@ from service.problems import as_service_error, error_response, request_id_of
 from service.settings import Settings
 from service.shadow import Shadow
 from service.workers.pool import Pool
-from service.workers.queue import Answer, Entry
-from service.workers.status import State, WorkerInfo
-from service.workers.wire import Result, critical_path
+from service.workers.queue import Entry
+from service.workers.status import State
+from service.workers.wire import Result
 
 WATCH_SECONDS = 0.05
 """After this time a request's connection is watched for the client's departure. Most requests are answered before."""
@@ -100,26 +101,6 @@ def service_of(request: Request) -> Service:
     """Return the service that a request came to."""
     service: Service = request.app.state.service
     return service
-
-
-@dataclass(frozen=True, slots=True)
-class Executed:
-    """The images of one request after a variant's engine ran them."""
-
-    variant: str
-    info: WorkerInfo
-    logits: NDArray[np.float32]
-    """`[N, classes] float32`."""
-    batch_size: int
-    """Images in the largest batch that held a part of the request."""
-    memory_bytes: int
-    """What the most demanding of these batches needed beyond the resident weights."""
-    phases: Phases
-    """From `receive` to `deliver`; the worker's are those of `path`, added up."""
-    path: Sequence[Result]
-    """The critical path of the request's batches, see `critical_path`."""
-    delivered: float
-    """A reading of `time.perf_counter()` when the logits were here."""
 
 
 @dataclass(slots=True)
@@ -186,7 +167,7 @@ class Prediction:
                 _abandon(entries, error)
                 error.__traceback__ = None  # the entries hold the error, and its traceback holds them and the pixels
                 raise copy(error) from None
-        executed = self._executed(pool.variant, entries[0].enqueued, answers)
+        executed = Executed.of(pool.variant, self.phases, entries[0].enqueued, answers)
         self.service.shadow.offer(pool.variant, pixels, executed.logits)
         return executed
 
@@ -209,29 +190,6 @@ class Prediction:
             timer.cancel()
             for watcher in watchers:
                 watcher.cancel()
-
-    def _executed(self, variant: str, enqueued: float, answers: Sequence[Answer]) -> Executed:
-        """Put the parts of the request together, in their order."""
-        results = [answer.result for answer in answers]
-        path = critical_path(results)
-        logits = results[0].logits if len(results) == 1 else np.concatenate([result.logits for result in results])
-        delivered = time.perf_counter()
-        return Executed(
-            variant=variant,
-            info=answers[0].info,
-            logits=logits,
-            batch_size=max([answer.batch_size for answer in answers]),
-            memory_bytes=max([result.memory_bytes for result in results]),
-            phases=self.phases._replace(
-                queue=path[0].started - enqueued,
-                copy_in=sum([result.copy_in for result in path]),
-                inference=sum([result.inference for result in path]),
-                copy_out=sum([result.copy_out for result in path]),
-                deliver=delivered - path[-1].computed,
-            ),
-            path=path,
-            delivered=delivered,
-        )
 
     def answered(self, executed: Executed, body: str | bytes, headers: Mapping[str, str]) -> Response:
         """Return the response with this body, and observe the prediction's phases."""

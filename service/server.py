@@ -77,7 +77,7 @@ def assemble(plan: Plan, metrics: Callable[[Iterable[str]], Metrics] = Metrics) 
         decoders=server.decoders,
         stops=lambda: server.is_stopping,
     )
-    _add_routes(server.app, settings, page.samples_of(sample.labelled_sample(settings.checkpoint, card), card.labels))
+    _add_routes(server.app, settings, page.samples_of(sample.labelled_sample(settings.checkpoint, card)))
     server.front = _front(server.app, settings)
     return server
 

@@ -3,7 +3,6 @@
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,37 +10,13 @@ from tqdm import tqdm
 
 from models import cifar10, files, labelled, pictures, preprocess
 from models.card import Card, names_of
-from models.cifar10 import Images, Labels
+from models.cifar10 import Labels
 from models.files import CheckpointError
 from models.labelled import Picture
+from models.sample import Labelled
 
 HELD_OUT = ".held-out.npz"
 """The end of the name of a prepared folder's held-out images, see `models.files.beside`."""
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Images with their classes."""
-
-    images: Images
-    """`[N, 3, H, W] uint8`."""
-    labels: Labels
-    """`[N]`, indices into the classes."""
-    classes: tuple[str, ...]
-    """The names of the network's classes, in the order of its outputs."""
-    source: str
-    """Where the images come from, for a report."""
-
-    def first(self, count: int) -> "Labelled":
-        """Return the first images."""
-        return replace(self, images=self.images[:count], labels=self.labels[:count])
-
-    def packed(self) -> bytes:
-        """Return a .npz with the arrays `images`, `labels` and `classes`."""
-        content = io.BytesIO()
-        classes = np.array(self.classes)
-        np.savez_compressed(content, images=self.images, labels=self.labels, classes=classes)
-        return content.getvalue()
 
 
 def chosen(images: Path | None, checkpoint: Path, data: Path, card: Card) -> Labelled:

@@ -16,10 +16,10 @@ from models.engines.base import Engine
 from models.evaluation import batches, corruptions, sheet, statistics
 from models.evaluation.answers import answer
 from models.evaluation.batches import Summary
-from models.evaluation.images import Labelled
 from models.evaluation.report import CLEAN, Report, Result, VariantReport
 from models.loading import load
 from models.logits import Logits
+from models.sample import Labelled
 from models.variants import REFERENCES, VARIANTS
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from models.evaluation.images import Labelled
 from models.evaluation.statistics import Paired
+from models.sample import Labelled
 
 COLUMNS = 10
 THUMB = 96

@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence():
         study = prepared(args)
         run(study.tasks())
-        found = found_on_disk.read(args.out, command(args), study.outcome)
+        found = found_on_disk.read(args.out, command(args), study.outcome, study.identity_of_part)
         page.write(found, args.page)
     print(f"{args.page}: {len(found.outcomes)} of {len(RECIPES)} recipes")
 

@@ -125,8 +125,9 @@ def said(found: Bounded, kept_in: str) -> str:
     low, high = found.paired.difference.low or 0.0, found.paired.difference.high or 0.0
     layers = ", ".join(found.kept) or "no layer"
     verdict = "within" if found.is_met else "NOT within"
+    more = "" if found.is_met else "; more test images narrow the interval"
     return (
         f"kept in {kept_in}: {layers}; difference {100 * found.paired.difference.estimate:+.2f} points "
         f"[{100 * low:+.2f}, {100 * high:+.2f}] on {found.images:,} images, "
-        f"{verdict} the bound of {100 * found.max_drop:g} points"
+        f"{verdict} the bound of {100 * found.max_drop:g} points{more}"
     )

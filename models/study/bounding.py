@@ -4,6 +4,7 @@ Imports no torch.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -47,10 +48,10 @@ def labelled(path: Path, card: Card, network: Network[FoldedLayer], data: Path, 
     own = labelled_sample(path, card) if files.beside(path, IMAGES_SUFFIX).exists() else None
     if own is None:
         labels_mean_classes(network, card)
-        own = Labelled(*cifar10.read(data, "test"), "CIFAR-10's test set")
+        own = Labelled(*cifar10.read(data, "test"), cifar10.CLASSES, "CIFAR-10's test set")
     inputs = network.input
-    images = preprocess.resized(own.images[:count], inputs.side, inputs.resize)
-    return Labelled(images, own.labels[:count], own.source)
+    own = own.first(count)
+    return replace(own, images=preprocess.resized(own.images, inputs.side, inputs.resize))
 
 
 def within(

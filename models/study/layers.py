@@ -157,7 +157,8 @@ def draw(reports: tuple[LayerReport, ...], title: str, path: Path) -> None:
     above.plot(names, [min(one.weight_sqnr_db, 80) for one in reports], "^:", label="weights")
     above.set_ylabel("SQNR, dB")
     above.set_title(title)
-    above.legend()
+    above.margins(y=0.25)
+    above.legend(ncols=3, loc="upper center", fontsize=8)
     below.bar(names, [100 * one.clipped for one in reports], color="tab:red")
     below.set_ylabel("clipped outputs, %")
     below.tick_params(axis="x", rotation=70)
@@ -199,7 +200,7 @@ def main(argv: list[str] | None = None) -> None:
         draw(reports, f"{args.second} against {args.first}, {len(images)} images", args.out)
     worst = at_fault(reports)
     print(table(reports))
-    print(f"the largest error of its own has {worst.layer}: {worst.own_sqnr_db:.1f} dB, {worst.clipped:.2%} clipped")
+    print(f"{worst.layer} has the largest error of its own: {worst.own_sqnr_db:.1f} dB, {worst.clipped:.3%} clipped")
     print(f"{args.out}: the picture")
 
 

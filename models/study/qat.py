@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,16 +123,35 @@ class Training:
         Raises:
             CheckpointError: the file is damaged, or of another plan.
         """
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            plan = state["plan"]
-        except NOT_TORCHS as error:
-            raise CheckpointError(f"{path} is damaged ({type(error).__name__}); delete it to begin anew") from error
+        state = state_at(path, self.device)
+        plan = state["plan"]
         if plan != asdict(self.plan):
             raise CheckpointError(f"{path} was started with {plan}; give the same flags, or delete it")
         self.step, self.seconds = state["step"], state["seconds"]
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def state_at(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any]:
+    """Return the content of a file of `Training.save`. With `mmap` its tensors are read when they are used.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+        return {name: state[name] for name in ("plan", "step", "seconds", "net", "optimizer")}
+    except NOT_TORCHS as error:
+        raise CheckpointError(f"{path} is damaged ({type(error).__name__}); delete it to begin anew") from error
+
+
+def is_over(recipe: str, folder: Path) -> bool:
+    """Return whether the folder holds the recipe's run, and the run has made all its steps."""
+    place = place_of(recipe, folder)
+    if not place.exists():
+        return False
+    state = state_at(place, torch.device("cpu"), mmap=True)
+    return bool(state["step"] >= state["plan"]["steps"])
 
 
 def place_of(recipe: str, folder: Path) -> Path:

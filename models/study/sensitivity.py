@@ -57,7 +57,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """All layers at all bits."""
+    """All layers, at the bits that were measured."""
 
     identity: str
     images: int
@@ -75,28 +75,27 @@ class Sensitivity:
         return float(np.corrcoef(predicted, np.arange(len(rows)))[0, 1])
 
 
-def measure(source: Source, identity: str, layers: Sequence[str]) -> Sensitivity:
-    """Measure the named layers; four networks for each, on the first test images."""
+def measure(source: Source, identity: str, layers: Sequence[str], bits: int) -> Sensitivity:
+    """Measure the named layers at so many bits; two networks for each, on the first test images."""
     shown, labels, reference = source.images[:IMAGES], source.labels[:IMAGES], source.reference[:IMAGES]
     everything = frozenset(layer.spec.name for layer in source.network)
     traces = curvature(source.network, source.calibration[:CURVATURE_IMAGES])
     rows = []
-    bar = tqdm(total=len(BITS) * len(layers) * 2, desc="sensitivity", unit="network", leave=False)
+    bar = tqdm(total=len(layers) * 2, desc=f"sensitivity at {bits} bits", unit="network", leave=False)
 
     def cost(network: Network[QuantizedLayer]) -> Cost:
         logits = running.answers(running.forward(network, source.threads), shown, "images")
         bar.update()
         return Cost(float((logits.argmax(1) == labels).mean()), results.finite(sqnr(reference, logits)))
 
-    for bits, name in BITS.items():
-        recipe = RECIPES[name]
-        low = plain(recipe, source)
-        choose = bound.blend(low, rounding.kept_floating(low, source.network, everything))
-        for layer in (one for one in source.network if one.spec.name in layers):
-            own = layer.spec.name
-            only, without = cost(choose(everything - {own})), cost(choose(frozenset({own})))
-            predicted = traces[own] * weight_error(layer, source.network, recipe)
-            rows.append(LayerCost(own, bits, only, without, predicted))
+    recipe = RECIPES[BITS[bits]]
+    low = plain(recipe, source)
+    choose = bound.blend(low, rounding.kept_floating(low, source.network, everything))
+    for layer in (one for one in source.network if one.spec.name in layers):
+        own = layer.spec.name
+        only, without = cost(choose(everything - {own})), cost(choose(frozenset({own})))
+        predicted = traces[own] * weight_error(layer, source.network, recipe)
+        rows.append(LayerCost(own, bits, only, without, predicted))
     bar.close()
     top1 = float((reference.argmax(1) == labels).mean())
     return Sensitivity(identity, len(shown), top1, tuple(rows))

@@ -43,7 +43,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All trials."""
+    """The trials, of all seeds that were measured."""
 
     identity: str
     images: int
@@ -67,22 +67,21 @@ def _three(values: list[float]) -> tuple[float, float, float]:
 def measure(
     source: Source,
     identity: str,
+    seed: int,
     counts: tuple[int, ...] = COUNTS,
-    seeds: tuple[int, ...] = SEEDS,
 ) -> Sweep:
-    """Calibrate with every observer, number of images and seed; answer the first test images with each."""
+    """Calibrate with every observer and number of images; answer the first test images with each."""
     network, shown, reference = source.network, source.images[:IMAGES], source.reference[:IMAGES]
     integers = {layer.spec.name: rounding.nearest(layer, network, RECIPES[BASE]) for layer in network}
     trials = []
-    with tqdm(total=len(counts) * len(seeds) * len(observers.OBSERVERS), desc="sweep", unit="network") as bar:
-        for seed in seeds:
-            for count in counts:
-                seen = observers.watch(network, ranges.images_for(source.data, count, seed))
-                for observer in observers.OBSERVERS:
-                    found = ranges.chosen(network, replace(RECIPES[BASE], observer=observer), seen)
-                    built = rounding.assembled(network, integers, found, 8)
-                    logits = running.answers(running.forward(built, source.threads), shown, observer)
-                    top1 = float((logits.argmax(1) == source.labels[:IMAGES]).mean())
-                    trials.append(Trial(observer, count, seed, top1, results.finite(sqnr(reference, logits))))
-                    bar.update()
+    with tqdm(total=len(counts) * len(observers.OBSERVERS), desc=f"sweep, seed {seed}", unit="network") as bar:
+        for count in counts:
+            seen = observers.watch(network, ranges.images_for(source.data, count, seed))
+            for observer in observers.OBSERVERS:
+                found = ranges.chosen(network, replace(RECIPES[BASE], observer=observer), seen)
+                built = rounding.assembled(network, integers, found, 8)
+                logits = running.answers(running.forward(built, source.threads), shown, observer)
+                top1 = float((logits.argmax(1) == source.labels[:IMAGES]).mean())
+                trials.append(Trial(observer, count, seed, top1, results.finite(sqnr(reference, logits))))
+                bar.update()
     return Sweep(identity, len(shown), tuple(trials))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from common.statistics import Interval
+from models.study import texts
 from models.study.found import Found
 from models.study.recipes import RECIPES, REFERENCE, Recipe
 from models.study.speed import Speed
@@ -38,22 +39,32 @@ def interval(value: Interval, form: str = "+.2f") -> str:
 
 
 def recipes_table(found: Found) -> str:
-    """Return the table of all recipes with results, in the order of the table of recipes."""
+    """Return the tables of all recipes with results, one for each family, with notes below."""
     header = (
-        "recipe", "bits W/A", "top-1, %", "difference", "p", "SQNR, dB", "MB", "ms at 1", "at 32", "at 256",
-        "resident MB", "made in",
+        "recipe", "bits W/A", "top-1, %", "difference", "p", "SQNR, dB", "MB", "ms at 1 / 32 / 256", "resident MB",
+        "made in",
     )  # fmt: skip
     whole = found.outcomes[REFERENCE].file_bytes if REFERENCE in found.outcomes else 0
-    parts = []
+    parts = ["## Recipes", texts.RECIPES]
     for family in dict.fromkeys(row.family for row in RECIPES.values()):
         rows = [row for row in RECIPES.values() if row.family == family and row.name in found.outcomes]
         if rows:
-            cells = [_cells(found, row, whole) for row in rows]
-            notes = [f"- `{row.name}`: {note}" for row in rows if (note := found.outcomes[row.name].note)]
-            parts.append(
-                "\n".join([f"### {family[0].upper()}{family[1:]}\n", markdown(header, cells), "", *notes]).strip()
+            title, table = (
+                f"### {family[0].upper()}{family[1:]}",
+                markdown(header, [_cells(found, row, whole) for row in rows]),
             )
-    return "## Recipes\n\n" + "\n\n".join(parts)
+            parts += [title, table, *filter(None, [_notes(found, rows)])]
+    return "\n\n".join(parts)
+
+
+def _notes(found: Found, rows: Sequence[Recipe]) -> str:
+    """Return what the results say in words, and why a graph was not timed."""
+    lines = []
+    for row in rows:
+        speed = speed_of(found, row)
+        said = (found.outcomes[row.name].note, speed.reason if speed else "")
+        lines += [f"- `{row.name}`: {'; '.join(filter(None, said))}"] if any(said) else []
+    return "\n".join(lines)
 
 
 def _cells(found: Found, row: Recipe, whole: int) -> list[str]:
@@ -61,21 +72,27 @@ def _cells(found: Found, row: Recipe, whole: int) -> list[str]:
     paired = one.paired
     size = f"{one.file_bytes / 1e6:.2f}" + (f" ({one.file_bytes / whole:.0%})" if whole else "")
     if speed and speed.milliseconds:
-        times = [f"{speed.milliseconds[size][1]:.1f}" if size in speed.milliseconds else "" for size in (1, 32, 256)]
-        times.append(f"{speed.resident_bytes / 1e6:.0f}")
+        times = " / ".join(f"{middle:.3g}" for _, middle, _ in speed.milliseconds.values())
+        memory = f"{speed.resident_bytes / 1e6:.0f}"
     else:
-        times = [NO_KERNEL if not row.runs_as else "not on this CPU" if speed else "not measured", "", "", ""]
+        times, memory = unmeasured(row, speed), ""
     return [
         row.name,
         f"{row.weight_bits}/{row.activation_bits}",
-        interval(one.score.top1, ".2f"),
+        f"{100 * one.score.top1.estimate:.2f}",
         interval(paired.difference) if paired else "reference",
         f"{paired.mcnemar_p:.2g}" if paired else "",
         f"{paired.logit_sqnr_db:.1f}" if paired and paired.logit_sqnr_db is not None else "",
         size,
-        *times,
-        duration(one.build_seconds),
+        times,
+        memory,
+        duration(one.build_seconds) if one.build_seconds else "",
     ]
+
+
+def unmeasured(row: Recipe, speed: Speed | None) -> str:
+    """Return why a recipe has no latency."""
+    return NO_KERNEL if not row.runs_as else "not on this CPU" if speed else "not measured"
 
 
 def duration(seconds: float) -> str:
@@ -90,9 +107,9 @@ def missing(found: Found) -> str:
         if row.name in found.outcomes:
             continue
         if row.needs_gpu:
-            reason = "needs a GPU; `make gpu-check` measures whole FP16 there"
+            reason = "needs a GPU, and there was none; [whole FP16 on a GPU](results/nvidia-h200.md) was measured alone"
         else:
-            reason = f"not run; `python -m models.study.qat {row.name}` trains it" if row.is_trained else "not run"
+            reason = f"not trained yet: `python -m models.study.qat {row.name}`" if row.is_trained else "not run"
         lines.append(f"- `{row.name}`: {reason}")
     return "### Not run\n\n" + "\n".join(lines) if lines else ""
 
@@ -110,6 +127,7 @@ class Claim:
 CLAIMS = (
     Claim("fp16", "50 %", "1.5 to 2 x", "none"),
     Claim("int8-least-squares", "75 %", "2 to 4 x", "1 to 5 %"),
+    Claim("w4a8-nearest", "87.5 %", "3 to 6 x", "3 to 10 %"),
     Claim("w4a8-adaround", "87.5 %", "3 to 6 x", "3 to 10 %"),
     Claim("w4a4-distilled", "87.5 %", "3 to 6 x", "3 to 10 %"),
 )
@@ -125,9 +143,9 @@ def claims(found: Found) -> str:
             continue
         row = RECIPES[claim.recipe]
         ours, theirs = (milliseconds(found, x, 1) for x in (row, RECIPES[REFERENCE]))
-        speed = f"{theirs / ours:.2f} x" if ours and theirs else NO_KERNEL if not row.runs_as else "not on this CPU"
+        speed = f"{theirs / ours:.2f} x" if ours and theirs else unmeasured(row, speed_of(found, row))
         smaller = f"{100 * (1 - one.file_bytes / reference.file_bytes):.1f} %"
         rows.append(
             [claim.recipe, claim.smaller, smaller, claim.faster, speed, claim.loss, interval(one.paired.difference)]
         )
-    return "## The usual claims\n\n" + markdown(header, rows) if rows else ""
+    return f"## The usual claims\n\n{markdown(header, rows)}\n\n{texts.CLAIMS}" if rows else ""

@@ -24,6 +24,7 @@ from models.study.building import Source
 from models.study.packing import packed
 from models.study.recipes import RECIPES, REFERENCE, Recipe
 from models.study.results import Outcome
+from models.study.sensitivity import BITS, Sensitivity
 
 SPEED_ROWS = ("fp32-cpu", "bf16-cpu", "fp16-cpu", "int8", "int8-dynamic")
 """The variants that are timed, beside the artifact of the bound."""
@@ -44,6 +45,19 @@ class Task:
     """Expected on two cores with AVX2, for the estimate of the remaining time."""
     is_done: Callable[[], bool]
     run: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measurement besides the recipes."""
+
+    name: str
+    """The file of its result; up to the first hyphen one of PARTS."""
+    kind: type
+    seconds: float
+    """As in `Task`."""
+    run: Callable[[str], object]
+    """From the identity of the result to the result."""
 
 
 @dataclass(frozen=True)
@@ -99,35 +113,44 @@ class Study:
         found = [
             Task(row.name, self.expected(row), partial(self.is_done, row), partial(self.recipe, row)) for row in rows
         ]
-        parts: tuple[tuple[str, type, float, Callable[[str], object]], ...] = (
-            ("sensitivity", sensitivity.Sensitivity, 1000, self.sensitivity),
-            ("sweep", sweep.Sweep, 1400, self.sweep),
-            ("speed", speed.Speeds, 300, self.speed),
+        parts = [part for part in self.measurements() if part.name.partition("-")[0] in args.parts]
+        return found + [
+            Task(part.name, part.seconds, partial(self.is_measured, part), partial(self.measure, part))
+            for part in parts
+        ]
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Return the measurements besides the recipes; each has a file, so that a stop loses at most one."""
+        seeds = sweep.SEEDS[:1] if self.args.quick else sweep.SEEDS
+        return (
+            *(Measurement(f"sensitivity-{bits}", Sensitivity, 500, partial(self.sensitivity, bits)) for bits in BITS),
+            *(Measurement(f"sweep-{seed}", sweep.Sweep, 280, partial(self.sweep, seed)) for seed in seeds),
+            Measurement("speed", speed.Speeds, 300, self.speed),
         )
-        for name, kind, seconds, measure in parts:
-            place, identity = self.place(f"{name}.json"), self.identity(name, args.quick)
 
-            def is_done(place: Path = place, kind: type = kind, identity: str = identity) -> bool:
-                return results.load(place, kind, identity) is not None
+    def identity_of_part(self, name: str) -> str:
+        """Return the identity of a measurement's result."""
+        return self.identity(name, self.args.quick)
 
-            def run(place: Path = place, identity: str = identity, measure: Callable[[str], object] = measure) -> None:
-                results.save(place, measure(identity))
+    def is_measured(self, part: Measurement) -> bool:
+        """Return whether a measurement has a result of these settings."""
+        return results.load(self.place(f"{part.name}.json"), part.kind, self.identity_of_part(part.name)) is not None
 
-            if name in args.parts:
-                found.append(Task(name, seconds, is_done, run))
-        return found
+    def measure(self, part: Measurement) -> None:
+        """Make a measurement and keep its result."""
+        results.save(self.place(f"{part.name}.json"), part.run(self.identity_of_part(part.name)))
 
     def is_trained(self, recipe: Recipe) -> bool:
-        """Return whether the recipe's training has begun here; a run that was stopped is continued."""
-        return qat.place_of(recipe.name, self.source.trained).exists()
+        """Return whether the recipe's training is over. One that was stopped, or still runs, needs --train."""
+        return qat.is_over(recipe.name, self.source.trained)
 
     def expected(self, recipe: Recipe) -> float:
         """Return the seconds that a recipe takes on two cores with AVX2, roughly."""
         share = len(self.source.images) / 10_000
         steps = self.source.steps(recipe)
         work = {"adaround": 0.4 * steps, "bound": 900 * share, "qat": 4.5 * steps, "distillation": 5.5 * steps}
-        is_begun = recipe.is_trained and self.is_trained(recipe)
-        return 120 * share + (0 if is_begun else work.get(recipe.algorithm, 10))
+        is_ready = recipe.is_trained and self.is_trained(recipe)
+        return 120 * share + (0 if is_ready else work.get(recipe.algorithm, 10))
 
     def recipe(self, recipe: Recipe) -> None:
         """Build one recipe, let it answer the test images, and keep its result and its artifact."""
@@ -180,16 +203,14 @@ class Study:
         """Return the place of a recipe's INT8 artifact, which the service can serve."""
         return self.place("artifacts", f"{name}{ARTIFACT_SUFFIX}")
 
-    def sensitivity(self, identity: str) -> sensitivity.Sensitivity:
-        """Measure the sensitivity of the layers."""
+    def sensitivity(self, bits: int, identity: str) -> Sensitivity:
+        """Measure the sensitivity of the layers at so many bits."""
         layers = QUICK_LAYERS if self.args.quick else tuple(layer.spec.name for layer in self.source.network)
-        return sensitivity.measure(self.source, identity, layers)
+        return sensitivity.measure(self.source, identity, layers, bits)
 
-    def sweep(self, identity: str) -> sweep.Sweep:
-        """Measure calibrations."""
-        if self.args.quick:
-            return sweep.measure(self.source, identity, (QUICK_IMAGES,), (0,))
-        return sweep.measure(self.source, identity)
+    def sweep(self, seed: int, identity: str) -> sweep.Sweep:
+        """Measure the calibrations of one seed."""
+        return sweep.measure(self.source, identity, seed, (QUICK_IMAGES,) if self.args.quick else sweep.COUNTS)
 
     def speed(self, identity: str) -> speed.Speeds:
         """Time what runs."""

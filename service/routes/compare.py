@@ -16,7 +16,8 @@ from service.answers import predict_response
 from service.deadline import Deadline
 from service.decoding import pixels_of
 from service.errors import ServiceError
-from service.prediction import Executed, Prediction, compared
+from service.executed import Executed
+from service.prediction import Prediction, compared
 from service.routes.openapi import IMAGES, QUERY, errors
 from service.routes.predict import JSON, query_of
 from service.schemas import Compared, CompareResponse, PredictQuery, PredictResponse

@@ -54,14 +54,14 @@ class Sample:
     png: bytes
 
 
-def samples_of(labelled: Labelled | None, classes: Sequence[str]) -> list[Sample]:
+def samples_of(labelled: Labelled | None) -> list[Sample]:
     """Return at most MOST_SAMPLES of the labelled images, which belong to as many different classes as possible."""
     if labelled is None:
         return []
-    known = [np.flatnonzero(labelled.labels == index).tolist() for index in range(len(classes))]
+    known = [np.flatnonzero(labelled.labels == index).tolist() for index in range(len(labelled.classes))]
     turns = [images[turn] for turn in range(MOST_SAMPLES) for images in known if turn < len(images)]
     chosen = sorted(turns[:MOST_SAMPLES], key=lambda index: int(labelled.labels[index]))
-    return [Sample(classes[labelled.labels[index]], _png(labelled.images[index])) for index in chosen]
+    return [Sample(labelled.classes[labelled.labels[index]], _png(labelled.images[index])) for index in chosen]
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

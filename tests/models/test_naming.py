@@ -1,6 +1,7 @@
 """Checkpoints as people save them: every one gives the engine of the same weights, and no pickled code runs."""
 
 import argparse
+import json
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -177,6 +178,23 @@ def test_it_is_served_as_it_was_saved(saved: Saved, net: ResNet, expected: np.nd
     logits = openvino.floating(network, 1).forward(PIXELS)
     assert np.abs(logits - expected).max() < saved.tolerance * np.abs(expected).max()
     assert (card.completed(network).labels, card.taken_from) == (saved.classes, saved.taken_from)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(NAMES, NAMES), (NAMES[:2], ("class 0", "class 1", "class 2"))],
+    ids=["three names", "two names"],
+)
+def test_the_config_beside_names_the_classes(
+    names: tuple[str, ...], expected: tuple[str, ...], net: ResNet, tmp_path: pathlib.Path
+) -> None:
+    """Hugging Face's `config.json` beside the weights names the classes, if it has a name for each."""
+    save_file(hugging_face(net.state_dict()), tmp_path / "model.safetensors")
+    config = {"architectures": ["ResNetForImageClassification"], "id2label": dict(enumerate(names))}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert checkpoint.inspect(tmp_path / "model.safetensors", PREPARATION).labels == expected
+    state, card = checkpoint.load(tmp_path / "model.safetensors", PREPARATION)
+    assert card.completed(fold(state, card)).labels == expected
 
 
 @pytest.mark.parametrize("is_zip", [True, False])

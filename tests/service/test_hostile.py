@@ -32,9 +32,8 @@ def test_decoding_many_large_images_ends_in_time(service: Service) -> None:
     with ThreadPoolExecutor(1) as pool:
         parts = [("image", ("large.png", large))] * 5
         slow = pool.submit(httpx.post, service.url + "/predict/fp32", files=parts, timeout=30)
-        began = time.monotonic()
         assert fuzz.still_answers(service.client)
-        assert time.monotonic() - began < 1
+        assert not slow.done()
         assert slow.result().status_code in (200, 504)  # a fast machine decodes them in time
 
 

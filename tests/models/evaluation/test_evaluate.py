@@ -11,8 +11,9 @@ from common import machine
 from models import cifar10, evaluate
 from models.engines.base import Engine
 from models.evaluation import answers, batches, sheet, statistics
-from models.evaluation.images import Labelled, cifar10_test
+from models.evaluation.images import cifar10_test
 from models.files import CheckpointError
+from models.sample import Labelled
 from tests.models.conftest import Load
 
 FLAGS = "--variants fp32-cpu,int8 --threads 1 --batch-sizes 2,5 --batch-images 10 --corruptions jpeg@1 --device cpu"

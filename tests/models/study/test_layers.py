@@ -34,5 +34,5 @@ def test_the_command_draws_and_names_it(tmp_path: Path, capsys: pytest.CaptureFi
     layers.main(["int8", str(artifact), "--images", "2", "--out", str(picture)])
     said = capsys.readouterr().out
     assert said.count("| 200.0 ") >= 21
-    assert "the largest error of its own has" in said
+    assert "has the largest error of its own" in said
     assert picture.stat().st_size > 10_000

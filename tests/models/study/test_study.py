@@ -17,7 +17,7 @@ from models.engines.network import fold
 from models.evaluation import statistics
 from models.study import __main__ as study
 from models.study import bound, bounding, page, qat, ranges, running, verdicts
-from models.study.plots import Point, front
+from models.study.plots import Point, front, places
 from models.study.recipes import QUICK, RECIPES
 
 CPU = torch.device("cpu")
@@ -42,6 +42,7 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(tiny_dataset: Path,
     pixels, labels = (torch.from_numpy(part.copy()) for part in cifar10.read(tiny_dataset, "train"))
     begun.train_step(pixels, labels)
     begun.save(qat.place_of(plan.recipe, tmp_path / "halves"))
+    assert [qat.is_over(plan.recipe, tmp_path / name) for name in ("none", "halves", "whole")] == [False, False, True]
     resumed = qat.train(plan, network, images, tiny_dataset, tmp_path / "halves", CPU)
     assert (whole.step, resumed.step) == (2, 2)
     weights, expected = resumed.net.state_dict(), whole.net.state_dict()
@@ -110,8 +111,19 @@ def test_a_bound_needs_an_artifact(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_front_has_what_nothing_beats() -> None:
     """A point is on the Pareto front unless another one costs no more and is right no less often."""
-    points = [Point("a", "", 1, 90), Point("b", "", 2, 95), Point("c", "", 3, 94), Point("d", "", 1, 80)]
+    points = [Point(name, "", cost, top1, top1, top1) for name, cost, top1 in COSTS]
     assert [point.name for point in front(points)] == ["a", "b"]
+
+
+def test_points_of_equal_cost_stand_side_by_side() -> None:
+    """Equal costs are spread around their own place, the best top-1 first; another cost stays where it is."""
+    found = places([Point(name, "", cost, top1, top1, top1) for name, cost, top1 in COSTS])
+    assert found["a"] < 1 < found["d"]
+    assert found["a"] * found["d"] == pytest.approx(1)
+    assert (found["b"], found["c"]) == (2, 3)
+
+
+COSTS = (("a", 1, 90), ("b", 2, 95), ("c", 3, 94), ("d", 1, 80))
 
 
 @pytest.mark.slow
@@ -124,7 +136,15 @@ def test_the_study_goes_the_whole_way(tiny_dataset: Path, tmp_path: Path, capsys
     assert f"{len(QUICK)} of {len(RECIPES)} recipes" in capsys.readouterr().out
     text = target.read_text()
     assert all(f"| {name} " in text for name in QUICK)
-    for heading in ("What to use when", "Bars", "Sensitivity", "Calibration", "Toolboxes", "The usual claims"):
+    for heading in (
+        "What to use when",
+        "Bars",
+        "Accuracy against speed and size",
+        "Sensitivity",
+        "Calibration",
+        "Toolboxes",
+        "The usual claims",
+    ):
         assert f"## {heading}" in text
     assert "- `fp16-autocast`: needs a GPU" in text
     assert {path.name for path in (target.parent / page.PICTURES).iterdir()} == {"size.png", "speed.png"}
