@@ -10,6 +10,7 @@ the 10,000 test images. Without it, nothing is trained, and the pictures are the
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -86,13 +87,19 @@ def of_classes(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.n
     return images[kept], np.array([CLASSES.index(name) for name in names[kept]])
 
 
-def write_photos(folder: Path, images: np.ndarray, labels: np.ndarray, most: int) -> int:
+def write_photos(
+    folder: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    most: int,
+    enlarge: Callable[[np.ndarray], Image.Image] = enlarged,
+) -> int:
     """Write up to `most` pictures of each class as PNG files, in one subfolder for each class; return their number."""
     written = 0
     for index, name in enumerate(CLASSES):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number, pixels in enumerate(images[labels == index][:most]):
-            enlarged(pixels).save(folder / name / f"{number:04}.png")
+            enlarge(pixels).save(folder / name / f"{number:04}.png")
             written += 1
     return written
 

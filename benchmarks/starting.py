@@ -20,7 +20,8 @@ from benchmarks.wrk import ROOT, ended, free_port
 
 BATCHES = range(1, 33)
 """The batch sizes that each server runs before its memory is read: those that the service serves by default."""
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.05
+"""Seconds between two questions. Each takes a millisecond of the cores that the start needs."""
 PATIENCE = 180.0
 """Seconds after which a start counts as failed."""
 Pixels = NDArray[np.uint8]

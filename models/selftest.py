@@ -4,9 +4,8 @@ Where the sample has labels, the same logits tell the accuracy, see `models.accu
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from models import accuracy, cifar10, files, preprocess
 from models.accuracy import Assumption, SampleAccuracy
 from models.card import AS_IT_SAYS, Card, Preparation, read_card
-from models.engines.base import Engine, EngineInfo, image_shape
+from models.engines.base import Engine, EngineInfo, image_shape, in_batches
 from models.logits import Logits, sqnr
 from models.logits import agreement as share_of
 from models.reference import SUFFIX, SelfTestFailed, made_reference, reference
@@ -27,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 50
 """Images per batch unless a caller says otherwise."""
+Classify = Callable[[NDArray[np.uint8]], Logits]
+"""`[N, 3, S, S] uint8` to `[N, classes] float32`, for more images than fit one batch."""
 LEAST_SQNR = 10
 """Least SQNR in dB of an engine's logits against the FP32 reference: INT8 has 20 to 40, a broken engine less than 0."""
 
@@ -53,11 +54,19 @@ def clock_ratio(engine: Engine, batch_size: int = BATCH_SIZE, runs: int = 20) ->
     return by_device / sum(run.wall_seconds for run in done)
 
 
+def in_batches_of(engine: Engine, size: int = BATCH_SIZE) -> Classify:
+    """Return a function that runs the engine on images in batches of this size.
+
+    On a GPU use a size that was warmed up, so that the test runs the CUDA graph that will serve.
+    """
+    return lambda pixels: np.concatenate([engine.run(batch).logits for batch in in_batches(pixels, [size])])
+
+
 def examine(
     engine: Engine,
     path: Path | None = None,
     preparation: Preparation = AS_IT_SAYS,
-    batch_sizes: Iterable[int] = (BATCH_SIZE,),
+    classify: Classify | None = None,
 ) -> Examined:
     """Run an engine on a sample: the checkpoint's own, or else the bundled one, whose labels it may not know.
 
@@ -65,8 +74,7 @@ def examine(
         engine: a loaded variant.
         path: the checkpoint, or the INT8 artifact, that it was loaded from; None takes `files.default_path()`.
         preparation: the one that it was loaded with.
-        batch_sizes: images per batch, in turn. On a GPU use a size that was warmed up, so that the test runs the CUDA
-            graph that will serve.
+        classify: runs the engine on the sample; None takes `in_batches_of(engine)`.
 
     Raises:
         SelfTestFailed: the share is below the variant's `least_agreement` (checked if the network knows the sample's
@@ -78,7 +86,7 @@ def examine(
     sample = labelled or Labelled(*cifar10.sample(), cifar10.CLASSES, cifar10.SAMPLE.name)
     expected = _expected(path, info, card, preparation, sample)
     pixels = preprocess.resized(sample.images, info.input_size, info.resize)
-    logits = np.concatenate([engine.run(batch).logits for batch in in_batches(pixels, batch_sizes)])
+    logits = (classify or in_batches_of(engine))(pixels)
     if not np.isfinite(logits).all():
         raise SelfTestFailed(f"{info.variant} gives logits that are not finite on {info.device_name}")
     judged, labels = logits[: len(expected)], sample.labels[: len(expected)]
@@ -112,16 +120,6 @@ def _measured(
     found = accuracy.judged(logits, labelled.labels, card.test_accuracy, labelled.source, assumed)
     logger.log(logging.WARNING if found.warning else logging.INFO, "%s: %s", info.variant, found)
     return found
-
-
-def in_batches(pixels: NDArray[np.uint8], sizes: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
-    """Yield the images in batches of these sizes, which begin anew after the last; the last batch may be smaller."""
-    first = 0
-    for size in cycle(sizes):
-        if first >= len(pixels):
-            return
-        yield pixels[first : first + size]
-        first += size
 
 
 def _judge(info: EngineInfo, share: float, expected: Logits, logits: Logits, *, knows_the_sample: np.bool_) -> None:

@@ -1,7 +1,8 @@
 """The types of an engine: its info, its answer to a batch, its errors. Imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Protocol
 
 import numpy as np
@@ -133,6 +134,16 @@ class Engine(Protocol):
             EngineError: see `run`.
         """
         ...
+
+
+def in_batches(pixels: NDArray[np.uint8], sizes: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images in batches of these sizes, which begin anew after the last; the last batch may be smaller."""
+    first = 0
+    for size in cycle(sizes):
+        if first >= len(pixels):
+            return
+        yield pixels[first : first + size]
+        first += size
 
 
 def check_pixels(pixels: object, side: int) -> None:

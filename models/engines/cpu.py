@@ -1,12 +1,14 @@
 """The engine that drives a network function on the CPU: timing, memory, checks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain, repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import measure
-from models.engines.base import EngineInfo, Execution, check_logits, check_pixels, image_shape
+from models.engines.base import EngineInfo, Execution, check_logits, check_pixels, image_shape, in_batches
 from models.engines.function import ArrayFunction
 from models.variants import Variant
 
@@ -45,17 +47,41 @@ class CpuEngine:
         """Return the numbers of images that run at once in batches of these sizes, in ascending order."""
         return self._function.shapes(batch_sizes)
 
+    def warm_up_on(self, pixels: NDArray[np.uint8], batch_sizes: Sequence[int]) -> NDArray[np.float32]:
+        """Run images as the warm-up, and return their logits `[N, classes]`.
+
+        Each shape runs once, then full batches run, whose first one measures the peak. `warm_up` does what is left
+        where the images are too few. The largest shape is the first: smaller ones find its memory.
+        """
+        shapes, full = self.shapes(batch_sizes)[::-1], max(batch_sizes)
+        logits: list[NDArray[np.float32]] = []
+        for batch in in_batches(pixels, chain(shapes, repeat(full))):
+            run = partial(self._run_into, logits, batch)
+            if len(logits) >= len(shapes) and len(batch) == full and not self.activation_peaks:
+                self._measure_peak(run, batch_sizes)
+            else:
+                run()
+        return np.concatenate(logits)
+
+    def _run_into(self, logits: list[NDArray[np.float32]], batch: NDArray[np.uint8]) -> None:
+        logits.append(self.run(batch).logits)
+
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        """Run each shape that no batch had yet, then the largest again to measure its peak.
+        """Run each shape that no batch had yet, and measure the peak of each size that has none."""
+        shapes = self.shapes(batch_sizes)
+        pixels = np.zeros((shapes[-1], *image_shape(self.info)), np.uint8)
+        for size in set(shapes) - set(self.shapes(list(self.shortest_seconds))):
+            self._forward(pixels[:size])
+        if not self.activation_peaks.keys() >= set(batch_sizes):
+            self._measure_peak(lambda: self._forward(pixels), batch_sizes)
+        self._function.release()
+        measure.release_unused()
+
+    def _measure_peak(self, run_largest: Callable[[], object], batch_sizes: Sequence[int]) -> None:
+        """Note the peak of a batch of the largest shape.
 
         The peaks of the others are in proportion, since every activation has an image as its unit.
         """
-        shapes = self.shapes(batch_sizes)
-        largest = shapes[-1]
-        pixels = np.zeros((largest, *image_shape(self.info)), np.uint8)
-        for size in set(shapes) - set(self.shapes(list(self.shortest_seconds))):
-            self._forward(pixels[:size])
-        peak = self._function.activation_peak(lambda: self._forward(pixels))
-        self._function.release()
-        measure.release_unused()
+        largest = self.shapes(batch_sizes)[-1]
+        peak = self._function.activation_peak(run_largest)
         self.activation_peaks |= {size: peak * min(size, largest) // largest for size in batch_sizes}

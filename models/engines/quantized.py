@@ -107,10 +107,13 @@ def quantize(network: Network[FoldedLayer], ranges: Mapping[str, Range], limit: 
 def narrowed(network: Network[QuantizedLayer]) -> Network[QuantizedLayer]:
     """Return the network with integer weights of at most SAFE_LIMIT, for a CPU without VNNI."""
 
+    integers = np.arange(256, dtype=np.uint8).view(np.int8)  # a weight's bits are its place in the table
+    table = np.rint(integers * np.float64(SAFE_LIMIT / FULL_LIMIT)).astype(np.int8)
+
     def narrow(layer: QuantizedLayer) -> QuantizedLayer:
-        if layer.is_floating or np.abs(layer.weight.astype(np.int16)).max() <= SAFE_LIMIT:
+        if layer.is_floating or max(-int(layer.weight.min()), int(layer.weight.max())) <= SAFE_LIMIT:
             return layer
-        weight = np.rint(layer.weight * np.float64(SAFE_LIMIT / FULL_LIMIT)).astype(np.int8)
+        weight = table.take(layer.weight.view(np.uint8))
         return replace(layer, weight=weight, weight_scale=layer.weight_scale * (FULL_LIMIT / SAFE_LIMIT))
 
     return network.map(narrow)

@@ -32,6 +32,8 @@ from models.study.work import PARTS, QUICK_BATCH, QUICK_IMAGES, QUICK_STEPS, Stu
 
 ALL_IMAGES = 10_000
 """Of CIFAR-10's test set."""
+ENOUGH = 60.0
+"""Expected seconds of finished tasks from which their real time corrects the estimate of the rest."""
 
 
 def run(tasks: Sequence[Task]) -> None:
@@ -39,7 +41,7 @@ def run(tasks: Sequence[Task]) -> None:
     waiting = [task for task in tasks if not task.is_done()]
     expected, spent = 0.0, 0.0
     for index, task in enumerate(waiting):
-        rest = sum(one.seconds for one in waiting[index:]) * (spent / expected if expected else 1.0)
+        rest = sum(one.seconds for one in waiting[index:]) * (spent / expected if expected >= ENOUGH else 1.0)
         tqdm.write(f"{index + 1} of {len(waiting)}: {task.name}; about {rest / 60:.0f} min left", file=sys.stderr)
         began = time.perf_counter()
         task.run()

@@ -25,11 +25,12 @@ class Joined:
         self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
-        """Keep the data, or send them after what was kept."""
+        """Keep the first data; send the second after them, and whatever follows."""
         if self._first is None:
             self._first = data
         else:
             self._transport.write(self._first + data)
+            self._first = b""
             self._first = b""
 
 

@@ -7,9 +7,7 @@ worker process does without (docs/decisions/0011-no-torch-on-the-cpu.md).
 import logging
 import re
 import time
-from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import chain, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,18 +108,14 @@ class PrecisionAPI:
         return min(selftest.BATCH_SIZE, for_variant(self.settings.max_batch_size, self.variant.name))
 
     def examine(self, engine: Engine) -> selftest.Examined:
-        """Test the engine, see `models.selftest.examine`."""
-        settings = self.settings
-        return selftest.examine(engine, settings.checkpoint, settings.preparation, self._test_sizes(engine))
-
-    def _test_sizes(self, engine: Engine) -> Iterable[int]:
-        """Return the batch sizes of the self-test.
-
-        On the CPU the test is the warm-up, too: it runs each shape once, and then full batches, which it times.
-        """
-        if not isinstance(engine, CpuEngine):
-            return (self._test_size,)
-        return chain(engine.shapes(range(1, self.max_batch_size + 1)), repeat(self.max_batch_size))
+        """Test the engine, see `models.selftest.examine`. On the CPU the test is the warm-up, too."""
+        settings, sizes = self.settings, range(1, self.max_batch_size + 1)
+        if isinstance(engine, CpuEngine):
+            return selftest.examine(
+                engine, settings.checkpoint, settings.preparation, lambda pixels: engine.warm_up_on(pixels, sizes)
+            )
+        classify = selftest.in_batches_of(engine, self._test_size)
+        return selftest.examine(engine, settings.checkpoint, settings.preparation, classify)
 
     def predict(self, pixels: NDArray[np.uint8]) -> Execution:
         """Run `[N, 3, S, S] uint8` pixels as one batch."""

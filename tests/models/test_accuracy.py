@@ -199,5 +199,5 @@ def test_a_prepared_reference_is_not_computed_again(tmp_path: Path, load: Load) 
     np.savez(
         tmp_path / "own.sample.npz", logits=engine.logits, checkpoint_sha256="ab", input=np.array(json.dumps(prepared))
     )
-    found = selftest.examine(engine, place, batch_sizes=(40,))
+    found = selftest.examine(engine, place)
     assert (found.agreement, found.sample) == (1, SampleAccuracy(40, 40, 1.0, 0.98, "own.images.npz"))

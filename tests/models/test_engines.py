@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +16,8 @@ import torch
 from models import calibration, checkpoint, files, loading
 from models.card import Card
 from models.engines import openvino, quantized
+from models.engines.cpu import CpuEngine
+from models.engines.function import ArrayFunction
 from models.engines.network import fold
 from models.logits import agreement, sqnr
 from models.variants import VariantUnavailable
@@ -163,6 +165,30 @@ def test_peaks_are_in_proportion(name: str, load: Load) -> None:
     measured = engine.activation_peaks[4]
     engine.warm_up([4, 16])
     assert engine.activation_peaks[4] == pytest.approx(measured, rel=0.1)
+
+
+def test_images_that_warm_an_engine_up_run_each_shape_once(load: Load, images: np.ndarray) -> None:
+    """Shapes from the largest down, then full batches, the first of which has its peak measured; nothing is left."""
+    ran: list[int] = []
+    measured: list[int] = []
+
+    def forward(pixels: np.ndarray) -> np.ndarray:
+        ran.append(len(pixels))
+        return pixels.reshape(len(pixels), -1)[:, :10].astype(np.float32)
+
+    def peak(run: Callable[[], object]) -> int:
+        run()
+        measured.append(ran[-1])
+        return 100
+
+    loaded = load("int8")
+    engine = CpuEngine(loaded.variant, loaded.info, ArrayFunction(forward, 0, peak, slice=4))
+    logits = engine.warm_up_on(images[:20], range(1, 5))
+    engine.warm_up(range(1, 5))
+    assert (logits == forward(images[:20])).all()
+    assert ran[:-1] == [4, 3, 2, 1, 4, 4, 2]
+    assert measured == [4]
+    assert engine.activation_peaks == {1: 25, 2: 50, 3: 75, 4: 100}
 
 
 def test_int8_needs_less_memory_than_fp32(load: Load, images: np.ndarray) -> None:
