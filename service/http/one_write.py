@@ -31,7 +31,6 @@ class Joined:
         else:
             self._transport.write(self._first + data)
             self._first = b""
-            self._first = b""
 
 
 class OneWrite:
