@@ -114,7 +114,9 @@ def served_table(variants: Sequence[str], rounds: int, seconds: int, folder: Pat
         "| served, 32 clients | images/s | batch size | bare engine at it, images/s | share |",
         "|---|---|---|---|---|",
     ]
-    with process("service", "--port", str(port), "--variants", ",".join(variants), "--log-level", "warning"):
+    # 32 clients with 32 images each wait longer on a slow CPU than a queue admits by default
+    flags = ("--variants", ",".join(variants), "--log-level", "warning", "--max-queue-wait", "60")
+    with process("service", "--port", str(port), *flags):
         for variant in variants:
             url = f"http://127.0.0.1:{port}/predict/{variant}"
             for contender in (
