@@ -44,7 +44,8 @@ def money(report: Report) -> list[str]:
 def energy(report: Report) -> list[str]:
     """Return how the energy was measured, or why it was not."""
     meters, watts = report.energy.meters, report.energy.idle_watts
-    lines = [f"Energy is not measured: {reason}." for reason in report.energy.missing]
+    what = "A part of the energy" if meters else "Energy"
+    lines = [f"{what} is not measured: {reason}." for reason in report.energy.missing]
     if meters and (report.settings.contended or report.settings.continuous):
         lines.append("Rounds of several arms that overlap (--contended, --continuous) have no energy of their own.")
     if meters:

@@ -207,6 +207,13 @@ def test_a_report_without_energy_says_why_and_has_no_column() -> None:
     assert "J / 1,000" not in text
 
 
+def test_a_report_says_which_part_of_the_energy_it_lacks(made: Report) -> None:
+    """A GPU's energy without that of the processors is not called unmeasured."""
+    text = markdown(replace(made, energy=replace(made.energy, missing=("no counters of the processors",))))
+    assert "- A part of the energy is not measured: no counters of the processors." in text
+    assert "Energy is not measured" not in text
+
+
 def test_a_million_images_have_a_price(made: Report) -> None:
     """At 0.36 an hour and 100 images/s, a million images take 10,000 s and cost 1."""
     assert [(price.arm, price.workload) for price in made.prices] == [("fp32", "8 users"), ("int8", "8 users")]
