@@ -116,7 +116,7 @@ def _trained(recipe: Recipe, source: Source) -> Built:
     plan = source.plan(recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = qat.train(plan, source.network, source.calibration, source.data, source.trained, device)
-    note = f"{run.step:,} steps of {plan.batch_size} images in {run.seconds / 60:.0f} min on {device}"
+    note = f"{run.step:,} steps of {plan.batch_size} images in {run.seconds / 60:.1f} min: {run.hardware}"
     return Built(run.net.network(), run.seconds, note)
 
 

@@ -1,8 +1,9 @@
 """Train a recipe of the study: `python -m models.study.qat w4a4-distilled --data DIR`.
 
 Quantization-aware training with learned steps from the trained weights, with labels, or by distillation from the FP32
-network without labels. Runs on a GPU if there is one, with convolutions in bfloat16. The same command continues a run
-that was stopped, with the same result as a run that was not.
+network without labels. Runs on a GPU if there is one, with convolutions in TF32; bfloat16 has too few bits to hold a
+rounded activation of 8 bits. The same command continues a run that was stopped, with the same result as a run that was
+not.
 """
 
 import argparse
@@ -44,6 +45,8 @@ OF_STEPS = 30.0
 """The learning rate of the logarithms of the quantizers' steps, as a multiple of the one of weights."""
 BATCH = 128
 """Images of a step."""
+KEPT = ("step", "seconds", "hardware")
+"""Attributes of a run that its saved state holds under their own names."""
 TEMPERATURE = 2.0
 """Of the distillation (Hinton et al., 2015)."""
 
@@ -74,7 +77,7 @@ class Training:
         self, plan: Plan, network: Network[FoldedLayer], ranges: Mapping[str, Range], device: torch.device
     ) -> None:
         self.plan, self.recipe, self.device = plan, RECIPES[plan.recipe], device
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.hardware = 0, 0.0, hardware.name(device)
         self.net = Simulated(network, rounds=True).prepare(self.recipe, ranges)
         self.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teacher = Simulated(network, rounds=False).requires_grad_(requires_grad=False)
@@ -94,8 +97,7 @@ class Training:
         x = x.contiguous(memory_format=torch.channels_last)
         for group in self.optimizer.param_groups:
             group["lr"] = plan.learning_rate_at(self.step) * group["multiple"]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=hardware.has_bfloat16(self.device)):
-            loss = self._loss(self.net(x).float(), x, labels[chosen])
+        loss = self._loss(self.net(x), x, labels[chosen])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -106,15 +108,21 @@ class Training:
         if self.recipe.algorithm == "qat":
             return F.cross_entropy(logits, labels, label_smoothing=0.1)
         with torch.no_grad():
-            wanted = self.teacher(x).float()
+            wanted = self.teacher(x)
         ours, theirs = (F.log_softmax(y / TEMPERATURE, 1) for y in (logits, wanted))
         return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * TEMPERATURE**2
 
+    @property
+    def is_over(self) -> bool:
+        """Return whether every step is done."""
+        return self.step >= self.plan.steps
+
     def save(self, path: Path) -> None:
-        """Write the run's state, atomically."""
+        """Write the run's state, atomically; without the optimiser's, two thirds of it, once the run is over."""
         content = io.BytesIO()
-        state = {"plan": asdict(self.plan), "step": self.step, "seconds": self.seconds}
-        torch.save(state | {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}, content)
+        state = {"plan": asdict(self.plan)} | {name: getattr(self, name) for name in KEPT}
+        optimizer = None if self.is_over else self.optimizer.state_dict()
+        torch.save(state | {"net": self.net.state_dict(), "optimizer": optimizer}, content)
         files.write(path, content.getvalue())
 
     def resume(self, path: Path) -> None:
@@ -127,9 +135,11 @@ class Training:
         plan = state["plan"]
         if plan != asdict(self.plan):
             raise CheckpointError(f"{path} was started with {plan}; give the same flags, or delete it")
-        self.step, self.seconds = state["step"], state["seconds"]
+        for name in KEPT:
+            setattr(self, name, state[name])
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if not self.is_over:
+            self.optimizer.load_state_dict(state["optimizer"])
 
 
 def state_at(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any]:
@@ -140,7 +150,7 @@ def state_at(path: Path, device: torch.device, mmap: bool = False) -> dict[str, 
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
-        return {name: state[name] for name in ("plan", "step", "seconds", "net", "optimizer")}
+        return {name: state[name] for name in ("plan", *KEPT, "net", "optimizer")}
     except NOT_TORCHS as error:
         raise CheckpointError(f"{path} is damaged ({type(error).__name__}); delete it to begin anew") from error
 
@@ -174,21 +184,21 @@ def train(
     run = Training(plan, network, calibrated.of_recipe(network, recipe, calibration), device)
     if place.exists():
         run.resume(place)
-    if run.step >= plan.steps:
+    if run.is_over:
         return run
     pixels, classes = cifar10.read(data, "train")
     images, labels = torch.from_numpy(pixels.copy()).to(device), torch.from_numpy(classes).to(device)
     results.save(place.with_suffix(".json"), plan)
     began, saved, smooth = time.perf_counter() - run.seconds, time.perf_counter(), None
     with tqdm(total=plan.steps, initial=run.step, desc=plan.recipe, unit="step") as bar:
-        while run.step < plan.steps:
+        for _ in range(run.step, plan.steps):
             loss = run.train_step(images, labels)
             smooth = loss if smooth is None else 0.95 * smooth + 0.05 * loss
             run.seconds = time.perf_counter() - began
             bar.update()
             if run.step % 10 == 0:
                 bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
-            if time.perf_counter() - saved > save_every or run.step == plan.steps:
+            if time.perf_counter() - saved > save_every or run.is_over:
                 run.save(place)
                 saved = time.perf_counter()
     return run
