@@ -31,7 +31,7 @@ from models.loading import load
 from models.measure_torch import CudaClock
 from models.resnet import resnet18
 from models.topology import Input
-from models.variants import GPU_BACKENDS, VariantUnavailable
+from models.variants import GPU_BACKENDS, VARIANTS, VariantUnavailable
 
 FEW_SIZES = (256, 32, 1)
 """Batch sizes of the baseline, and of the backend that compiles each size anew."""
@@ -45,8 +45,9 @@ ROWS = (
     ("bf16", "cudnn-fused"),
 )
 """Variants and backends."""
-EAGER = ("fp32", "eager")
-"""The baseline, torchvision's network: BatchNorm not folded, channel first, no graph, TF32 off."""
+BASELINES = (("fp32", "eager"), ("fp16", "autocast"))
+"""What people start from, torchvision's network without a graph, BatchNorm not folded, TF32 off: as it is, and
+channels-last under torch's autocast, which keeps FP32 weights and runs the convolutions in FP16."""
 LEAST_RUNS, MOST_RUNS, SECONDS = 20, 200, 0.5
 """Runs of each engine and batch size: as many as the seconds allow, within these limits."""
 INPUTS = 8
@@ -74,13 +75,14 @@ class Cell:
 
 
 class Eager:
-    """The baseline: torchvision's network, called on normalised float images."""
+    """A baseline: torchvision's network, called on normalised float images."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, autocast: bool) -> None:
         state, _ = checkpoint.load()
         self._net = resnet18().eval()
         self._net.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-        self._net.to(device)
+        self._autocast, self._layout = autocast, torch.channels_last if autocast else torch.contiguous_format
+        self._net.to(device, memory_format=self._layout)
         self._mean, self._scale = mean_and_scale(Input(), device)
         self._device, self._clock = device, CudaClock()
 
@@ -91,7 +93,9 @@ class Eager:
         self._clock.start()
         on_device = torch.from_numpy(pixels).to(self._device)
         self._clock.border()
-        logits = self._net((on_device.float() - self._mean) * self._scale)
+        inputs = ((on_device.float() - self._mean) * self._scale).contiguous(memory_format=self._layout)
+        with torch.autocast("cuda", torch.float16, enabled=self._autocast):
+            logits = self._net(inputs)
         self._clock.border()
         logits.cpu()
         cost = self._clock.stop()
@@ -106,7 +110,7 @@ def measure(device: torch.device) -> Iterator[Cell]:
             engines[name, backend] = load(name, device=str(device), gpu_backend=backend)
         except VariantUnavailable as reason:
             yield Cell(name, backend, "", 0, error=str(reason))
-    eager = Eager(device)
+    baselines = {key: Eager(device, autocast=key[1] == "autocast") for key in BASELINES}
     for size in SIZES:
         shape, generator = (INPUTS, size, 3, 32, 32), np.random.default_rng(size)
         inputs = generator.integers(0, 256, shape, np.uint8)
@@ -115,7 +119,9 @@ def measure(device: torch.device) -> Iterator[Cell]:
         for name, backend in order:
             yield _cell(engines[name, backend], backend, inputs)
         if size in FEW_SIZES:
-            yield _summary(Cell(*EAGER, "float32", size), [(*eager.run(x), 0) for x in _turns(inputs)], "")
+            for (name, backend), net in baselines.items():
+                cell = Cell(name, backend, VARIANTS[name].dtype, size)
+                yield _summary(cell, [(*net.run(x), 0) for x in _turns(inputs)], "")
 
 
 def _cell(engine: Engine, backend: str, inputs: NDArray[np.uint8]) -> Cell:

@@ -39,8 +39,9 @@ class Engines:
         return cell if cell and not cell["error"] else None
 
     def best(self, variant: str, size: int) -> Document | None:
-        """Return the cell of a variant's fastest backend, without the baseline."""
-        found = [self.measured(name, way, size) for name, way in self.rows if name == variant and way != "eager"]
+        """Return the cell of a variant's fastest backend, without the baselines."""
+        ways = [way for name, way in self.rows if name == variant and way not in {"eager", "autocast"}]
+        found = [self.measured(variant, way, size) for way in ways]
         return min((cell for cell in found if cell), key=lambda cell: float(cell["wall_seconds"]), default=None)
 
     def floor(self, cell: Document) -> float:
@@ -165,6 +166,13 @@ def first_table(place: Path) -> str:
     return match.group().strip() if match else "(no table)"
 
 
+def comparison(place: Path) -> str:
+    """Return what a report of the load test says: verdicts, numbers, limits, images and rounds, without the machine."""
+    said, _, conditions = place.read_text().partition("\n## What it ran on")
+    kept = (line for line in conditions.splitlines() if line.startswith(("- images: ", "- rounds: ")))
+    return "\n".join([said.partition("\n")[2].replace("\n## ", "\n### ").strip(), *kept])
+
+
 def read(place: Path) -> Any:
     """Return the JSON of a file, None if the file is missing."""
     return json.loads(place.read_text()) if place.exists() else None
@@ -192,7 +200,7 @@ def document(out: Path) -> tuple[str, str]:
         "## Served",
         served_table(served) if served else missing,
         "## Comparison by the load test",
-        first_table(out / COMPARISON) if (out / COMPARISON).exists() else missing,
+        comparison(out / COMPARISON) if (out / COMPARISON).exists() else missing,
         "## GPU tests",
         tests_line(out / TESTS) if (out / TESTS).exists() else missing,
     ]
@@ -203,9 +211,10 @@ EVALUATION, COMPARISON, TESTS = "evaluation/evaluation.json", "compare/report.md
 ENGINES_NOTE = (
     "Medians of 20 to 200 batches of random pixels, without the first tenth. Inference is timed by CUDA events, the "
     "whole call by the host's synchronised clock; engines run in random order within a batch size. `eager` is the "
-    "plain torchvision network, FP32, TF32 off. The floor is the longer of two times: 1.11 GFLOP per image at the "
-    "measured rate of matrix products; weights, pixels and logits moved once at the measured rate of copies. cuDNN may "
-    "choose Winograd's convolutions for FP32, which multiply less and can be faster than the floor."
+    "plain torchvision network, FP32, TF32 off; `autocast` the same network, channels-last, its convolutions in FP16 "
+    "by torch's autocast. The floor is the longer of two times: 1.11 GFLOP per image at the measured rate of matrix "
+    "products; weights, pixels and logits moved once at the measured rate of copies. cuDNN may choose Winograd's "
+    "convolutions for FP32, which multiply less and can be faster than the floor."
 )
 
 

@@ -153,7 +153,9 @@ def test_the_report_reads_what_the_steps_write(engines: Path) -> None:
     for name, text in {
         "evaluation/evaluation.json": json.dumps(evaluation),
         "evaluation/evaluation.md": "# Title\n\n| a | fp16 |\n|:--|--:|\n| top-1 | 90.2 |\n\nmore\n",
-        "compare/report.md": "text\n\n| arm | p50 |\n|---|---|\n| fp16 | 1 ms |\n",
+        "compare/report.md": "# Load test\n\n- fp16 wins\n\n## In numbers\n\n| arm | p50 |\n|---|---|\n"
+        "| fp16 | 1 ms |\n"
+        "\n## What it ran on\n\n- rounds: 10 of 1 s\n- made: by a command with a path\n",
         "tests.xml": '<testsuites><testsuite tests="3" failures="1" errors="0" skipped="1"><testcase name="t_a"/>'
         '<testcase name="t_b"><failure/></testcase><testcase name="t_c"><skipped/></testcase></testsuite></testsuites>',
         "served.json": json.dumps(
@@ -172,6 +174,9 @@ def test_the_report_reads_what_the_steps_write(engines: Path) -> None:
         (engines / name).parent.mkdir(exist_ok=True)
         (engines / name).write_text(text)
     _, text = gpu_report.document(engines)
+    assert "- fp16 wins\n\n### In numbers\n\n| arm | p50 |" in text
+    assert "- rounds: 10 of 1 s" in text
+    assert "with a path" not in text
     assert "| 80% | yes |" in text
     assert "| 99.950% | yes |" in text
     assert "| p = 0.500 | yes |" in text
