@@ -1,11 +1,11 @@
 """Train the ResNet18 on CIFAR-10: `python -m models.train --data DIR --out DIR`.
 
 SGD with Nesterov momentum, a one-cycle learning rate (linear warm-up, cosine to zero), label smoothing, random crops,
-flips that alternate from epoch to epoch (https://arxiv.org/abs/2404.00498), cutout. The defaults are meant for a GPU:
-they train as long as the cutout paper, which reports 96.0 % for this network. On a CPU, let early epochs run on smaller
-images ("progressive resizing", https://dawn.cs.stanford.edu/benchmark/) and leave out easy images (InfoBatch,
-https://arxiv.org/abs/2303.04947). Convolutions run in bfloat16 if the device has instructions for it. The same command
-continues a run that was stopped, with the same result as a run that was not.
+flips that alternate from epoch to epoch (https://arxiv.org/abs/2404.00498), CutMix, cutout. The defaults are meant for
+a GPU and are the recipe of the bundled weights. On a CPU, let early epochs run on smaller images ("progressive
+resizing", https://dawn.cs.stanford.edu/benchmark/) and leave out easy images (InfoBatch,
+https://arxiv.org/abs/2303.04947), with `--cutmix 0`. Convolutions run in bfloat16 if the device has instructions for
+it. The same command continues a run that was stopped, with the same result as a run that was not.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Training images on their way to the network: crop, flip, cutout, resizing, normalisation."""
 
 import functools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,29 @@ def _cut_out(images: Tensor, cutout: int, generator: torch.Generator) -> Tensor:
     down, across = ((window >= corner) & (window < corner + cutout) for corner in corners)
     square = down[:, None, :, None] & across[:, None, None, :]
     return torch.where(square, _mean_and_std(device)[0], images)
+
+
+def cut_mix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """Put a box of another image of the batch into each image: CutMix (https://arxiv.org/abs/1905.04899).
+
+    The box has a random centre and a random area, and is the same for the whole batch.
+
+    Args:
+        images: `[N, 3, side, side]`.
+        generator: a CPU generator; equal states give equal boxes.
+
+    Returns:
+        The mixed images; for each image the number of the one in its box, `[N] int64`; the share (0 to 1) of each image
+        outside the box.
+    """
+    side = images.shape[2]
+    area, *centre = torch.rand(3, generator=generator).tolist()
+    half = side * math.sqrt(area) / 2
+    rows, columns = (slice(max(0, round(side * c - half)), min(side, round(side * c + half))) for c in centre)
+    other = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
+    mixed = images.clone()
+    mixed[:, :, rows, columns] = images[other][:, :, rows, columns]
+    return mixed, other, 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / side**2
 
 
 def normalise(pixels: Tensor) -> Tensor:

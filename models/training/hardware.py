@@ -13,9 +13,13 @@ def has_bfloat16(device: torch.device) -> bool:
     return not machine.usable_flags().isdisjoint(VARIANTS["bf16-cpu"].cpu_flags)
 
 
+def name(device: torch.device) -> str:
+    """Return the name of a GPU, or that of the CPU with its instructions and torch's threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{machine.name()} ({machine.isa()}), {torch.get_num_threads()} threads"
+
+
 def describe(device: torch.device) -> str:
     """Return the device and the dtype of its convolutions, for the card of a run."""
-    name = f"{machine.name()} ({machine.isa()}), {torch.get_num_threads()} threads"
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    return f"{name}, convolutions in {'bfloat16' if has_bfloat16(device) else 'float32'}"
+    return f"{name(device)}, convolutions in {'bfloat16' if has_bfloat16(device) else 'float32'}"

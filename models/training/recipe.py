@@ -14,15 +14,17 @@ class Recipe:
     """The settings of a run, each a flag of `models.train`. A stopped run continues only with the same recipe."""
 
     epochs: int = 200
-    batch_size: int = 128
-    learning_rate: float = 0.1
+    batch_size: int = 256
+    learning_rate: float = 0.2
     warmup: float = 0.05
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.0
     crop_padding: int = 4
-    cutout: int = 12
+    cutout: int = 0
     """Side in pixels of a square that is grey in every image (https://arxiv.org/abs/1708.04552); 0 for none."""
+    cutmix: float = 0.5
+    """Share of the batches in which a box of each image comes from another image (https://arxiv.org/abs/1905.04899)."""
     resolutions: str = "32@1"
     pruned: float = 0.0
     """Share of the easy images that an epoch leaves out."""
@@ -42,6 +44,7 @@ class Recipe:
             "warmup": 0 <= self.warmup < 1,
             "crop_padding": 0 <= self.crop_padding < preprocess.SIDE,
             "cutout": 0 <= self.cutout <= preprocess.SIDE,
+            "cutmix": 0 <= self.cutmix <= 1,
             "pruned": 0 <= self.pruned < 1,
             "held_out": self.held_out >= 0,
             "seed": self.seed >= 0,
@@ -49,6 +52,8 @@ class Recipe:
         for name, holds in limits.items():
             if not holds:
                 raise ValueError(f"--{name.replace('_', '-')}: {getattr(self, name)} is out of range")
+        if self.pruned and self.cutmix:
+            raise ValueError("--pruned: needs --cutmix 0, because it knows easy images by their loss, unmixed")
         until = [progress for _, progress in self.schedule()]
         if until != sorted(set(until)) or until[0] <= 0 or until[-1] != 1:
             raise ValueError(f"--resolutions: expected progress that rises to 1, got {self.resolutions!r}")

@@ -15,7 +15,7 @@ from models.files import CheckpointError
 from models.resnet import resnet18
 from models.topology import Architecture, detect
 from models.training import hardware
-from models.training.augment import augment
+from models.training.augment import augment, cut_mix
 from models.training.infobatch import InfoBatch
 from models.training.recipe import Recipe
 
@@ -81,12 +81,12 @@ class Run:
         chosen = self.order[self.position * self.recipe.batch_size :][: self.recipe.batch_size]
         flip = self._flip(chosen)
         chosen = chosen.to(self.device, non_blocking=True)
-        inputs = self._inputs(images[chosen], flip)
+        inputs, classes = self._inputs(images[chosen], flip, labels[chosen])
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate_at(self.progress)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=hardware.has_bfloat16(self.device)):
             losses = F.cross_entropy(
-                self.net(inputs), labels[chosen], label_smoothing=self.recipe.label_smoothing, reduction="none"
+                self.net(inputs), classes, label_smoothing=self.recipe.label_smoothing, reduction="none"
             )
         self.infobatch.update(chosen, losses)
         self.optimizer.zero_grad(set_to_none=True)
@@ -103,13 +103,17 @@ class Run:
         """Return the images to mirror: a hash flips half of them, and the next epoch flips the other half."""
         return (chosen * 2_654_435_761 // 2**16 + self.epoch) % 2 == 0
 
-    def _inputs(self, pixels: Tensor, flip: Tensor) -> Tensor:
-        """Return the augmented batch."""
+    def _inputs(self, pixels: Tensor, flip: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the augmented batch, and its labels: shares of classes `[N, classes] float32` if images are mixed."""
         recipe = self.recipe
         generator = torch.Generator().manual_seed((recipe.seed + 1) * 1_000_000_007 + self.step)
         side = recipe.resolution_at(self.progress)
         inputs = augment(pixels, flip, recipe.crop_padding, recipe.cutout, side, generator)
-        return inputs.contiguous(memory_format=torch.channels_last)
+        if recipe.cutmix and torch.rand((), generator=generator) < recipe.cutmix:
+            inputs, other, own = cut_mix(inputs, generator)
+            shares = F.one_hot(labels, len(cifar10.CLASSES)).float()
+            labels = own * shares + (1 - own) * shares[other]
+        return inputs.contiguous(memory_format=torch.channels_last), labels
 
     def state(self) -> dict[str, Any]:
         """Return everything that `resume` needs, for torch.save."""

@@ -14,7 +14,7 @@ from torchvision import transforms
 from models.engines.tensors import mean_and_scale
 from models.preprocess import resized, to_pixels
 from models.topology import Input
-from models.training.augment import augment, normalise
+from models.training.augment import augment, cut_mix, normalise
 from service import images
 
 FILES = Path(__file__).parent / "pictures"
@@ -201,3 +201,20 @@ def test_cutout_takes_one_square_of_an_otherwise_equal_image() -> None:
         for rows, columns in zip(gone.any(2), gone.any(1), strict=True)
     }
     assert len(corners) > 16
+
+
+def test_cutmix_takes_a_box_from_another_image() -> None:
+    """Inside the box an image shows another one, outside itself, and `own` is the share outside; boxes differ."""
+    images = torch.arange(20.0)[:, None, None, None].expand(20, 3, 32, 32)
+    shares = set()
+    for seed in range(40):
+        mixed, other, own = cut_mix(images, torch.Generator().manual_seed(seed))
+        is_own = mixed == images
+        is_others = mixed == images[other]
+        assert (is_own | is_others).all()
+        moved = other != torch.arange(20)
+        assert is_own[moved].float().mean((1, 2, 3)).tolist() == pytest.approx([own] * int(moved.sum()))
+        shares.add(own)
+    assert len(shares) > 20
+    assert min(shares) < 0.4
+    assert max(shares) > 0.9
