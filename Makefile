@@ -34,7 +34,7 @@ BIN := $(ENVIRONMENT)/bin
 INSTALLED := $(ENVIRONMENT)/.installed
 LEAN_TESTS := .venv-lean/.tests-installed
 PEERS := .venv-bench/.installed
-MLSERVER := .venv-mlserver/.installed
+OWN := $(patsubst %,.venv-%/.installed,mlserver bentoml ray)
 LOADTEST = --out $(OUT) $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY)) \
 	$(if $(DURATION),--duration $(DURATION)) $(FLAGS)
 
@@ -92,11 +92,13 @@ bench-engines: $(PEERS) ## measure the engines on this CPU beside ONNX Runtime, 
 	$(PEERS:/.installed=)/bin/python -m benchmarks.engines $(FLAGS)
 
 .PHONY: bench-serving
-bench-serving: $(INSTALLED) ## measure the overhead of the service beside LitServe and FastAPI; needs wrk
+bench-serving: $(INSTALLED) $(PEERS) $(OWN) ## measure the cost of the service, and other servers beside it; needs wrk
+	$(PEERS:/.installed=)/bin/python -m benchmarks.bare prepare 0 runs/startup
 	$(BIN)/python -m benchmarks.hop $(FLAGS)
+	$(BIN)/python -m benchmarks.beside $(FLAGS)
 
 .PHONY: bench-startup
-bench-startup: $(INSTALLED) $(PEERS) $(MLSERVER) ## measure start-up and memory beside ONNX Runtime, OpenVINO, LitServe and MLServer
+bench-startup: $(INSTALLED) $(PEERS) .venv-mlserver/.installed ## measure start-up and memory beside ONNX Runtime, OpenVINO, LitServe and MLServer
 	$(MAKE) --no-print-directory install LEAN=1
 	$(PEERS:/.installed=)/bin/python -m benchmarks.bare prepare 0 runs/startup
 	$(BIN)/python -m benchmarks.startup $(FLAGS)
@@ -107,9 +109,9 @@ $(PEERS): pyproject.toml constraints.txt benchmarks/requirements-peers.txt
 	.venv-bench/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[service]' -r benchmarks/requirements-peers.txt
 	@touch $@
 
-$(MLSERVER): benchmarks/requirements-mlserver.txt
-	[ -x .venv-mlserver/bin/pip ] || $(PYTHON) -m venv --clear .venv-mlserver
-	.venv-mlserver/bin/pip install --disable-pip-version-check -r benchmarks/requirements-mlserver.txt
+$(OWN): .venv-%/.installed: benchmarks/requirements-%.txt
+	[ -x .venv-$*/bin/pip ] || $(PYTHON) -m venv --clear .venv-$*
+	.venv-$*/bin/pip install --disable-pip-version-check -r $<
 	@touch $@
 
 .PHONY: gpu-check
@@ -169,5 +171,5 @@ sbom: ## write the bill of materials of the image's Python packages (CycloneDX) 
 
 .PHONY: clean
 clean: ## remove the virtual environments and the caches; reports/ and runs/ stay
-	rm -rf .venv .venv-lean .venv-bench .venv-mlserver .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lean .venv-bench .venv-mlserver .venv-bentoml .venv-ray .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,9 +1,8 @@
 """This service's int8 beside other servers, in turns: `python -m benchmarks.beside`. Needs `wrk`.
 
 All run at once and take turns in short rounds, with 1, 8 and 32 clients and one PNG of 32x32 a request. Each is idle
-while another is measured. LitServe and FastAPI in one process have OpenVINO's own INT8 network. MLServer has this
-project's engine, and gets the PNG in base64 in JSON, as its protocol asks. `make bench-startup` makes the environments
-and the networks.
+while another is measured. MLServer has this project's engine, and gets the PNG in base64 in JSON, as its protocol asks;
+the others have OpenVINO's own INT8 network. `make bench-serving` makes the environments and the networks.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from tabulate import tabulate
 
 from benchmarks.against_mlserver import MODEL, encoded
 from benchmarks.starting import Body, Server, started
-from benchmarks.startup_servers import INT8, NETWORKS, bare, mlserver_with, service
+from benchmarks.startup_servers import INT8, NETWORKS, bare, bentoml, mlserver_with, ray, service
 from benchmarks.wrk import (
     CLIENTS,
     PACKAGES,
@@ -40,6 +39,8 @@ SERVERS: dict[str, tuple[Server, bool]] = {
     "LitServe": (bare("LitServe", "litserve"), True),
     "FastAPI in one process": (bare("FastAPI", "openvino"), True),
     "MLServer": (mlserver_with("MLServer", MODEL, encoded, NETWORKS / "mlserver-pictures"), False),
+    "BentoML": (bentoml("BentoML"), True),
+    "Ray Serve": (ray("Ray Serve"), True),
 }
 """Name -> how it starts, and whether it takes a PNG as it is."""
 

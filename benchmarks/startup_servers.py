@@ -1,17 +1,22 @@
 """The servers of `benchmarks.startup`: this service, other checkouts of it, and its peers."""
 
+import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from benchmarks.starting import Body, Pixels, Server, tensor
 from benchmarks.wrk import ROOT
 
 NETWORKS = ROOT / "runs" / "startup"
 """The folder of the peers' networks and settings."""
-PEERS, MLSERVER, LEAN = (ROOT / folder / "bin" for folder in (".venv-bench", ".venv-mlserver", ".venv-lean"))
+PEERS, MLSERVER, BENTOML, RAY, LEAN = (
+    ROOT / f".venv-{name}" / "bin" for name in ("bench", "mlserver", "bentoml", "ray", "lean")
+)
 INT8, FP32, BOTH = ("int8",), ("fp32",), ("fp32", "int8")
 
 
@@ -28,6 +33,29 @@ def bare(name: str, kind: str) -> Server:
     """Return a server of `benchmarks.bare`."""
     command = (str(PEERS / "python"), "-m", "benchmarks.bare", kind)
     return Server(name, lambda port: (*command, str(port), str(NETWORKS)), "/health", ("/predict",))
+
+
+def picture(pixels: Pixels) -> Body:
+    """Return the first of `[N, 3, 32, 32] uint8` images as a PNG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels[0].transpose(1, 2, 0)).save(file, "PNG")
+    return Body(file.getvalue(), "image/png")
+
+
+def bentoml(name: str) -> Server:
+    """Return BentoML with OpenVINO's own INT8 network."""
+    command = (str(BENTOML / "bentoml"), "serve", "benchmarks.bentoml_service:Int8", "--host", "127.0.0.1", "--port")
+    environment = {"PYTHONPATH": str(ROOT), "NETWORKS": str(NETWORKS)}
+    return Server(name, lambda port: (*command, str(port)), "/readyz", ("/predict",), picture, environment=environment)
+
+
+def ray(name: str) -> Server:
+    """Return Ray Serve with OpenVINO's own INT8 network."""
+    command = (str(RAY / "python"), "-m", "benchmarks.ray_service")
+    return Server(
+        name, lambda port: (*command, str(port), str(NETWORKS)), "/-/healthz", ("/predict",), picture,
+        environment={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
 
 
 def mlserver(name: str) -> Server:
