@@ -4,8 +4,8 @@
    clients. All contenders run at once and take turns in short rounds: each is idle while another is measured.
 2. The fp32 and int8 variants served, beside the bare engine in a loop at the batch size that the service formed. Each
    row takes turns with its own bare engine, row after row: compare the shares, not the rows.
-3. Only with `--against DIR`: this checkout's service beside that of another checkout, no-op and int8, in turns. Both
-   run with this Python and its packages.
+3. Only with `--against DIR`: this checkout's service beside that of another checkout, no-op and int8, in turns; no-op
+   also with many raw images a request. Both run with this Python and its packages.
 
 Numbers are medians of rounds.
 """
@@ -109,7 +109,6 @@ def batch_sizes(port: int, variant: str) -> tuple[float, float]:
 def served_table(variants: Sequence[str], rounds: int, seconds: int, folder: Path) -> str:
     """Return the table of served variants, each beside its bare engine."""
     port = free_port()
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 3, 32, 32), np.uint8).tobytes()
     lines = [
         "| served, 32 clients | images/s | batch size | bare engine at it, images/s | share |",
         "|---|---|---|---|---|",
@@ -120,8 +119,8 @@ def served_table(variants: Sequence[str], rounds: int, seconds: int, folder: Pat
         for variant in variants:
             url = f"http://127.0.0.1:{port}/predict/{variant}"
             for contender in (
-                Contender(f"{variant}, PNG", url, png(), "image/png"),
-                Contender(f"{variant}, 32 raw images a request", url, pixels, "application/octet-stream", 32),
+                Contender(f"{variant}, PNG", url, *body(1)),
+                Contender(f"{variant}, 32 raw images a request", url, *body(32), 32),
             ):
                 wait_until_it_answers(contender)
                 lines.append(_served_row(contender, variant, port, rounds, seconds, folder))
@@ -143,30 +142,42 @@ def _served_row(contender: Contender, variant: str, port: int, rounds: int, seco
 
 
 OURS, THEIRS = "this checkout", "the other"
+NOOP_SERVICE = (("benchmarks.noop", "service"), (), "/predict/fp32")
+INT8_SERVICE = (("service", "--port"), ("--variants", "int8", "--log-level", "warning"), "/predict/int8")
 COMPARED = {
-    # what is compared: the module that serves it, flags before the port, flags after it, path
-    "no-op": (("benchmarks.noop", "service"), (), "/predict/fp32"),
-    "int8": (("service", "--port"), ("--variants", "int8", "--log-level", "warning"), "/predict/int8"),
+    # what is compared: the module that serves it, flags before the port, flags after it, path; images of a request;
+    # numbers of clients
+    "no-op": (*NOOP_SERVICE, 1, CLIENTS),
+    "no-op, 256 raw images": (*NOOP_SERVICE, 256, (1, 4)),
+    "int8": (*INT8_SERVICE, 1, CLIENTS),
 }
+
+
+def body(images: int) -> tuple[bytes, str]:
+    """Return the body of a request, and its content type: one PNG, or many images as raw pixels."""
+    if images == 1:
+        return png(), "image/png"
+    pixels = np.random.default_rng(0).integers(0, 256, (images, 3, 32, 32), np.uint8)
+    return pixels.tobytes(), "application/octet-stream"
 
 
 def against_table(other: Path, rounds: int, seconds: int, folder: Path) -> str:
     """Return the table of this checkout's service beside that of the checkout in `other`, started the same way."""
     lines = [
-        f"| requests/s (p50 ms) | clients | {OURS} | {THEIRS} | {OURS} / {THEIRS} (95 % interval) |",
+        f"| images/s (p50 ms) | clients | {OURS} | {THEIRS} | {OURS} / {THEIRS} (95 % interval) |",
         "|---|---|---|---|---|",
     ]
-    for what, (command, flags, path) in COMPARED.items():
+    for what, (command, flags, path, images, clients) in COMPARED.items():
         with ExitStack() as stack:
             contenders = []
             for name, checkout in ((OURS, ROOT), (THEIRS, other)):
                 port = free_port()
                 stack.enter_context(process(*command, str(port), *flags, folder=checkout))
-                contenders.append(Contender(name, f"http://127.0.0.1:{port}{path}", png(), "image/png"))
+                contenders.append(Contender(name, f"http://127.0.0.1:{port}{path}", *body(images), images))
             for contender in contenders:
                 wait_until_it_answers(contender)
-            measured = interleave(contenders, CLIENTS, rounds, seconds, folder)
-        for count in CLIENTS:
+            measured = interleave(contenders, clients, rounds, seconds, folder)
+        for count in clients:
             ours, theirs = measured[OURS, count], measured[THEIRS, count]
             rates = " | ".join(f"{m.rate:,.0f} ({m.p50:.2f})" for m in (median(ours), median(theirs)))
             lines.append(f"| {what} | {count} | {rates} | {written(ratio(ours, theirs))} |")

@@ -185,4 +185,4 @@ def ratio(ours: Sequence[Round], theirs: Sequence[Round]) -> Interval:
 
 def written(times: Interval) -> str:
     """Return a ratio and its interval as a table's cell."""
-    return f"{times.estimate:.3f} x ({times.low:.3f} to {times.high:.3f})"
+    return f"{times.estimate:.2f} x ({times.low:.2f} to {times.high:.2f})"

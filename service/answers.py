@@ -1,7 +1,7 @@
 """Logits to the JSON documents of /predict and /compare."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ def predict_json(prediction: Prediction, executed: Executed, query: schemas.Pred
     document = {
         "variant": executed.variant,
         "device": executed.info.device,
-        "predictions": list(_predictions(executed.logits, prediction.service.checkpoint.labels, query)),
+        "predictions": _predictions(executed.logits, prediction.service.checkpoint.labels, query),
         "batch_size": executed.batch_size,
         "timing": timing,
         "memory": {"peak_bytes": executed.memory_bytes, "kind": executed.info.memory_kind},
@@ -44,13 +44,21 @@ def predict_json(prediction: Prediction, executed: Executed, query: schemas.Pred
 
 def _predictions(
     logits: NDArray[np.float32], classes: Sequence[str], query: schemas.PredictQuery
-) -> Iterator[dict[str, Any]]:
-    """Yield the answer for each row of `[N, classes] float32` logits, classes by falling probability."""
+) -> list[dict[str, Any]]:
+    """Return the answer for each row of `[N, classes] float32` logits, classes by falling probability."""
     # numpy's methods `max` and `sum` take twice as long for a few numbers as the functions that they call
     shifted = np.exp(logits - np.maximum.reduce(logits, axis=1, keepdims=True))
     probabilities = shifted / np.add.reduce(shifted, axis=1, keepdims=True)
-    order = np.argsort(-logits, axis=1, kind="stable")[:, : query.top_k]
-    for row, best, values in zip(probabilities.tolist(), order.tolist(), logits.tolist(), strict=True):
-        candidates = [{"label": classes[i], "class_index": i, "probability": row[i]} for i in best]
-        answer = {**candidates[0], "top_k": candidates}
-        yield answer | {"logits": values} if query.logits else answer
+    if query.top_k == 1:  # most requests; hundreds of images take a third of the time of the general way
+        first = logits.argmax(1)
+        chosen = zip(first.tolist(), probabilities[np.arange(len(first)), first].tolist(), strict=True)
+        tops = [[{"label": classes[i], "class_index": i, "probability": share}] for i, share in chosen]
+    else:
+        order = np.argsort(-logits, axis=1, kind="stable")[:, : query.top_k]
+        rows = zip(probabilities.tolist(), order.tolist(), strict=True)
+        tops = [[{"label": classes[i], "class_index": i, "probability": row[i]} for i in best] for row, best in rows]
+    answers = [{**top[0], "top_k": top} for top in tops]
+    if query.logits:
+        for answer, values in zip(answers, logits.tolist(), strict=True):
+            answer["logits"] = values
+    return answers

@@ -120,7 +120,7 @@ class Worker:
         """Send a batch to the idle worker. Its entries end when the worker answers or is lost."""
         self._held, self._held_since = batch, time.perf_counter()
         self._held_images = sum(len(entry.pixels) for entry in batch)
-        self._link.send(wire.frame(wire.BATCH, b"".join(entry.pixels.tobytes() for entry in batch)))
+        self._link.send(wire.pack_pixels([entry.pixels for entry in batch]))
         self._expect_within(self.settings.hang_timeout, "the worker hung: no answer")
 
     async def supervise(self) -> None:

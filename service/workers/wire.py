@@ -69,6 +69,12 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
     return _HEADER.pack(kind, len(payload)) + payload
 
 
+def pack_pixels(parts: Sequence[NDArray[np.uint8]]) -> bytes:
+    """Return a frame with all images of the parts, each `[N, 3, side, side] uint8`. They are copied once."""
+    header = _HEADER.pack(BATCH, sum(part.nbytes for part in parts))
+    return b"".join([header, *(np.ascontiguousarray(part).data for part in parts)])
+
+
 def message(kind: bytes, document: WorkerInfo | Refusal | Failure) -> bytes:
     """Return a frame with a document as JSON; `parse` reads its payload."""
     return frame(kind, json.dumps(asdict(document)).encode())

@@ -39,3 +39,10 @@ def test_classes_stand_by_falling_probability() -> None:
     assert [candidate.label for candidate in first.top_k] == ["c", "d", "a", "e", "b"]
     assert (first.label, first.class_index, first.logits) == ("c", 2, None)
     assert (second.label, second.probability) == ("a", 1.0)
+
+
+def test_one_class_is_the_first_of_several() -> None:
+    """An answer with one class has the label and the probability that an answer with five has first."""
+    one, five = (schemas.PredictResponse.model_validate_json(answer(top_k=k)).predictions for k in (1, 5))
+    assert [row.top_k for row in one] == [row.top_k[:1] for row in five]
+    assert [(row.label, row.probability) for row in one] == [(row.label, row.probability) for row in five]
