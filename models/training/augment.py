@@ -74,7 +74,7 @@ def cut_mix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor,
     rows, columns = (slice(max(0, round(side * c - half)), min(side, round(side * c + half))) for c in centre)
     other = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
     mixed = images.clone()
-    mixed[:, :, rows, columns] = images[other][:, :, rows, columns]
+    mixed[:, :, rows, columns] = images[:, :, rows, columns][other]
     return mixed, other, 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / side**2
 
 
