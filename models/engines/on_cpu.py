@@ -41,7 +41,6 @@ def int8(order: Order) -> CpuEngine:
     if not quantized.has_integer_head(network.head):
         notes = (*notes, "the linear layer has INT8 weights and computes in float32")
     if not machine.has_vnni():
-        network = quantized.narrowed(network)
         notes = (*notes, "no VNNI on this CPU: weights of 7 bits, so that no sum saturates")
     if floating := [layer.spec.name for layer in network if layer.is_floating]:
         notes = (*notes, f"kept in FP32: {', '.join(floating)}")
@@ -70,6 +69,7 @@ Quantized = tuple[Network[QuantizedLayer], Origin, tuple[str, ...]]
 def _from_artifact(order: Order) -> Quantized:
     card = read_card(order.path, order.preparation)  # raises where a flag contradicts the artifact
     network, about = quantized.deserialize(order.path)
+    network = network if machine.has_vnni() else quantized.narrowed(network)
     size = order.path.stat().st_size
     return network, Origin(card, size, about["calibration_sha256"]), ()
 
@@ -78,7 +78,9 @@ def _from_checkpoint(order: Order) -> Quantized:
     state, card = checkpoint.load(order.path, order.preparation)
     folded = fold(state, card)
     ranges, notes = _calibration(order.path, card.sha256, folded, order.preparation.calibration_images)
-    network = quantized.quantize(folded, ranges.ranges, quantized.FULL_LIMIT)
+    # straight from the real weights: integers of 8 bits that are then narrowed lose 3 dB more (signal-to-noise ratio)
+    limit = quantized.FULL_LIMIT if machine.has_vnni() else quantized.SAFE_LIMIT
+    network = quantized.quantize(folded, ranges.ranges, limit)
     classes = names_of(card, network.architecture.classes)
     size = len(quantized.serialize(network, card.sha256, ranges.sha256, classes))
     return network, Origin(card, size, ranges.sha256), notes

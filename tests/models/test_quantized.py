@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from common import machine
 from models import calibration, checkpoint, files, loading
 from models.card import Card, Preparation
 from models.engines import openvino, quantized
@@ -18,6 +19,7 @@ from models.engines.network import FoldedLayer, fold
 from models.engines.quantized import FULL_LIMIT, SAFE_LIMIT, QuantizedLayer
 from models.engines.tensors import mean_and_scale
 from models.files import CheckpointError
+from models.logits import sqnr
 from models.topology import Network
 from models.variants import VARIANTS
 from tests.models.conftest import Load
@@ -62,11 +64,28 @@ def test_the_artifact_says_what_it_is(artifact: Path, network: Network[Quantized
         loading.load("fp32-cpu", threads=1, checkpoint=artifact)
 
 
-def test_the_artifact_is_enough(artifact: Path, load: Load, images: np.ndarray, card: Card) -> None:
-    """int8 gives the same logits to the bit from the artifact alone, without checkpoint and calibration."""
-    alone = loading.load("int8", threads=1, checkpoint=artifact)
-    assert np.array_equal(alone.run(images[:32]).logits, load("int8").run(images[:32]).logits)
+def test_the_artifact_is_enough(
+    artifact: Path, images: np.ndarray, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With VNNI int8 gives the same logits to the bit from the artifact alone, without checkpoint and calibration."""
+    monkeypatch.setattr(machine, "has_vnni", lambda: True)
+    alone, whole = (loading.load("int8", threads=1, checkpoint=path) for path in (artifact, files.BUNDLED))
+    assert np.array_equal(alone.run(images[:32]).logits, whole.run(images[:32]).logits)
     assert alone.info.checkpoint_sha256 == card.sha256
+
+
+def test_without_vnni_a_checkpoints_weights_are_rounded_once(
+    artifact: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of 7 bits come straight from the checkpoint; those of an artifact are rounded again and lose SQNR."""
+    monkeypatch.setattr(machine, "has_vnni", lambda: False)
+    exact = loading.load("fp32-cpu", threads=1).run(images[:64]).logits
+    engines = [loading.load("int8", threads=1, checkpoint=path) for path in (files.BUNDLED, artifact)]
+    once, twice = (sqnr(exact, engine.run(images[:64]).logits) or 0.0 for engine in engines)
+    assert once > 30
+    assert twice > 25
+    assert once > twice + 2
+    assert all("no VNNI on this CPU" in engine.info.notes[-1] for engine in engines)
 
 
 def test_the_size_in_the_info_is_the_artifacts(artifact: Path, load: Load) -> None:
