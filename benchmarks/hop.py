@@ -3,7 +3,8 @@
 1. No-op model: this service, LitServe as shipped, and FastAPI in one process, with the same 2.4 KB PNG, 1, 8 and 32
    clients. All contenders run at once and take turns in short rounds: each is idle while another is measured.
 2. The fp32 and int8 variants served, beside the bare engine in a loop at the batch size that the service formed. Each
-   row takes turns with its own bare engine, row after row: compare the shares, not the rows.
+   row takes turns with its own bare engine, row after row: compare the shares, not the rows. And the latency of a lone
+   client, beside the forward pass.
 3. Only with `--against DIR`: this checkout's service beside that of another checkout, no-op and int8, in turns; no-op
    also with many raw images a request. Both run with this Python and its packages.
 
@@ -127,6 +128,24 @@ def served_table(variants: Sequence[str], rounds: int, seconds: int, folder: Pat
     return "\n".join(lines)
 
 
+def lone_table(variants: Sequence[str], rounds: int, seconds: int, folder: Path) -> str:
+    """Return the table of the latency of a lone client, beside the forward pass in a loop: medians of rounds."""
+    port = free_port()
+    lines = ["| one PNG, one client | p50, ms | forward pass, ms | above it, ms |", "|---|---|---|---|"]
+    with process("service", "--port", str(port), "--variants", ",".join(variants), "--log-level", "warning"):
+        for variant in variants:
+            contender = Contender(variant, f"http://127.0.0.1:{port}/predict/{variant}", *body(1))
+            wait_until_it_answers(contender)
+            measure(contender, 1, 1, folder)
+            turns = []
+            for _ in range(rounds):
+                p50, forward = measure(contender, 1, seconds, folder).p50, 1e3 / bare(variant, 1, seconds)
+                turns.append((p50, forward, p50 - forward))
+            p50, forward, above = map(statistics.median, zip(*turns, strict=True))
+            lines.append(f"| {variant} | {p50:.2f} | {forward:.2f} | {above:.2f} |")
+    return "\n".join(lines)
+
+
 def _served_row(contender: Contender, variant: str, port: int, rounds: int, seconds: int, folder: Path) -> str:
     seconds = max(seconds, SETTLED) if contender.images > 1 else seconds
     measure(contender, 32, 1, folder)
@@ -202,7 +221,8 @@ def main(argv: list[str] | None = None) -> None:
             print(against_table(args.against.resolve(), *turns))
         else:
             print(noop_table(*turns), flush=True)
-            print(served_table(args.variants.split(","), *turns))
+            print(served_table(args.variants.split(","), *turns), flush=True)
+            print(lone_table(args.variants.split(","), *turns))
 
 
 if __name__ == "__main__":
