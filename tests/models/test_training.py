@@ -14,6 +14,7 @@ from models.card import read_card
 from models.files import CheckpointError
 from models.resnet import resnet18
 from models.training import hardware, loop, result, saving
+from models.training.augment import normalise
 from models.training.recipe import Recipe
 from models.training.run import Run, start_of
 
@@ -69,6 +70,18 @@ def test_the_bundled_cards_command_is_its_recipe() -> None:
     recipe = train.parse(card.command.split()[3:])[1]
     assert asdict(recipe) == card.recipe
     assert recipe == Recipe(seed=10)
+
+
+def test_the_labels_of_mixed_images_are_shares_of_their_area() -> None:
+    """A mixed image has its own class for its own share of the pixels, and the other image's class for the rest."""
+    recipe, labels, flip = replace(RECIPE, cutmix=1, crop_padding=0, resolutions="32@1"), torch.arange(10), [False] * 10
+    pixels = (labels * 20).to(torch.uint8)[:, None, None, None].expand(10, 3, 32, 32)
+    inputs, shares = Run(recipe, CPU, 10)._inputs(pixels, torch.tensor(flip), labels)
+    own = (inputs == normalise(pixels)).float().mean((1, 2, 3))
+    assert 0 < own.min() < 1
+    assert torch.allclose(shares.diagonal(), own)
+    assert torch.allclose(shares.sum(1), torch.ones(10))
+    assert ((shares > 0).sum(1) <= 2).all()
 
 
 def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
