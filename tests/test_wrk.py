@@ -17,7 +17,7 @@ def test_a_ratio_is_taken_within_each_round() -> None:
     """A slow round of both contenders does not change their ratio, nor widen its interval."""
     times = ratio(rounds(200, 20, 400), rounds(100, 10, 200))
     assert (times.estimate, times.low, times.high) == (2.0, 2.0, 2.0)
-    assert written(times) == "2.000 x (2.000 to 2.000)"
+    assert written(times) == "2.00 x (2.00 to 2.00)"
 
 
 def test_the_interval_contains_the_rounds_that_differ() -> None:

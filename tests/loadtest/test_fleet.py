@@ -4,7 +4,6 @@ import math
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from loadtest.client.messages import Done, Order, merged, packed, shares, unpack
 from loadtest.plan import Round, Workload
 from loadtest.report.schema import read
 from tests.loadtest.builders import FP32, INT8, request, stretch
-from tests.service.processes import until
+from tests.service.processes import free_port, until
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--concurrency", 3, "--round", 0.4, "--settle", 0.1, "--warm-up", 0.2)
@@ -63,12 +62,6 @@ def test_records_are_merged_on_one_clock() -> None:
     assert [r.latency for r in whole.requests["fp32"]] == pytest.approx([0.4] * 4)
     assert whole.answered(FP32) == pytest.approx(2 * early.answered(FP32))
     assert len(whole.lateness) == 2
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager
