@@ -26,19 +26,20 @@ class Rounding(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
         """Return the rounded values; `step` broadcasts to `x`."""
         scaled = x / step
-        ctx.save_for_backward(scaled, step)
+        rounded = scaled.round().clamp_(low, high).mul_(step)
+        ctx.save_for_backward(scaled, step, rounded)
         ctx.limits = low, high
-        return scaled.round().clamp_(low, high).mul_(step)
+        return rounded
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """Return the gradients of `x` and `step`; the latter is scaled as in LSQ, by 1 / sqrt(values * high)."""
-        (gradient,), (scaled, step), (low, high) = gradients, ctx.saved_tensors, ctx.limits
-        is_inside = (scaled >= low) & (scaled <= high)
-        of_step = torch.where(is_inside, scaled.round() - scaled, scaled.clamp(low, high)).mul_(gradient)
-        sums = of_step.sum_to_size(step.shape)
+        (gradient,), (scaled, step, rounded), (low, high) = gradients, ctx.saved_tensors, ctx.limits
+        passed = gradient * (scaled == scaled.clamp(low, high))
+        # the step's gradient: rounded integer less what was rounded; where it was clipped, the integer alone
+        sums = (gradient * rounded).sum_to_size(step.shape) / step - (passed * scaled).sum_to_size(step.shape)
         values = scaled[0].numel() if step.ndim else scaled.numel() // len(scaled)
-        return gradient * is_inside, sums * (values * max(high, 1)) ** -0.5, None, None
+        return passed, sums * (values * max(high, 1)) ** -0.5, None, None
 
 
 class SimulatedLayer(nn.Module):
@@ -85,11 +86,14 @@ class SimulatedLayer(nn.Module):
 
 
 class Simulated(nn.Module):
-    """The whole network: `[N, 3, S, S] float32, normalised` to `[N, classes]` logits. `rounds=False` is plain FP32."""
+    """The whole network: `[N, 3, S, S] float32, normalised` to `[N, classes]` logits. `rounds=False` is plain FP32.
 
-    def __init__(self, source: Network[FoldedLayer], *, rounds: bool) -> None:
+    With `bfloat16` convolutions read numbers rounded to bfloat16, for speed; sums, steps and the head stay in FP32.
+    """
+
+    def __init__(self, source: Network[FoldedLayer], *, rounds: bool, bfloat16: bool = False) -> None:
         super().__init__()
-        self.source = source
+        self.source, self.in_bfloat16 = source, bfloat16
         self.layers = source.map(lambda layer: SimulatedLayer(layer, source, rounds))
         self.parts = nn.ModuleList(self.layers)
         plain: Callable[[SimulatedLayer], Callable[[Tensor], Tensor]] = lambda layer: layer  # noqa: E731
@@ -108,8 +112,9 @@ class Simulated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        last: Tensor = self.features(x)
-        logits: Tensor = self.layers.head(last.mean((2, 3)))
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            last: Tensor = self.features(x)
+        logits: Tensor = self.layers.head(last.float().mean((2, 3)))
         return logits
 
     @torch.no_grad()

@@ -26,9 +26,14 @@ class Bar:
 
 BARS = (
     Bar("int8-least-squares", None, "weights are rounded to the nearest and nothing is repaired or trained"),
-    Bar("int8-qat", None, "it trains for 1.8 epochs"),
+    Bar("int8-qat", None, "its training is short: the note below its table says how short"),
     Bar("w4a8-adaround", 0.7, "it takes 1,000 steps a layer on 512 images"),
-    Bar("w4a4-distilled", 1.0, "it trains for 1.8 epochs, LSQ's authors for 90", 94.2),
+    Bar(
+        "w4a4-distilled",
+        1.0,
+        "its training is short (the note says how short), LSQ's authors train for 90 epochs",
+        94.2,
+    ),
 )
 
 

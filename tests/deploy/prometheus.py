@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from benchmarks.wrk import free_port
 from tests import tools
-from tests.service.processes import free_port, until
+from tests.service.processes import until
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 Samples = list[tuple[dict[str, str], float]]

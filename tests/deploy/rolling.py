@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from benchmarks.wrk import free_port
 from tests import tools
 from tests.service.pictures import png
-from tests.service.processes import ROOT, free_port
+from tests.service.processes import ROOT
 
 CONFIGURATION = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
 PACE_SECONDS = 0.05

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.wrk import free_port
 from tests.deploy.rolling import Load, Upload, balancer
-from tests.service.processes import Service, free_port, running, until
+from tests.service.processes import Service, running, until
 
 STOPS = 10
 DELAY_SECONDS = 1.0

@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from benchmarks.wrk import free_port
 from tests import tools
 from tests.deploy.manifests import KUBERNETES
 from tests.service.pictures import png
-from tests.service.processes import Service, free_port, until
+from tests.service.processes import Service, until
 
 SHARE = 25
 SENT = 400

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.wrk import free_port
 from loadtest.client.messages import Done, Order, merged, packed, shares, unpacked
 from loadtest.plan import Round, Workload
 from loadtest.report.schema import read
 from tests.loadtest.builders import FP32, INT8, request, stretch
-from tests.service.processes import free_port, until
+from tests.service.processes import until
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--concurrency", 3, "--round", 0.4, "--settle", 0.1, "--warm-up", 0.2)

@@ -17,8 +17,6 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.wrk import free_port as free_port
-
 ROOT = Path(__file__).parents[2]
 
 
