@@ -1,6 +1,6 @@
 """The page of the study, docs/quantization.md, and its pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from models import files
@@ -54,17 +54,26 @@ def ends(one: Outcome) -> tuple[float, float]:
     return top1 + 100 * (low - found.estimate), top1 + 100 * (high - found.estimate)
 
 
+def machines(said: Iterable[str]) -> str:
+    """Return each machine once, with the numbers of threads that its results were computed with."""
+    threads: dict[str, set[str]] = {}
+    for one in said:
+        name, _, number = one.removesuffix(" threads").rpartition(", ")
+        threads.setdefault(name, set()).add(number)
+    return "; ".join(f"{name}, {' or '.join(sorted(numbers))} threads" for name, numbers in sorted(threads.items()))
+
+
 def heading(found: Found) -> str:
     """Return the head of the page with the conditions of its numbers."""
     any_one = next(iter(found.outcomes.values()))
-    images, machines = any_one.score.images, sorted({one.machine for one in found.outcomes.values()})
+    images = any_one.score.images
     return "\n".join(
         (
             "# Every way to quantize this network, measured\n",
             "Each row is a recipe of `models/study/recipes.py`. All are built from the same FP32 weights,",
             f"with fixed seeds, and judged on the same {images:,} test images, image by image against `fp32`.\n",
             f"- made by `{found.command}`, {max(one.date for one in found.outcomes.values())[:10]}",
-            f"- {'; '.join(machines)}",
+            f"- {machines(one.machine for one in found.outcomes.values())}",
             "- differences are in points of top-1; brackets are 95 % intervals; p is McNemar's",
             "- sizes are of packed weights; hash, seconds, date and settings lie in `runs/study/recipes/NAME.json`",
         )

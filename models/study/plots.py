@@ -11,6 +11,8 @@ WORST = 4.0
 """Points below the best top-1 that the axis shows. What lost more stands at the lower edge, with its top-1."""
 APART = 1.018
 """Factor between the places of points of equal cost, which are drawn side by side."""
+EQUAL = 1.08
+"""Costs up to this factor apart count as equal: the front is not decided by a few bytes, nor by the noise of a time."""
 
 
 @dataclass(frozen=True)
@@ -28,27 +30,32 @@ class Point:
     high: float
 
 
+def groups(points: Sequence[Point]) -> list[list[Point]]:
+    """Return the points in groups of equal cost, the cheapest first, in each the best top-1 first."""
+    found: list[list[Point]] = []
+    for point in sorted(points, key=lambda one: one.cost):
+        if found and point.cost <= EQUAL * found[-1][0].cost:
+            found[-1].append(point)
+        else:
+            found.append([point])
+    return [sorted(group, key=lambda one: -one.top1) for group in found]
+
+
 def front(points: Sequence[Point]) -> list[Point]:
     """Return the points that no other one beats in both, the cheapest first."""
     found: list[Point] = []
-    for point in sorted(points, key=lambda one: (one.cost, -one.top1)):
-        if not found or point.top1 > found[-1].top1:
-            found.append(point)
+    for best, *_ in groups(points):
+        if not found or best.top1 > found[-1].top1:
+            found.append(best)
     return found
 
 
 def places(points: Sequence[Point]) -> dict[str, float]:
-    """Return where each point stands on the axis of costs: equal costs, to 2 %, are spread around their own place."""
-    groups: list[list[Point]] = []
-    for point in sorted(points, key=lambda one: one.cost):
-        if groups and point.cost <= 1.02 * groups[-1][0].cost:
-            groups[-1].append(point)
-        else:
-            groups.append([point])
+    """Return where each point stands on the axis of costs: equal costs are spread around the least of them."""
     return {
-        point.name: point.cost * APART ** (index - (len(group) - 1) / 2)
-        for group in groups
-        for index, point in enumerate(sorted(group, key=lambda one: -one.top1))
+        point.name: min(one.cost for one in group) * APART ** (index - (len(group) - 1) / 2)
+        for group in groups(points)
+        for index, point in enumerate(group)
     }
 
 
@@ -65,16 +72,17 @@ def draw(points: Sequence[Point], label: str, title: str, path: Path) -> None:
         [at[point.name] for point in best], [point.top1 for point in best], where="post", color="0.4", linestyle="--",
         marker="o", markersize=13, markerfacecolor="none", label="Pareto front", zorder=2,
     )  # fmt: skip
-    axes.set_ylim(floor - 0.35, max(point.high for point in points) + 1.5)
+    top, bottom = max(point.high for point in points), max(floor, min(point.low for point in points))
+    axes.set_ylim(bottom - 0.08 * (top - bottom), top + 0.3 * (top - bottom))  # room for the names
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.margins(x=0.08)
-    axes.set_xlabel(f"{label}; equal ones stand side by side")
+    axes.set_xlabel(f"{label}; those less than {100 * EQUAL - 100:.0f} % apart stand side by side")
     axes.set_ylabel("top-1, %, with the 95 % interval of the difference from fp32")
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="center right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
