@@ -105,7 +105,13 @@ def floating(network: Network[FoldedLayer], threads: int, hint: str = "f32") -> 
         return op.add(op.matmul(averages, op.constant(head.weight), False, True), op.constant(head.bias))
 
     constants = Constants()
-    return _function(Compiled(*_floating(network, classify, constants.add), threads, hint), constants)
+
+    def half(weight: Array) -> Node:
+        return op.convert(constants.add(weight.astype(np.float16)), np.float32)
+
+    # OpenVINO converts FP32 weights to FP16 in memory, where it then keeps them beside the packed ones
+    constant = half if hint == "f16" else constants.add
+    return _function(Compiled(*_floating(network, classify, constant), threads, hint), constants)
 
 
 def features(network: Network[FoldedLayer], threads: int) -> ArrayFunction:
