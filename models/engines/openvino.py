@@ -58,6 +58,8 @@ class Compiled:
             # Without pinning, two threads may share one of two cores for seconds. With it, processes that have fewer
             # threads than there are cores would all run on the first ones.
             "ENABLE_CPU_PINNING": threads >= machine.affinity(),
+            # else a linear layer with INT8 weights gets rounded activations on a CPU with VNNI
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
         model = openvino.Model([result], [pixels], "resnet")
         self.network = openvino.Core().compile_model(model, "CPU", hints)

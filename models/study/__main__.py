@@ -114,7 +114,9 @@ def prepared(args: argparse.Namespace) -> Study:
         adaround_steps=args.adaround_steps,
         training_batch=QUICK_BATCH if args.quick else qat.BATCH,
     )
-    return Study(args, source, card.bytes, checkpoint.half_precision_bytes(state))
+    study = Study(args, source, card.bytes, checkpoint.half_precision_bytes(state))
+    source.made = study.made
+    return study
 
 
 def main(argv: Sequence[str] | None = None) -> None:

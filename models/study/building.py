@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,12 +16,14 @@ from models.engines.network import FoldedLayer
 from models.engines.quantized import QuantizedLayer
 from models.study import adaround, bound, correction, qat, ranges, rounding, running
 from models.study.observers import Seen, watch
-from models.study.recipes import Recipe
+from models.study.recipes import RECIPES, Recipe
 from models.topology import Network
 
 MAX_DROP = 0.001
 """The bound of the mixed recipes, 0 to 1: 0.1 points."""
 SEED = 0
+ROUNDED = ("w4a8-adaround", "int8-adaround")
+"""The recipes between whose layers the bound at 4 bits chooses: rounding to the nearest loses more than the bound."""
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Source:
     adaround_steps: int | None = None
     training_batch: int = qat.BATCH
     """Images of a training step."""
+    made: Callable[[str], Network[QuantizedLayer] | None] = field(default=lambda _: None)
+    """Returns the network of a recipe that was built before, by its name."""
 
     @cached_property
     def seen(self) -> dict[str, Seen]:
@@ -128,9 +132,10 @@ def _bounded(recipe: Recipe, source: Source) -> Built:
 
 def alternatives(recipe: Recipe, source: Source) -> tuple[bound.Choice, str]:
     """Return the choice of layers to keep: in FP32 for 8 bits, in 8 bits for 4; and the name of that precision."""
-    low = plain(recipe, source)
     if recipe.weight_bits < 8:
-        return bound.blend(low, plain(replace(recipe, weight_bits=8), source)), "INT8"
+        low, high = (source.made(name) or build(RECIPES[name], source).network for name in ROUNDED)
+        return bound.blend(low, high), "INT8"
+    low = plain(recipe, source)
     everything = frozenset(layer.spec.name for layer in low)
     return bound.blend(low, rounding.kept_floating(low, source.network, everything)), "FP32"
 

@@ -60,8 +60,9 @@ METHODS = """\
   trained weights with BatchNorm folded in; Adam with a cosine, crops and flips. Distillation
   ([Hinton et al., 2015](https://arxiv.org/abs/1503.02531)) from FP32 at temperature 2, without labels.
 - Mixed precision: layers are ranked by the SQNR of the logits when only that layer is quantized; a bisection finds how
-  many must be kept so that the whole interval of the paired difference lies above -0.1 points. It looks at the test
-  images, because the network was trained on all training images; its difference is therefore a little optimistic.
+  many must be kept so that the whole interval of the paired difference lies above -0.1 points. `int8-bound` keeps
+  layers in FP32, `w4a8-bound` chooses between the layers of `w4a8-adaround` and `int8-adaround`. The search looks at
+  the test images, because the network was trained on all training images; its difference is a little optimistic.
 - The check on the ranking: mean trace of the Hessian (Hutchinson) times the squared error of the weights, HAWQ-V2
   ([Dong et al., 2020](https://arxiv.org/abs/1911.03852)).
 - Intervals and tests as in [the evaluation](results/evaluation-cpu.md): Bonett and Price for paired differences, Wilson

@@ -16,6 +16,7 @@ from common import machine
 from models import cifar10, files
 from models.engines import quantized
 from models.engines.base import Engine
+from models.engines.quantized import QuantizedLayer
 from models.evaluation import statistics
 from models.files import ARTIFACT_SUFFIX
 from models.loading import load
@@ -25,6 +26,7 @@ from models.study.packing import packed
 from models.study.recipes import RECIPES, REFERENCE, Recipe
 from models.study.results import Outcome
 from models.study.sensitivity import BITS, Sensitivity
+from models.topology import Network
 
 SPEED_ROWS = ("fp32-cpu", "bf16-cpu", "fp16-cpu", "int8", "int8-dynamic")
 """The variants that are timed, beside the artifact of the bound."""
@@ -202,6 +204,11 @@ class Study:
     def artifact(self, name: str) -> Path:
         """Return the place of a recipe's INT8 artifact, which the service can serve."""
         return self.place("artifacts", f"{name}{ARTIFACT_SUFFIX}")
+
+    def made(self, name: str) -> Network[QuantizedLayer] | None:
+        """Return the network of a recipe with a result of these settings; None if there is none."""
+        place = self.artifact(name)
+        return quantized.deserialize(place)[0] if self.is_done(RECIPES[name]) and place.exists() else None
 
     def sensitivity(self, bits: int, identity: str) -> Sensitivity:
         """Measure the sensitivity of the layers at so many bits."""
