@@ -56,7 +56,8 @@ def reference() -> np.ndarray:
 def test_no_process_loads_torch(service: Service) -> None:
     """Neither the HTTP process nor a worker on the CPU has torch's libraries in its memory."""
     processes = [service.process.pid, *(child.pid for child in service.children())]
-    assert len(service.workers()) == len(VARIANTS)
+    served = [card for card in service.client.get("/variants").json()["variants"] if card["state"] == "ready"]
+    assert len(service.workers()) == len(served) >= len(VARIANTS)
     assert [pid for pid in processes if "libtorch" in Path(f"/proc/{pid}/maps").read_text()] == []
 
 
