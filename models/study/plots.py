@@ -82,7 +82,7 @@ def draw(points: Sequence[Point], label: str, title: str, path: Path) -> None:
     axes.set_ylabel("top-1, %, with the 95 % interval of the difference from fp32")
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center right")
+    axes.legend(fontsize=8, loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 

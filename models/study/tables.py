@@ -72,7 +72,7 @@ def _cells(found: Found, row: Recipe, whole: int) -> list[str]:
     paired = one.paired
     size = f"{one.file_bytes / 1e6:.2f}" + (f" ({one.file_bytes / whole:.0%})" if whole else "")
     if speed and speed.milliseconds:
-        times = " / ".join(f"{middle:.3g}" for _, middle, _ in speed.milliseconds.values())
+        times = " / ".join(f"{float(f'{middle:.3g}'):g}" for _, middle, _ in speed.milliseconds.values())
         memory = f"{speed.resident_bytes / 1e6:.0f}"
     else:
         times, memory = unmeasured(row, speed), ""

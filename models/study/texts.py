@@ -2,8 +2,8 @@
 
 RECIPES = """\
 The logit SQNR (signal to quantization noise) tells recipes apart that no test on 10,000 labels can: 6 dB more halve the
-error of the logits. Latency is the median of a process that runs alone. Recipes of static INT8 differ in their numbers
-only, so they share the graph, the latency and the memory of the variant `int8`.
+error of the logits. Latency is the median of a process that runs alone, with a thread for each core. Recipes of static
+INT8 differ in their numbers only, so they share the graph, the latency and the memory of the variant `int8`.
 """
 
 PICTURES = """\
@@ -13,10 +13,10 @@ of the two is chance, on the Pareto front too. A triangle at the lower edge has 
 
 CLAIMS = """\
 The claims come from introductions to quantization, mostly without a source. They hold for the size. On speed they are
-about a kernel that uses the format: a CPU without AVX512_FP16 or AMX has none for FP16, and this project has none for 4
-bits. On an NVIDIA H200 FP16 takes [4.9 times less time than FP32 for one image and 7.1 times less for
-256](results/nvidia-h200.md), with other weights. The loss depends on the method as well as on the bits: `w4a8-nearest`
-and `w4a8-adaround` have the same format.
+about a kernel that uses the format well: most CPUs have none for FP16, AVX512_FP16 alone need not be faster than FP32,
+and this project has no kernel for 4 bits. On an NVIDIA H200 FP16 takes [4.9 times less time than FP32 for one image and
+7.1 times less for 256](results/nvidia-h200.md), with other weights. The loss depends on the method as well as on the
+bits: `w4a8-nearest` and `w4a8-adaround` have the same format.
 """
 
 NUMERICS = """\
@@ -33,9 +33,9 @@ and the last layer keep 8, as is usual in the literature.
 
 With VNNI a CPU multiplies four pairs of u8 and s8 and adds them up in 32 bits in one instruction. Without VNNI
 (`vpmaddubsw`) pairs of products are summed in 16 bits, which saturates: `2 * 255 * 127 > 32,767`. On such a CPU the
-service uses weights of at most 64 (7 bits): `int8-served`, beside `int8-least-squares`, shows the cost. The study then
-runs rows of 8-bit weights in FP32 on the rounded values, so that accuracy is that of the recipe and not of the CPU; the
-row `int8-served` is what the service really answers on the CPU of this page.
+service uses weights of at most 64 (7 bits), and the study runs rows of 8-bit weights in FP32 on the rounded values, so
+that accuracy is that of the recipe and not of the CPU. The row `int8-served` is what the service really answers on the
+CPU of this page: with VNNI it equals `int8-least-squares`, without VNNI the distance between the two is the cost.
 
 No kernel of this project multiplies weights of 4 bits on a CPU. Their rows say "no kernel" for the speed, and their
 size is that of a file in which two weights share a byte. BF16 keeps the 8 bits of FP32's exponent and has 8 bits of

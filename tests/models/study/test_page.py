@@ -141,3 +141,29 @@ def test_every_row_has_a_family() -> None:
     """Rows of one family follow each other, so that the page has one table for each."""
     families = [row.family for row in RECIPES.values()]
     assert [family for family, _ in itertools.groupby(families)] == list(dict.fromkeys(families))
+
+
+def test_a_rival_is_compared_with_the_served_recipe_image_by_image() -> None:
+    """Wins and losses follow from the comparison of each with fp32, which is wrong on some images, too."""
+
+    def wrong_on(*images: int) -> np.ndarray:
+        logits = EXACT.copy()
+        logits[list(images)] = np.roll(logits[list(images)], 1, 1)
+        return logits
+
+    reference = wrong_on(30, 31)
+    ours, other = (
+        statistics.compare(logits, reference, LABELS, "fp32")
+        for logits in (wrong_on(*range(10), 31), wrong_on(0, 1, 20, 30))
+    )
+    found = verdicts.rival("other", other, ours)
+    assert (found.wins, found.losses) == (len({2, 3, 4, 5, 6, 7, 8, 9, 31}), len({20, 30}))
+    assert found.p == pytest.approx(2 * (1 + 11 + 55) / 2**11)
+
+
+def test_the_page_says_which_recipe_stands_out_beside_the_served_one(found: Found) -> None:
+    """The best of several recipes is judged by a p that is corrected for their number."""
+    several = OUTCOMES | {"int8-least-squares": outcome("int8-least-squares", 12), "int8-average": outcome("", 2)}
+    (line,) = verdicts.served(replace(found, outcomes=several))
+    assert "Of 2 recipes with its kernels `int8-average` stands out most: 10 images that only it gets right, 0 " in line
+    assert "p is 0.002, and 0.0039 corrected for 2 comparisons (Bonferroni), so it is shown to be better" in line
