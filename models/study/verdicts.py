@@ -142,14 +142,14 @@ def served(found: Found) -> list[str]:
         for name, one in found.outcomes.items()
         if RECIPES[name].runs_as == "int8" and not RECIPES[name].variant and one.paired and name != SERVED_RECIPE
     ]
-    ours_said = f"- **The served `int8`** is {said(found, SERVED_RECIPE)}"
+    head = f"- **The served `int8`** is {said(found, SERVED_RECIPE)}"
     if not (better := [one for one in rivals if one.wins > one.losses]):
-        return [f"{ours_said}; no recipe with its kernels is right more often."]
+        return [f"{head}; no recipe with its kernels is right more often."]
     best = min(better, key=lambda one: one.p)
     corrected = min(1.0, best.p * len(rivals))
     verdict = "so it is shown to be better" if corrected < LEVEL else "so no difference is shown"
     line = (
-        f"{ours_said}. Of {len(rivals)} recipes with its kernels `{best.name}` stands out most: {best.wins} images that "
+        f"{head}. Of {len(rivals)} recipes with its kernels `{best.name}` stands out most: {best.wins} images that "
         f"only it gets right, {best.losses} that only the served one does. McNemar's p is {best.p:.2g}, and "
         f"{corrected:.2g} corrected for {len(rivals)} comparisons (Bonferroni), {verdict}."
     )
