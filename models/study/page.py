@@ -60,7 +60,9 @@ def machines(said: Iterable[str]) -> str:
     for one in said:
         name, _, number = one.removesuffix(" threads").rpartition(", ")
         threads.setdefault(name, set()).add(number)
-    return "; ".join(f"{name}, {' or '.join(sorted(numbers))} threads" for name, numbers in sorted(threads.items()))
+    return "; ".join(
+        f"{name}, {' or '.join(sorted(numbers, key=int))} threads" for name, numbers in sorted(threads.items())
+    )
 
 
 def heading(found: Found) -> str:

@@ -3,7 +3,9 @@
 RECIPES = """\
 The logit SQNR (signal to quantization noise) tells recipes apart that no test on 10,000 labels can: 6 dB more halve the
 error of the logits. Latency is the median of a process that runs alone, with a thread for each core. Recipes of static
-INT8 differ in their numbers only, so they share the graph, the latency and the memory of the variant `int8`.
+INT8 differ in their numbers only, so they share the graph, the latency and the memory of the variant `int8`. A network
+that the study built lies in `runs/study/artifacts`; `python -m service --variants int8 --checkpoint FILE` serves it. It
+refuses `int8-qat` and `w4a8-qat`: training with labels moves the logits so far that the self-test takes them for wrong.
 """
 
 PICTURES = """\

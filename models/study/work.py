@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from common import machine
-from models import cifar10, files
+from models import checkpoint, cifar10, files
 from models.engines import quantized
 from models.engines.base import Engine
 from models.engines.quantized import QuantizedLayer
 from models.evaluation import statistics
 from models.files import ARTIFACT_SUFFIX
 from models.loading import load
+from models.oracle import packed_logits
+from models.reference import SUFFIX
 from models.study import building, halves, qat, ranges, results, running, sensitivity, speed, sweep
 from models.study.building import Source
 from models.study.packing import packed
@@ -199,7 +201,13 @@ class Study:
         sha256 = source.checkpoint_sha256
         artifact = quantized.serialize(done.network, sha256, files.sha256(content), cifar10.CLASSES)
         files.write(self.artifact(recipe.name), artifact)
+        files.write(files.beside(self.artifact(recipe.name), SUFFIX), self.sample)
         return Made(logits, len(content), files.sha256(content), done.seconds, done.note)
+
+    @cached_property
+    def sample(self) -> bytes:
+        """Return the file of FP32 logits that the self-test of an artifact needs; it is the same for all."""
+        return packed_logits(*checkpoint.load(self.args.checkpoint), cifar10.sample()[0])
 
     def artifact(self, name: str) -> Path:
         """Return the place of a recipe's INT8 artifact, which the service can serve."""

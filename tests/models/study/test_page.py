@@ -27,7 +27,9 @@ def outcome(name: str, wrong: int, megabytes: float = 11.0) -> Outcome:
     logits[:wrong] = np.roll(logits[:wrong], 1, 1)
     paired = None if name == "fp32" else statistics.compare(logits, EXACT, LABELS, "fp32")
     score = statistics.score(logits, LABELS, CLASSES)
-    return Outcome(name, "i", score, paired, int(megabytes * 1e6), "", 12.0, "a CPU", "2026-01-01T00:00:00+00:00")
+    return Outcome(
+        name, "i", score, paired, int(megabytes * 1e6), "", 12.0, "a CPU, 2 threads", "2026-01-01T00:00:00+00:00"
+    )
 
 
 OUTCOMES = {
@@ -167,3 +169,9 @@ def test_the_page_says_which_recipe_stands_out_beside_the_served_one(found: Foun
     (line,) = verdicts.served(replace(found, outcomes=several))
     assert "Of 2 recipes with its kernels `int8-average` stands out most: 10 images that only it gets right, 0 " in line
     assert "p is 0.002, and 0.0039 corrected for 2 comparisons (Bonferroni), so it is shown to be better" in line
+
+
+def test_a_machine_stands_once_with_its_numbers_of_threads() -> None:
+    """Results of one machine with other threads are no other machine."""
+    said = ["B (amx), 16 threads", "A (avx2), 2 threads", "B (amx), 2 threads", "A (avx2), 2 threads"]
+    assert page.machines(said) == "A (avx2), 2 threads; B (amx), 2 or 16 threads"

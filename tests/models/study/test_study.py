@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,9 @@ from models import checkpoint, cifar10, files, quantize
 from models.engines import quantized
 from models.engines.network import fold
 from models.evaluation import statistics
+from models.reference import reference
 from models.study import __main__ as study
-from models.study import bound, bounding, page, qat, ranges, running, verdicts
+from models.study import bound, bounding, building, page, qat, ranges, running, verdicts
 from models.study.plots import Point, front, places
 from models.study.recipes import QUICK, RECIPES
 
@@ -104,6 +106,20 @@ def test_quantize_keeps_the_layers_of_the_bound(tiny_dataset: Path, monkeypatch:
     assert re.search(r"kept in FP32: layer1.0.conv1; .+NOT within the bound of 0.1 points; .+ ms all in INT8", sentence)
 
 
+def test_the_bound_at_4_bits_chooses_between_adarounds_layers() -> None:
+    """Kept layers come from the recipe of 8 bits, the others from that of 4, without building either again."""
+    network = fold(checkpoint.load(files.BUNDLED)[0])
+    integers = quantized.quantize(network, {layer.spec.name: (0.0, 5.0) for layer in network}, quantized.FULL_LIMIT)
+    four, eight = (integers.map(partial(replace, offset=mark)) for mark in (4, 8))
+    made = {"w4a8-adaround": four, "int8-adaround": eight}
+    source = SimpleNamespace(made=made.get)
+    choose, kept_in = building.alternatives(RECIPES["w4a8-bound"], source)  # type: ignore[arg-type]
+    assert kept_in == "INT8"
+    chosen = {layer.spec.name: layer.offset for layer in choose(frozenset({"conv1", "fc"}))}
+    assert {name for name, mark in chosen.items() if mark == 8} == {"conv1", "fc"}
+    assert set(chosen.values()) == {4, 8}
+
+
 def test_a_bound_needs_an_artifact(capsys: pytest.CaptureFixture[str]) -> None:
     """--max-drop without --artifact is an error: the calibration alone keeps no layer."""
     with pytest.raises(SystemExit):
@@ -150,7 +166,12 @@ def test_the_study_goes_the_whole_way(tiny_dataset: Path, tmp_path: Path, capsys
         assert f"## {heading}" in text
     assert "- `fp16-autocast`: needs a GPU" in text
     assert {path.name for path in (target.parent / page.PICTURES).iterdir()} == {"size.png", "speed.png"}
-    assert (tmp_path / "out" / "artifacts" / "w4a8-adaround.int8.safetensors").exists()
+    artifact = tmp_path / "out" / "artifacts" / "w4a8-adaround.int8.safetensors"
+    _, about = quantized.deserialize(artifact)
+    assert reference(artifact, about["checkpoint_sha256"]).shape == (300, 10)
+    made = study.prepared(study.parse(flags)).made
+    assert made("w4a8-adaround") is not None
+    assert made("int8-adaround") is None
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.json")}
     study.main(flags)
     assert target.read_text() == text
